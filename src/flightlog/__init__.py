@@ -1,0 +1,58 @@
+"""Flightlog: air traffic control for dataflows, with a flight recorder at its heart.
+
+The names in `__all__` are the public ones. They are looked up at first use, so that importing the package
+costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from flightlog.version import __version__
+
+if TYPE_CHECKING:
+    from flightlog.engine.annotations import allow_failure, quote, unmapped
+    from flightlog.engine.context import get_run_context
+    from flightlog.engine.flows import Flow, flow
+    from flightlog.engine.futures import Future
+    from flightlog.engine.run_logs import get_run_logger
+    from flightlog.engine.states import State
+    from flightlog.engine.tasks import Task, task
+
+_HOMES = {
+    "Flow": "flightlog.engine.flows",
+    "Future": "flightlog.engine.futures",
+    "State": "flightlog.engine.states",
+    "Task": "flightlog.engine.tasks",
+    "allow_failure": "flightlog.engine.annotations",
+    "flow": "flightlog.engine.flows",
+    "get_run_context": "flightlog.engine.context",
+    "get_run_logger": "flightlog.engine.run_logs",
+    "quote": "flightlog.engine.annotations",
+    "task": "flightlog.engine.tasks",
+    "unmapped": "flightlog.engine.annotations",
+}
+
+__all__ = [
+    "Flow",
+    "Future",
+    "State",
+    "Task",
+    "__version__",
+    "allow_failure",
+    "flow",
+    "get_run_context",
+    "get_run_logger",
+    "quote",
+    "task",
+    "unmapped",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'flightlog' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

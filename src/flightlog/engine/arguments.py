@@ -1,0 +1,150 @@
+"""What calls are given: futures and states among the arguments, at any depth, and what becomes of them."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from types import GeneratorType
+from typing import Any, NamedTuple
+
+from flightlog.engine.annotations import Annotation, allow_failure, quote
+from flightlog.engine.futures import BaseFuture
+from flightlog.engine.states import State
+from flightlog.engine.tracking import Tracker
+
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes, complex})
+_ITERATORS = (GeneratorType, map, filter, zip, enumerate, reversed)
+
+
+class Upstream(NamedTuple):
+    """A run that an argument rests on."""
+
+    source: "BaseFuture[Any] | State[Any]"
+    may_fail: bool
+
+
+class Found:
+    """What is among some arguments.
+
+    Attributes:
+        upstream: the runs they rest on.
+        marked: whether anything in them has to be replaced before the call.
+    """
+
+    __slots__ = ("marked", "upstream")
+
+    def __init__(self) -> None:
+        self.upstream: list[Upstream] = []
+        self.marked = False
+
+
+def look(value: Any, found: Found, may_fail: bool = False) -> None:
+    """Find futures, states, marks and iterators in a value, at any depth."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return
+    if isinstance(value, (BaseFuture, State)):
+        found.upstream.append(Upstream(value, may_fail))
+        found.marked = True
+    elif isinstance(value, Annotation):
+        found.marked = True
+        if not isinstance(value, quote):
+            look(value.value, found, may_fail or isinstance(value, allow_failure))
+    elif isinstance(value, _ITERATORS):
+        found.marked = True
+    else:
+        for item in _items(value):
+            if type(item) not in _SCALARS:
+                look(item, found, may_fail)
+
+
+def _items(value: Any) -> Any:
+    """Return what a container holds; nothing for any other value."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return value
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    if hasattr(type(value), "__pydantic_fields__"):
+        return list(vars(value).values())
+    return ()
+
+
+def replace(value: Any, result_of: Callable[[Any], Any]) -> Any:
+    """Return a value with futures and states in it replaced; copies are made only where something is replaced.
+
+    Args:
+        value: any value.
+        result_of: gives what stands in for a future or state.
+    """
+    if type(value) in _SCALARS:
+        return value
+    if isinstance(value, (BaseFuture, State)):
+        return result_of(value)
+    if isinstance(value, Annotation):
+        return value.value if isinstance(value, quote) else replace(value.value, result_of)
+    if isinstance(value, _ITERATORS):
+        return [replace(item, result_of) for item in value]
+    return _rebuilt(value, lambda item: replace(item, result_of))
+
+
+def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a container with each item changed, or itself if no item did."""
+    if isinstance(value, dict):
+        pairs = [(change(key), change(item)) for key, item in value.items()]
+        same = all(a is c and b is d for (a, b), (c, d) in zip(pairs, value.items(), strict=True))
+        return value if same else _filled(value, pairs)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [change(item) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    fields = _fields(value)
+    changed = {name: new for name, old in fields.items() if (new := change(old)) is not old}
+    if not changed:
+        return value
+    result = copy.copy(value)
+    for name, new in changed.items():
+        object.__setattr__(result, name, new)
+    return result
+
+
+def _filled(value: dict[Any, Any], pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    result = copy.copy(value)
+    result.clear()
+    result.update(pairs)
+    return result
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    return dict(vars(value)) if hasattr(type(value), "__pydantic_fields__") else {}
+
+
+def sources(value: Any, tracker: Tracker) -> list[bytes]:
+    """Return the task runs whose results are in a value: by future, by state, or by the result's identity."""
+    runs: list[bytes] = []
+
+    def visit(item: Any) -> None:
+        run = _source(item, tracker)
+        if run is not None:
+            if run not in runs:
+                runs.append(run)
+        elif type(item) not in _SCALARS and not isinstance(item, quote):
+            for inner in (item.value,) if isinstance(item, Annotation) else _items(item):
+                visit(inner)
+
+    visit(value)
+    return runs
+
+
+def _source(item: Any, tracker: Tracker) -> bytes | None:
+    from flightlog import ids
+
+    if isinstance(item, BaseFuture):
+        return None if item.task_run is None else item.task_run.key
+    if isinstance(item, State):
+        text = item.state_details.task_run_id
+        return None if text is None else ids.parse(text)
+    return tracker.find(item)

@@ -1,0 +1,217 @@
+"""Where sync meets async: the engine is written once, as coroutines, and waits through one of these.
+
+In sync code a coroutine of the engine is stepped without an event loop: every wait of `SyncWaits` blocks
+and returns, so the coroutine runs from its start to its end in one step. In async code it is awaited, and
+the waits of `AsyncWaits` let other coroutines run.
+"""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
+from inspect import iscoroutinefunction
+from types import GeneratorType
+from typing import Any, Protocol, TypeVar
+
+from flightlog.clock import Clock
+from flightlog.engine.context import Abandoned
+from flightlog.events.log import Log
+from flightlog.events.store import Unit
+
+T = TypeVar("T")
+
+
+class TimedOut(BaseException):
+    """A function did not end within its time. Not `TimeoutError`, which user code may raise itself."""
+
+
+class Waits(Protocol):
+    """All that the engine ever waits for."""
+
+    async def commit(self, log: Log, unit: Unit) -> None:
+        """Wait until a unit is committed."""
+        ...
+
+    async def call(self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None) -> Any:
+        """Call a user's function, sync or async, and return its value.
+
+        Raises:
+            TimedOut: it did not end within `timeout` seconds.
+        """
+        ...
+
+    async def sleep(self, clock: Clock, seconds: float) -> None:
+        """Wait for a time."""
+        ...
+
+    async def settled(self, future: "concurrent.futures.Future[T]", help_out: Callable[[], object]) -> T:
+        """Wait for a future; `help_out` does its work here and now if nobody has begun it."""
+        ...
+
+
+class SyncWaits:
+    """Blocks the calling thread."""
+
+    async def commit(self, log: Log, unit: Unit) -> None:
+        """Wait until a unit is committed."""
+        log.commit(unit)
+
+    async def call(self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None) -> Any:
+        """Call a function in this thread; in one of its own if it has a time limit."""
+        if iscoroutinefunction(function):
+            return run_in_loop(_ASYNC.call(function, args, kwargs, timeout))
+        if timeout is None:
+            value = function(*args, **kwargs)
+            return list(value) if type(value) is GeneratorType else value
+        return _call_in_thread(function, args, kwargs, timeout)
+
+    async def sleep(self, clock: Clock, seconds: float) -> None:
+        """Block for a time."""
+        clock.sleep(seconds)
+
+    async def settled(self, future: "concurrent.futures.Future[T]", help_out: Callable[[], object]) -> T:
+        """Block until a future is settled."""
+        if not future.done():
+            help_out()
+        return future.result()
+
+
+class AsyncWaits:
+    """Lets other coroutines of the event loop run."""
+
+    async def commit(self, log: Log, unit: Unit) -> None:
+        """Wait until a unit is committed, without blocking the loop when others are writing."""
+        await asyncio.sleep(0)  # coroutines that are ready too put their events in line: one commit for all
+        if not log.try_commit(unit):
+            await asyncio.get_running_loop().run_in_executor(None, log.commit, unit)
+
+    async def call(self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None) -> Any:
+        """Await a coroutine function, within its time limit if it has one."""
+        if timeout is None:
+            return await function(*args, **kwargs)
+        scope = asyncio.timeout(timeout)
+        try:
+            async with scope:
+                return await function(*args, **kwargs)
+        except TimeoutError:
+            if scope.expired():
+                raise TimedOut from None
+            raise
+
+    async def sleep(self, clock: Clock, seconds: float) -> None:
+        """Wait for a time."""
+        await clock.sleep_async(seconds)
+
+    async def settled(self, future: "concurrent.futures.Future[T]", help_out: Callable[[], object]) -> T:
+        """Wait for a future that may be settled by another thread."""
+        return future.result() if future.done() else await asyncio.shield(asyncio.wrap_future(future))
+
+
+SYNC = SyncWaits()
+_ASYNC = AsyncWaits()
+ASYNC = _ASYNC
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine of the engine that waits through `SyncWaits`, in this thread, without a loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise AssertionError("a coroutine that was run in sync code waited for an event loop")
+
+
+def _call_in_thread(function: Callable[..., Any], args: Any, kwargs: Any, timeout: float) -> Any:
+    """Call a function in a thread of its own, which is left to itself when the time is over.
+
+    Nothing can stop Python code in another thread safely; but it can start no further task of its run.
+    """
+    outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def work() -> None:
+        try:
+            value = function(*args, **kwargs)
+            outcome.set_result(list(value) if type(value) is GeneratorType else value)
+        except Abandoned:
+            pass
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the calling thread
+            outcome.set_exception(error)
+
+    name = f"flightlog-{getattr(function, '__name__', 'call')}"
+    threading.Thread(target=copy_context().run, args=(work,), name=name, daemon=True).start()
+    try:
+        return outcome.result(timeout)
+    except TimeoutError:
+        if outcome.done():
+            raise
+        raise TimedOut from None
+
+
+# --- async code that is called from sync code -------------------------------------------------------
+
+_loop_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_loop_thread: threading.Thread | None = None
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs async tasks for sync flows, in a thread of its own."""
+    global _loop, _loop_thread  # noqa: PLW0603 - one loop for the process
+    with _loop_lock:
+        if _loop_thread is None or not _loop_thread.is_alive():
+            _loop = asyncio.new_event_loop()
+            _loop_thread = threading.Thread(target=_loop.run_forever, name="flightlog-loop", daemon=True)
+            _loop_thread.start()
+        assert _loop is not None
+        return _loop
+
+
+def stop_background_loop() -> None:
+    """End the background loop's thread, if there is one."""
+    global _loop, _loop_thread  # noqa: PLW0603 - one loop for the process
+    with _loop_lock:
+        if _loop is not None and _loop_thread is not None and _loop_thread.is_alive():
+            _loop.call_soon_threadsafe(_loop.stop)
+            _loop_thread.join()
+            _loop.run_until_complete(_loop.shutdown_default_executor())
+            _loop.close()
+        _loop = _loop_thread = None
+
+
+def start_in_loop(awaitable: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+    """Start a coroutine on the background loop, in the context of the caller."""
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    context = copy_context()
+    loop = background_loop()
+
+    def start() -> None:
+        task = loop.create_task(awaitable, context=context)
+        task.add_done_callback(lambda done: _pass_on(done, outcome))
+
+    loop.call_soon_threadsafe(start)
+    return outcome
+
+
+def _pass_on(done: "asyncio.Task[T]", outcome: "concurrent.futures.Future[T]") -> None:
+    if done.cancelled():
+        outcome.set_exception(asyncio.CancelledError())
+    elif error := done.exception():
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(done.result())
+
+
+def run_in_loop(awaitable: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end while this thread waits, whatever loop may be running in it."""
+    if threading.current_thread() is not _loop_thread:
+        return start_in_loop(awaitable).result()
+    # The background loop itself is waiting here, so the coroutine needs another one.
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, asyncio.run, awaitable).result()
+
+
+async def awaited(value: Awaitable[T]) -> T:
+    """Return what an awaitable gives, as a coroutine."""
+    return await value

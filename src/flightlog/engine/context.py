@@ -1,0 +1,152 @@
+"""What is running here: the flow run and task run that a piece of code belongs to."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flightlog.errors import MissingContextError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flightlog.engine.calls import CallMemory
+    from flightlog.engine.futures import BaseFuture
+    from flightlog.engine.runs import FlowRun, TaskRun
+    from flightlog.engine.runtime import Engine
+    from flightlog.engine.states import Tally
+    from flightlog.engine.task_runners import TaskRunner
+    from flightlog.engine.tracking import Tracker
+
+
+class Abandoned(BaseException):
+    """Raised where code of a run goes on after the run has ended (it timed out): it may start nothing more."""
+
+
+class RunContext(Protocol):
+    """What flow runs and task runs have in common.
+
+    Attributes:
+        isasync: whether the function is a coroutine function.
+        log_prints: whether prints become log lines.
+        closed: whether the run has ended though its code may go on.
+    """
+
+    isasync: bool
+    log_prints: bool
+    closed: bool
+
+    @property
+    def flow_context(self) -> FlowRunContext:
+        """The flow run that it belongs to."""
+        ...
+
+
+class FlowRunContext:
+    """A flow run under way.
+
+    Attributes:
+        flow: the flow.
+        flow_run: the run: id, name, run_count.
+        parameters: what the function was given, by name.
+        task_runner: where submitted tasks go.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        flow: Any,
+        flow_run: FlowRun,
+        parameters: Mapping[str, Any],
+        task_runner: TaskRunner,
+        *,
+        tally: Tally,
+        tracker: Tracker,
+        memory: CallMemory | None,
+        log_prints: bool,
+        parent: RunContext | None,
+    ) -> None:
+        self.engine = engine
+        self.flow = flow
+        self.flow_run = flow_run
+        self.parameters = parameters
+        self.task_runner = task_runner
+        self.tally = tally
+        self.tracker = tracker
+        self.memory = memory
+        self.log_prints = log_prints
+        self.parent = parent
+        self.isasync: bool = flow.isasync
+        self.closed = False
+        self.counters: dict[str, Any] = {}
+        self.open_futures: set[BaseFuture[Any]] = set()
+
+    @property
+    def flow_context(self) -> FlowRunContext:
+        """Itself."""
+        return self
+
+    @staticmethod
+    def get() -> FlowRunContext | None:
+        """Return the flow run that this code belongs to, or None."""
+        context = CURRENT.get()
+        return None if context is None else context.flow_context
+
+
+class TaskRunContext:
+    """A task run under way.
+
+    Attributes:
+        task: the task.
+        task_run: the run: id, name, run_count.
+        parameters: the resolved arguments, by name.
+    """
+
+    __slots__ = ("closed", "flow_context", "isasync", "log_prints", "parameters", "task", "task_run")
+
+    def __init__(
+        self, flow_context: FlowRunContext, task: Any, task_run: TaskRun, parameters: Mapping[str, Any], *, log_prints: bool
+    ) -> None:
+        self.flow_context = flow_context
+        self.task = task
+        self.task_run = task_run
+        self.parameters = parameters
+        self.isasync: bool = task.isasync
+        self.log_prints = log_prints
+        self.closed = False
+
+    @staticmethod
+    def get() -> TaskRunContext | None:
+        """Return the task run that this code belongs to, or None."""
+        context = CURRENT.get()
+        return context if isinstance(context, TaskRunContext) else None
+
+
+CURRENT: ContextVar[RunContext | None] = ContextVar("flightlog_run", default=None)
+
+
+def get_run_context() -> RunContext:
+    """Return the run that this code belongs to: a `TaskRunContext` in a task, else a `FlowRunContext`.
+
+    Raises:
+        MissingContextError: there is none.
+    """
+    context = CURRENT.get()
+    if context is None:
+        raise MissingContextError("There is no active flow or task run context.")
+    return context
+
+
+def current() -> RunContext | None:
+    """Return the run that this code belongs to, or None; refuse code whose run has ended.
+
+    Raises:
+        Abandoned: the run has ended (it timed out), though its code goes on.
+    """
+    context = CURRENT.get()
+    above = context
+    while above is not None:
+        if above.closed:
+            raise Abandoned("This run has ended; its code may start nothing more.")
+        above = above.flow_context if isinstance(above, TaskRunContext) else getattr(above, "parent", None)
+    return context

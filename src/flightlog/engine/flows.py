@@ -1,0 +1,256 @@
+"""Flows: functions whose every call is a flow run."""
+
+import functools
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from inspect import iscoroutinefunction
+from types import FrameType
+from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
+
+from flightlog.engine import loading, provenance
+from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.context import current
+from flightlog.engine.flow_runs import FlowCall, run_flow
+from flightlog.engine.names import checked_name, checked_template, function_key, key_hash, source_file
+from flightlog.engine.outcomes import Terminated
+from flightlog.engine.parameters import Signature, Validator
+from flightlog.engine.runtime import current_engine
+from flightlog.engine.states import State
+from flightlog.engine.task_runners import TaskRunner, checked_runner
+from flightlog.engine.tasks import checked_delays, checked_retries, checked_timeout, finish
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+_RESERVED = ("return_state", "wait_for")
+_KEEP: Any = object()
+
+
+class Flow(Generic[P, R]):
+    """A function whose every call is a flow run. Make one with `flow`.
+
+    Attributes:
+        fn: the function itself; calling it leaves no trace.
+        name: the flow's name.
+        isasync: whether the function is a coroutine function.
+        version: the flow's version; the MD5 of its source file by default.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        description: str | None = None,
+        flow_run_name: str | Callable[[], str] | None = None,
+        retries: int = 0,
+        retry_delay_seconds: float = 0,
+        task_runner: TaskRunner | type[TaskRunner] | None = None,
+        timeout_seconds: float | None = None,
+        validate_parameters: bool = True,
+        persist_result: bool | None = None,
+        log_prints: bool | None = None,
+    ) -> None:
+        if not callable(fn):
+            raise TypeError(f"'fn' must be callable, not {type(fn).__name__}.")
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.isasync = iscoroutinefunction(fn)
+        self.signature = Signature(fn, _RESERVED)
+        default = getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
+        self.name = checked_name(name, "unknown-lambda" if default == "<lambda>" else default, "flow")
+        self.version = version or provenance.source_digests(source_file(fn))[1]
+        self.description = description or (fn.__doc__ or "").strip() or None
+        self.flow_run_name = checked_template(flow_run_name, "flow_run_name")
+        self.retries = checked_retries(retries)
+        self.retry_delay_seconds = retry_delay_seconds
+        self.delays = checked_delays(retry_delay_seconds, self.retries)
+        self.task_runner = checked_runner(task_runner)
+        self.timeout_seconds = checked_timeout(timeout_seconds)
+        self.should_validate_parameters = validate_parameters
+        self.validate = Validator(self.signature) if validate_parameters else _as_they_are
+        self.persist_result = persist_result
+        self.log_prints = log_prints
+        self.key = function_key(fn)
+        self.key_hash = key_hash(self.key)
+
+    def with_options(
+        self,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        description: str | None = None,
+        flow_run_name: Any = _KEEP,
+        retries: int | None = None,
+        retry_delay_seconds: float | None = None,
+        task_runner: TaskRunner | type[TaskRunner] | None = None,
+        timeout_seconds: float | None = None,
+        validate_parameters: bool | None = None,
+        persist_result: bool | None = _KEEP,
+        log_prints: bool | None = _KEEP,
+    ) -> "Flow[P, R]":
+        """Return a flow like this one with some options changed; this one stays as it is.
+
+        `timeout_seconds=0` takes the time limit away; None resets `flow_run_name`, `persist_result`, `log_prints`.
+        """
+        return Flow(
+            self.fn,
+            name=name or self.name,
+            version=version or self.version,
+            description=description or self.description,
+            flow_run_name=self.flow_run_name if flow_run_name is _KEEP else flow_run_name,
+            retries=self.retries if retries is None else retries,
+            retry_delay_seconds=self.retry_delay_seconds if retry_delay_seconds is None else retry_delay_seconds,
+            task_runner=task_runner or self.task_runner,
+            timeout_seconds=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
+            validate_parameters=self.should_validate_parameters if validate_parameters is None else validate_parameters,
+            persist_result=self.persist_result if persist_result is _KEEP else persist_result,
+            log_prints=self.log_prints if log_prints is _KEEP else log_prints,
+        )
+
+    @overload
+    def __call__(
+        self: "Flow[P, Coroutine[Any, Any, T]]",
+        *args: P.args,
+        return_state: Literal[False] = False,
+        wait_for: Iterable[Any] | None = None,
+        **kwargs: P.kwargs,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def __call__(
+        self: "Flow[P, Coroutine[Any, Any, T]]",
+        *args: P.args,
+        return_state: Literal[True],
+        wait_for: Iterable[Any] | None = None,
+        **kwargs: P.kwargs,
+    ) -> Coroutine[Any, Any, State[T]]: ...
+    @overload
+    def __call__(
+        self,
+        *args: P.args,
+        return_state: Literal[False] = False,
+        wait_for: Iterable[Any] | None = None,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    def __call__(
+        self, *args: P.args, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: P.kwargs
+    ) -> State[R]: ...
+
+    def __call__(
+        self, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """Run the flow and return its value; awaitable if the function is async.
+
+        The value is what the function returns, with futures and states in it replaced by their values.
+
+        Args:
+            *args, **kwargs: the arguments; they are checked against the annotations, and cast.
+            return_state: return the final `State` instead, and do not raise for a flow that failed.
+            wait_for: for a flow that is called in a flow: futures or states that have to complete before.
+
+        Raises:
+            ParameterBindError: the arguments do not fit the signature; no run is created.
+            ParameterTypeError: they do not fit the annotations; the run is Failed.
+            Exception: the first failure, if the flow failed.
+        """
+        if loading.is_loading():
+            warnings.warn(
+                f"The flow {self.name!r} was called while its file was being loaded, and did not run. Put the call "
+                'under `if __name__ == "__main__":`.',
+                stacklevel=2,
+            )
+            return None
+        caller = current()
+        parameters = self.signature.bind(args, kwargs)
+        if wait_for is not None and caller is None:
+            raise ValueError("Only flows run as subflows can wait for dependencies.")
+        engine = caller.flow_context.engine if caller is not None else current_engine()
+        call = FlowCall(self, engine, caller, parameters, wait_for)
+        if self.isasync and (caller is None or caller.isasync):
+            return self._run_async(call, return_state)
+        with _termination(outermost=caller is None):
+            return finish(run_sync(run_flow(SYNC, call)), return_state)
+
+    async def _run_async(self, call: FlowCall, return_state: bool) -> Any:
+        with _termination(outermost=call.caller is None):
+            return finish(await run_flow(ASYNC, call), return_state)
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name!r}>"
+
+
+def _as_they_are(parameters: dict[str, Any]) -> dict[str, Any]:
+    return parameters
+
+
+@contextmanager
+def _termination(*, outermost: bool) -> Iterator[None]:
+    """While an outermost flow runs in the main thread, SIGTERM ends it as an exception, so that it is recorded."""
+    main = threading.current_thread() is threading.main_thread()
+    if not (outermost and main) or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    raise Terminated(128 + number)
+
+
+@overload
+def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    description: str | None = None,
+    flow_run_name: str | Callable[[], str] | None = None,
+    retries: int = 0,
+    retry_delay_seconds: float = 0,
+    task_runner: TaskRunner | type[TaskRunner] | None = None,
+    timeout_seconds: float | None = None,
+    validate_parameters: bool = True,
+    persist_result: bool | None = None,
+    log_prints: bool | None = None,
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+
+
+def flow(fn: Any = None, /, **options: Any) -> Any:
+    """Make a flow of a function: ``@flow`` or ``@flow(retries=1)``.
+
+    Args:
+        name: the flow's name; the function's with ``-`` for ``_`` by default.
+        version: its version; the MD5 of the source file by default.
+        description: what it does; the docstring by default.
+        flow_run_name: names of its runs: a template over the parameters (``"load {day}"``) or a function; two
+            random words by default.
+        retries: how often a failed attempt is tried again; what completed in it does not run again.
+        retry_delay_seconds: seconds before each retry.
+        task_runner: where submitted tasks run: `ConcurrentTaskRunner` (default) or `SequentialTaskRunner`.
+        timeout_seconds: how long an attempt may take; None for ever.
+        validate_parameters: whether arguments are checked against the annotations, and cast.
+        persist_result: False to leave its values out of the log.
+        log_prints: whether prints become log lines; None as the flow that calls it has it, or the setting.
+
+    Raises:
+        InvalidNameError: the name has one of ``/ % & > <``.
+        ReservedArgumentError: a parameter is called ``return_state`` or ``wait_for``.
+        ValueError: the annotations cannot be made a model of.
+    """
+    if fn is None:
+        return functools.partial(_make, options)
+    return Flow(fn, **options)
+
+
+def _make(options: dict[str, Any], fn: Any) -> Flow[Any, Any]:
+    return Flow(fn, **options)

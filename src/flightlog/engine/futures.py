@@ -1,0 +1,161 @@
+"""Futures: task runs that were submitted and may not have ended yet."""
+
+import concurrent.futures
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from typing import Any, Generic, Self, TypeVar
+
+from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.runs import TaskRun
+from flightlog.engine.states import State, StateType
+
+R = TypeVar("R")
+_LATE = "Call timed out before task finished."
+_worker = threading.local()
+
+
+def working_in_pool() -> bool:
+    """Tell whether this thread is one of a task runner's."""
+    return getattr(_worker, "inside", False)
+
+
+class BaseFuture(Generic[R]):
+    """What the futures of sync and async code have in common.
+
+    Attributes:
+        task_run: the task run; None until it is known (only when a flow is retried).
+    """
+
+    def __init__(self, name: str, task_run: TaskRun | None) -> None:
+        self.name = name
+        self.task_run = task_run
+        self._outcome: concurrent.futures.Future[State[R]] = concurrent.futures.Future()
+        self._work: Callable[[], object] | None = None
+        self._claim = threading.Lock()
+
+    @property
+    def task_run_id(self) -> str | None:
+        """The task run's id."""
+        return None if self.task_run is None else self.task_run.id
+
+    @property
+    def state(self) -> State[R]:
+        """The state as it is now, without waiting."""
+        if self._outcome.done():
+            return self._outcome.result()
+        running = self.task_run is not None and self.task_run.run_count > 0
+        return State(StateType.RUNNING if running else StateType.PENDING)
+
+    def get_state(self) -> State[R]:
+        """Return the state as it is now, without waiting."""
+        return self.state
+
+    def add_done_callback(self, callback: Callable[[Self], object]) -> None:
+        """Call `callback` with this future once the run has ended; at once if it has."""
+        self._outcome.add_done_callback(lambda _: callback(self))
+
+    def done(self) -> bool:
+        """Tell whether the run has ended."""
+        return self._outcome.done()
+
+    # --- the engine's side ---
+
+    def carry(self, work: Callable[[], object]) -> None:
+        """Give the future the work that settles it."""
+        self._work = work
+
+    def run(self) -> None:
+        """Do the work, if nobody has begun it: for the pool's threads, and for those that wait for it."""
+        if not self._claim.acquire(blocking=False):
+            return
+        work, self._work = self._work, None
+        assert work is not None
+        before = working_in_pool()
+        _worker.inside = True
+        try:
+            work()
+        finally:
+            _worker.inside = before
+
+    def settle(self, state: State[R]) -> None:
+        """Set the final state."""
+        self._outcome.set_result(state)
+
+    def help_out(self) -> None:
+        """Do the work here if this is a pool's thread: a full pool whose threads wait would never end."""
+        if self._work is not None and working_in_pool():
+            self.run()
+
+    def __bool__(self) -> bool:
+        warnings.warn(
+            f"The future {self.name!r} was used as a truth value; it is always true. Ask its result() instead.",
+            stacklevel=2,
+        )
+        return True
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class Future(BaseFuture[R]):
+    """A task run that was submitted from sync code, or whose function is sync."""
+
+    def wait(self, timeout: float | None = None) -> State[R] | None:
+        """Block until the run has ended and return its state; None when `timeout` seconds are over."""
+        if timeout is None:
+            return run_sync(SYNC.settled(self._outcome, self.help_out))
+        concurrent.futures.wait([self._outcome], timeout)
+        return self._outcome.result() if self._outcome.done() else None
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
+        """Block until the run has ended and return its value.
+
+        Args:
+            timeout: seconds to wait at the most; None for as long as it takes.
+            raise_on_failure: whether to raise the exception of a run that failed; else return it.
+
+        Raises:
+            TimeoutError: the run has not ended in that time; it goes on.
+        """
+        state = self.wait(timeout)
+        if state is None:
+            raise TimeoutError(_LATE)
+        return state.result(raise_on_failure)
+
+
+class AsyncFuture(BaseFuture[R]):
+    """A task run of an async function that was submitted from async code."""
+
+    eager = True
+
+    async def wait(self, timeout: float | None = None) -> State[R] | None:
+        """Wait until the run has ended and return its state; None when `timeout` seconds are over."""
+        import asyncio
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await ASYNC.settled(self._outcome, self.help_out)
+        except TimeoutError:
+            if self._outcome.done():
+                raise
+            return None
+
+    async def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
+        """Wait until the run has ended and return its value; see `Future.result`."""
+        state = await self.wait(timeout)
+        if state is None:
+            raise TimeoutError(_LATE)
+        return state.result(raise_on_failure)
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Let ``await task.submit(...)`` give the future, as in Prefect 2; sequential runners end it first."""
+        if not self.eager:
+            yield from self.wait().__await__()
+        return self

@@ -1,0 +1,101 @@
+"""Loading a flow from where a user says it is: ``path/to/file.py:name`` or ``module:name``."""
+
+import importlib
+import importlib.util
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from flightlog.engine.names import SCRIPT_MODULE
+from flightlog.errors import ScriptError
+
+if TYPE_CHECKING:
+    from flightlog.engine.flows import Flow
+
+_state = threading.local()
+
+
+def is_loading() -> bool:
+    """Tell whether this thread is loading a file to find the flows in it."""
+    return getattr(_state, "loading", False)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    _state.loading = True
+    try:
+        yield
+    finally:
+        _state.loading = False
+
+
+def load_flow(target: str) -> "Flow[Any, Any]":
+    """Return the flow that is named by ``file.py:name``, ``file.py`` (if it has just one) or ``module:name``.
+
+    Raises:
+        ScriptError: there is no such file or flow, or the file cannot be loaded.
+    """
+    from flightlog.engine.flows import Flow
+
+    place, _, name = target.rpartition(":") if ":" in target else (target, "", "")
+    module = _load_file(Path(place)) if place.endswith(".py") or "/" in place else _load_module(place)
+    flows = {key: value for key, value in vars(module).items() if isinstance(value, Flow)}
+    if not flows:
+        raise ScriptError(f"{place} has no flow. Decorate a function with @flow.")
+    if not name:
+        if len({id(found) for found in flows.values()}) == 1:
+            return next(iter(flows.values()))
+        raise ScriptError(f"{place} has several flows; say which one: {_options(place, flows)}.")
+    for key, found in flows.items():
+        if name in (key, found.name):
+            return found
+    near = get_close_matches(name, [*flows, *(found.name for found in flows.values())], 1)
+    hint = f" Did you mean {place}:{near[0]}?" if near else f" It has {_options(place, flows)}."
+    raise ScriptError(f"{place} has no flow {name!r}.{hint}")
+
+
+def _options(place: str, flows: dict[str, Any]) -> str:
+    return ", ".join(f"{place}:{key}" for key in sorted(flows))
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ScriptError(f"There is no file {path}.")
+    path = path.absolute()
+    name = f"{SCRIPT_MODULE}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ScriptError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # Pickles and pydantic look a class's module up by its name; imports beside the script work as in a run of it.
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        with _loading():
+            spec.loader.exec_module(module)
+    except Exception as error:
+        raise ScriptError(_trouble(str(path), error)) from error
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    sys.path.insert(0, "")
+    try:
+        with _loading():
+            return importlib.import_module(name)
+    except Exception as error:
+        raise ScriptError(_trouble(name, error)) from error
+
+
+def _trouble(place: str, error: Exception) -> str:
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == place:
+            line = f", line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{place} cannot be loaded: {type(error).__name__}: {error}{line}"

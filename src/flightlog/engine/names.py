@@ -1,0 +1,95 @@
+"""Names of flows, tasks and their runs, and where a function is."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flightlog.errors import InvalidNameError
+
+_RESERVED = "/%&><"
+SCRIPT_MODULE = "__flightlog_script__"
+"""The module's name under which a script is loaded that was named by its path."""
+
+
+def checked_name(name: Any, default: str, kind: str) -> str:
+    """Return the name of a flow or task, or its default.
+
+    Raises:
+        InvalidNameError: it has one of the characters ``/ % & > <``.
+        TypeError: it is not a string.
+    """
+    if name is None:
+        return default
+    if not isinstance(name, str):
+        hint = f" Write @{kind} with keyword arguments, or without any." if callable(name) else ""
+        raise TypeError(f"A {kind}'s name is a string, not {type(name).__name__}.{hint}")
+    if found := [character for character in name if character in _RESERVED]:
+        raise InvalidNameError(f"The {kind} name {name!r} has {found[0]!r}; names are free of / % & > <")
+    return name
+
+
+def function_key(function: Callable[..., Any]) -> str:
+    """Return what tells a function apart: module and qualified name.
+
+    The script that is run has the module ``__main__``, also when it was loaded by its path, so that both
+    ways of running it give the same keys.
+    """
+    module = getattr(function, "__module__", None) or "__main__"
+    if module.startswith(SCRIPT_MODULE):
+        module = "__main__"
+    qualname = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{module}.{qualname}"
+
+
+def key_hash(key: str) -> str:
+    """Return the eight hexadecimal digits that stand for a function in the names of its runs."""
+    return hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()[:8]
+
+
+def source_file(function: Callable[..., Any]) -> Path | None:
+    """Return the file that a function is written in; None if there is none (a notebook, a shell)."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:
+        return None
+    return Path(file).absolute() if file and Path(file).exists() else None
+
+
+def entrypoint(function: Callable[..., Any]) -> str:
+    """Return where a function can be found again: ``/path/to/file.py:name``, or ``module:name``."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    file = source_file(function)
+    module = getattr(function, "__module__", "__main__")
+    if file is not None and (module == "__main__" or module.startswith(SCRIPT_MODULE)):
+        return f"{file}:{name}"
+    return f"{module}:{name}"
+
+
+def run_name(template: Any, parameters: Mapping[str, Any]) -> str | None:
+    """Return a run's name from its template (`str.format` over the parameters) or function; None if it has none.
+
+    Raises:
+        TypeError: the template is neither, or the function returns no string.
+    """
+    if template is None:
+        return None
+    if callable(template):
+        name = template()
+        if not isinstance(name, str):
+            raise TypeError(f"The function that gives a run's name returned {type(name).__name__}, not a string.")
+        return name
+    name = template.format(**parameters)
+    return str(name)
+
+
+def checked_template(template: Any, what: str) -> Any:
+    """Return a run-name template as it is.
+
+    Raises:
+        TypeError: it is neither a string nor a function.
+    """
+    if template is not None and not isinstance(template, str) and not callable(template):
+        raise TypeError(f"{what} is a string or a function, not {type(template).__name__}.")
+    return template

@@ -1,0 +1,157 @@
+"""What came of calling a user's function, and what the log is told of it."""
+
+import asyncio
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flightlog.engine import results
+from flightlog.engine.bridge import TimedOut, Waits
+from flightlog.engine.context import CURRENT
+from flightlog.engine.masking import MASKER
+from flightlog.engine.states import State, StateType
+from flightlog.engine.transitions import End
+from flightlog.errors import LogError, TakenOver
+
+if TYPE_CHECKING:
+    from flightlog.engine.context import FlowRunContext, TaskRunContext
+
+_OURS = str(Path(__file__).parent)
+_MAX_MESSAGE = 1000
+
+
+class Terminated(SystemExit):
+    """The process was asked to end (SIGTERM)."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        value: what the function returned.
+        error: what it raised; None if it returned.
+        timed_out: it did not end within its time.
+    """
+
+    value: Any = None
+    error: BaseException | None = None
+    timed_out: bool = False
+
+
+async def call_user(
+    waits: Waits,
+    context: "FlowRunContext | TaskRunContext",
+    function: Callable[..., Any],
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    timeout: float | None,
+) -> Outcome:
+    """Call a user's function inside its run's context; whatever it raises becomes the outcome."""
+    token = CURRENT.set(context)
+    try:
+        return Outcome(await waits.call(function, arguments[0], arguments[1], timeout))
+    except (TakenOver, LogError):
+        raise
+    except TimedOut:
+        context.closed = True
+        return Outcome(timed_out=True)
+    except BaseException as error:  # noqa: BLE001 - the border between user code and ours
+        return Outcome(error=error)
+    finally:
+        CURRENT.reset(token)
+
+
+def interrupt_of(state: State[Any]) -> BaseException | None:
+    """Return what must be raised again whatever the caller asked for: an interrupt, an exit, a cancellation."""
+    crashed = state.type is StateType.CRASHED and isinstance(state.data, BaseException)
+    return state.data if crashed and not isinstance(state.data, Exception) else None
+
+
+_CRASHES: tuple[tuple[type[BaseException], str, str], ...] = (
+    (KeyboardInterrupt, "Execution was aborted by an interrupt signal.", "cancelled"),
+    (Terminated, "Execution was aborted by a termination signal.", "cancelled"),
+    (SystemExit, "Execution was aborted by Python system exit call.", "user_error"),
+    (asyncio.CancelledError, "Execution was cancelled by the runtime environment.", "cancelled"),
+)
+
+
+def crash(error: BaseException) -> tuple[State[Any], dict[str, Any]]:
+    """Return the state that an interruption leads to, and what the log is told."""
+    for kind, message, cause in _CRASHES:
+        if isinstance(error, kind):
+            break
+    else:
+        message = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {error}"
+        message, cause = _shortened(MASKER.mask(message)), "infrastructure"
+    state: State[Any] = State(StateType.CRASHED, None, message, error)
+    return state, {"message": message, "error": error_facts(error), "cause": cause}
+
+
+def failure(error: Exception, prefix: str) -> tuple[State[Any], dict[str, Any]]:
+    """Return the state that an exception leads to, and what the log is told."""
+    message = _shortened(MASKER.mask(f"{prefix} {type(error).__name__}: {error}"))
+    cause = "out_of_memory" if isinstance(error, MemoryError) else "user_error"
+    return State(StateType.FAILED, None, message, error), {
+        "message": message,
+        "error": error_facts(error),
+        "cause": cause,
+    }
+
+
+def time_out(kind: str, seconds: float | None) -> tuple[State[Any], dict[str, Any]]:
+    """Return the state of a run whose time is over, and what the log is told."""
+    message = f"{kind} run exceeded timeout of {seconds} seconds"
+    state: State[Any] = State(StateType.FAILED, "TimedOut", message, TimeoutError(message))
+    return state, {"name": "TimedOut", "message": message, "cause": "timed_out"}
+
+
+def unsuccessful(outcome: Outcome, kind: str, timeout: float | None) -> tuple[State[Any], dict[str, Any]] | None:
+    """Return state and facts of an outcome that is no value; None if there is one.
+
+    Args:
+        outcome: how the call ended.
+        kind: ``Flow`` or ``Task``.
+        timeout: the time limit, in seconds.
+    """
+    if outcome.timed_out:
+        return time_out(kind, timeout)
+    if isinstance(outcome.error, Exception):
+        return failure(outcome.error, f"{kind} run encountered an exception{'.' if kind == 'Flow' else ''}")
+    if outcome.error is not None:
+        return crash(outcome.error)
+    return None
+
+
+def end_of(state: State[Any], facts: Mapping[str, Any], now: int, *, retriable: bool = True) -> End:
+    """Return the command that ends a run in a state."""
+    told = dict(facts)
+    if state.name != state.type.value.capitalize():
+        told.setdefault("name", state.name)
+    if state.message is not None:
+        told.setdefault("message", MASKER.mask(state.message))
+    return End(state.type.value, told, now, retriable)
+
+
+def value_facts(key: bytes, value: Any, persist: bool | None) -> tuple[dict[str, Any], Any]:
+    """Return what the log is told of a value, and the blobs that go with it."""
+    reference, blobs = results.record(key, value, persist)
+    return {"result": reference}, blobs
+
+
+def error_facts(error: BaseException) -> dict[str, Any]:
+    """Return what the log is told of an exception: class, text, traceback without our own frames."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    return {
+        "type": type(error).__name__,
+        "message": MASKER.mask(str(error)),
+        "traceback": MASKER.mask("".join(lines)),
+    }
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + " ..."

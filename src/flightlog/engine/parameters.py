@@ -1,0 +1,220 @@
+"""Parameters: from the arguments of a call to what the function gets, and what the log keeps of them."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from inspect import Parameter
+from typing import Any, NoReturn
+
+from flightlog.engine import results
+from flightlog.engine.masking import MASKER
+from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArgumentError
+
+
+
+class Signature:
+    """The parameters of a flow's or task's function.
+
+    Args:
+        function: the function.
+        reserved: names that its parameters may not have.
+
+    Raises:
+        ReservedArgumentError: a parameter has a reserved name.
+    """
+
+    def __init__(self, function: Callable[..., Any], reserved: tuple[str, ...]) -> None:
+        self.function = function
+        self.signature = inspect.signature(function)
+        self._name = getattr(function, "__name__", type(function).__name__)
+        for name in reserved:
+            if name in self.signature.parameters:
+                raise ReservedArgumentError(
+                    f"{self._name!r} has a parameter {name!r}, which calls use themselves. Give it another name."
+                )
+        parameters = self.signature.parameters.values()
+        self.names = [parameter.name for parameter in parameters]
+        self._kinds = {parameter.kind for parameter in parameters}
+        self._plain = self._kinds <= {Parameter.POSITIONAL_OR_KEYWORD}
+        self.keywords = next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None)
+        self._defaults = {p.name: p.default for p in parameters if p.default is not Parameter.empty}
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments by parameter, with defaults.
+
+        Raises:
+            ParameterBindError: they do not fit.
+        """
+        if self._plain and len(args) <= len(self.names):
+            # Nearly every call comes this way; `Signature.bind` takes ten times as long.
+            bound = dict(zip(self.names, args, strict=False))
+            rest = self.names[len(args) :]
+            given = 0
+            for name in rest:
+                if name in kwargs:
+                    bound[name] = kwargs[name]
+                    given += 1
+                elif name in self._defaults:
+                    bound[name] = self._defaults[name]
+                else:
+                    break
+            else:
+                if given == len(kwargs):
+                    return bound
+        try:
+            arguments = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            self._refuse(error, args, kwargs)
+        arguments.apply_defaults()
+        return dict(arguments.arguments)
+
+    def _refuse(self, error: TypeError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        text = MASKER.mask(f"args {_short(args)}, kwargs {_short(kwargs)}")
+        raise ParameterBindError(f"{self._name}{self.signature} cannot be called with {text}: {error}.") from None
+
+    def call_with(self, parameters: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return positional and keyword arguments from values by parameter."""
+        if self._plain:
+            return tuple(parameters.values()), {}
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, parameter in self.signature.parameters.items():
+            value = parameters[name]
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                args.extend(value)
+            elif parameter.kind is Parameter.VAR_KEYWORD:
+                kwargs.update(value)
+            elif parameter.kind is Parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return tuple(args), kwargs
+
+
+class Validator:
+    """Checks a flow's arguments against its annotations, and casts them: as lenient as pydantic is told to be.
+
+    Args:
+        signature: the function's parameters.
+
+    Raises:
+        ValueError: the annotations cannot be made a model of.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._model: Any = None
+        if signature.names:
+            try:
+                self._model = self._build()
+            except NameError:
+                pass  # an annotation names what is defined further down; at the first call it will be there
+            except Exception as error:
+                raise ValueError(
+                    f"The parameters of {signature.function.__name__!r} cannot be validated: {error}. "
+                    "Change the annotation, or say validate_parameters=False."
+                ) from error
+
+    def _build(self) -> Any:
+        from pydantic import ConfigDict, Field, create_model
+
+        function = inspect.unwrap(self._signature.function)
+        target = function if inspect.isroutine(function) else type(function).__call__
+        hints = inspect.get_annotations(target, eval_str=True)
+        fields: dict[str, Any] = {}
+        for number, (name, parameter) in enumerate(self._signature.signature.parameters.items()):
+            hint = hints.get(name, Any)
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                hint = tuple[hint, ...]
+            elif parameter.kind is Parameter.VAR_KEYWORD:
+                hint = dict[str, hint]
+            elif parameter.default is None:
+                hint = hint | None if isinstance(hint, type) or hasattr(hint, "__origin__") else hint
+            fields[f"p{number}"] = (hint, Field(alias=name))
+        config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True, protected_namespaces=())
+        return create_model("Parameters", __config__=config, **fields)
+
+    def __call__(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters, cast.
+
+        Raises:
+            ParameterTypeError: some do not fit; the message has a line for each.
+        """
+        if not self._signature.names:
+            return parameters
+        from pydantic import ValidationError
+
+        if self._model is None:
+            self._model = self._build()
+        try:
+            model = self._model.model_validate(parameters)
+        except ValidationError as error:
+            lines = [
+                f" - {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                for problem in error.errors(include_input=False, include_url=False, include_context=False)
+            ]
+            raise ParameterTypeError("\n".join(["Flow run received invalid parameters:", *lines])) from None
+        return {name: getattr(model, f"p{number}") for number, name in enumerate(self._signature.names)}
+
+
+def shown(parameters: Mapping[str, Any]) -> str:
+    """Return the parameters as JSON, to be looked at: secrets masked, what has no JSON as ``"<TypeName>"``."""
+    if not parameters:
+        return "{}"
+    from pydantic_core import to_jsonable_python
+
+    view: dict[str, Any] = {}
+    for name, value in parameters.items():
+        try:
+            view[name] = to_jsonable_python(value, serialize_unknown=False, inf_nan_mode="strings")
+            json.dumps(view[name])
+        except Exception:  # noqa: BLE001 - serialising runs the object's own code
+            view[name] = f"<{type(value).__name__}>"
+    return MASKER.mask(json.dumps(view, ensure_ascii=False))
+
+
+def recorded(key: bytes, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[bytes, bytes]]:
+    """Return what ``flow_run.created`` says of the parameters, and the blob of their exact values.
+
+    Args:
+        key: the log's key.
+        parameters: the values by parameter.
+    """
+    if not parameters:
+        return {}, {}
+    exact, refused = {}, []
+    for name, value in parameters.items():
+        try:
+            results.dumps(value)
+        except results.NotRecordable:
+            refused.append(name)
+        else:
+            exact[name] = value
+    reference, blobs = results.record(key, exact)
+    facts: dict[str, Any] = {"parameters": shown(parameters), "exact": reference}
+    if refused:
+        facts["not_recorded"] = refused
+    return facts, blobs
+
+
+def learn_secrets(value: Any, depth: int = 0) -> None:
+    """Remember the secrets among some arguments, so that no text in the log holds them."""
+    if results.is_secret(value):
+        MASKER.learn(value)
+    elif depth < 4 and isinstance(value, dict):
+        for item in value.values():
+            learn_secrets(item, depth + 1)
+    elif depth < 4 and isinstance(value, (list, tuple)):
+        for item in value[:100]:
+            learn_secrets(item, depth + 1)
+    elif depth < 4 and hasattr(type(value), "__pydantic_fields__"):
+        for item in vars(value).values():
+            learn_secrets(item, depth + 1)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
+__all__ = ["Signature", "Validator", "learn_secrets", "recorded", "shown"]

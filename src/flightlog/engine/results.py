@@ -1,0 +1,93 @@
+"""Values of runs as blobs: pickled, and authenticated with the log's key.
+
+A blob is an HMAC-SHA-256 (32 bytes) under the log's key, and then the pickle. Only the engine reads it, and
+only after the HMAC has been checked; whatever merely views a log never unpickles.
+"""
+
+import hashlib
+import hmac
+import io
+import pickle
+import sys
+from types import MappingProxyType
+from typing import Any
+
+from flightlog.errors import LogCorrupt
+
+_TAG = b"flightlog pickle v1"
+_PLAIN = frozenset({int, float, str, bytes})
+_NOTHING: MappingProxyType[bytes, bytes] = MappingProxyType({})
+
+
+class NotRecordable(Exception):  # noqa: N818 - says why, it is no failure
+    """A value that is not written down; the text says why."""
+
+
+def dumps(value: Any) -> bytes:
+    """Return a value pickled.
+
+    Raises:
+        NotRecordable: it cannot be pickled, or holds a secret.
+    """
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, 5)
+    file = io.BytesIO()
+    try:
+        _Pickler(file, 5).dump(value)
+    except NotRecordable:
+        raise
+    except Exception as error:  # noqa: BLE001 - pickling runs the object's own code
+        raise NotRecordable(f"{type(error).__name__}: {error}"[:500]) from None
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Refuses secrets."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if is_secret(value):
+            raise NotRecordable("it holds a secret")
+        return NotImplemented
+
+
+def is_secret(value: Any) -> bool:
+    """Tell whether a value is one of pydantic's secret types."""
+    pydantic = sys.modules.get("pydantic.types")  # who has a secret has imported it
+    return pydantic is not None and isinstance(value, (pydantic.SecretStr, pydantic.SecretBytes, pydantic.Secret))
+
+
+def blob_of(content: bytes, serializer: str) -> tuple[dict[str, Any], dict[bytes, bytes]]:
+    """Return the reference to some content, and the blob that it refers to."""
+    digest = hashlib.sha256(content).digest()
+    return {"digest": digest, "size": len(content), "serializer": serializer}, {digest: content}
+
+
+def record(key: bytes, value: Any, persist: bool | None = None) -> tuple[dict[str, Any], Any]:
+    """Return what an event says of a value, and the blobs that go with it.
+
+    Args:
+        key: the log's key.
+        value: the value of a run.
+        persist: False if it is not to be recorded.
+    """
+    if persist is False:
+        return {"not_recorded": "persist_result=False"}, _NOTHING
+    if value is None or value is True or value is False:
+        return {"value": value}, _NOTHING
+    try:
+        pickled = dumps(value)
+    except NotRecordable as reason:
+        return {"not_recorded": str(reason)}, _NOTHING
+    return blob_of(hmac.digest(key, _TAG + pickled, "sha256") + pickled, "pickle")
+
+
+def load(key: bytes, content: bytes) -> Any:
+    """Return the value in a blob.
+
+    Raises:
+        LogCorrupt: the blob was not written by the holder of this key.
+    """
+    tag, pickled = content[:32], content[32:]
+    if not hmac.compare_digest(tag, hmac.digest(key, _TAG + pickled, "sha256")):
+        raise LogCorrupt("A recorded value does not bear the mark of the log's key, so it is not loaded.")
+    return pickle.loads(pickled)  # noqa: S301 - authenticated above

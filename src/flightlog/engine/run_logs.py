@@ -1,0 +1,250 @@
+"""Log lines: what flows and tasks say, on the console and in the log.
+
+Loggers: ``flightlog.flow_runs`` and ``flightlog.task_runs`` for code in runs, ``flightlog.engine`` for the
+engine itself. What state changes say is not stored as lines, see `flightlog.events.narration`.
+"""
+
+import builtins
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from flightlog.engine.context import CURRENT, RunContext, TaskRunContext, get_run_context
+from flightlog.engine.masking import MASKER
+from flightlog.engine.runs import Journal
+from flightlog.events.model import Append, NewEvent
+from flightlog.events.types import LOG_LINES, logs_stream
+
+if TYPE_CHECKING:
+    from flightlog.engine.runtime import Engine
+
+ROOT = logging.getLogger("flightlog")
+ENGINE = logging.getLogger("flightlog.engine")
+FLOW_RUNS = logging.getLogger("flightlog.flow_runs")
+TASK_RUNS = logging.getLogger("flightlog.task_runs")
+
+_COLORS = {10: "\x1b[2m", 20: "", 30: "\x1b[33m", 40: "\x1b[31m", 50: "\x1b[1;31m"}
+_RESET = "\x1b[0m"
+_BATCH_SECONDS = 0.25
+_BATCH_CHARACTERS = 16_000
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Writes a line as Prefect 2 users know it: time, level, who says it, what.
+
+    Args:
+        colors: whether to colour levels on a terminal.
+    """
+
+    def __init__(self, colors: bool) -> None:
+        super().__init__()
+        self._colors = colors
+        self._second = 0
+        self._time = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._time = second, datetime.fromtimestamp(second).strftime("%H:%M:%S")  # noqa: DTZ006 - local time, for the person at the console
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        level = f"{record.levelname:<7}"
+        if self._colors and (color := _COLORS.get(record.levelno)) and _stderr_is_terminal():
+            level = f"{color}{level}{_RESET}"
+        return f"{self._time}.{int(record.msecs):03d} | {level} | {_speaker(record)} - {text}"
+
+
+def _speaker(record: logging.LogRecord) -> str:
+    values = record.__dict__
+    if record.name == TASK_RUNS.name:
+        return f"Task run {values.get('task_run_name', '<unknown>')!r}"
+    if record.name == FLOW_RUNS.name:
+        return f"Flow run {values.get('flow_run_name', '<unknown>')!r}"
+    return record.name
+
+
+def _stderr_is_terminal() -> bool:
+    return bool(getattr(sys.stderr, "isatty", lambda: False)())
+
+
+class _ConsoleHandler(logging.StreamHandler[Any]):
+    """Writes to whatever standard error is at the moment."""
+
+    def __init__(self, colors: bool) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(ConsoleFormatter(colors))
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        pass
+
+
+class _RecordingHandler(logging.Handler):
+    """Puts the lines of runs into the log; a line that cannot be kept never fails a run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        context = CURRENT.get()
+        if context is None or record.__dict__.get("flightlog_told"):
+            return
+        try:
+            text = record.getMessage()
+            if record.exc_info:
+                text += "\n" + logging.Formatter().formatException(record.exc_info)
+            journal = context.flow_context.flow_run.journal
+            task_run = context.task_run.key if isinstance(context, TaskRunContext) else None
+            moment = journal.engine.clock.now()
+            journal.engine.lines.add(journal, (moment, record.levelno, record.name, task_run, text))
+        except Exception:  # noqa: BLE001 - logging's own way with errors: a note on stderr
+            self.handleError(record)
+
+
+def configure(level: int, colors: bool) -> None:
+    """Give our loggers their handlers, once, and their level."""
+    ROOT.setLevel(level)
+    if not any(isinstance(handler, _ConsoleHandler) for handler in ROOT.handlers):
+        ROOT.addHandler(_ConsoleHandler(colors))
+        ROOT.propagate = False
+        for logger in (FLOW_RUNS, TASK_RUNS):
+            logger.addHandler(_RecordingHandler())
+
+
+def say(logger: logging.Logger, level: int, text: str, names: dict[str, Any]) -> None:
+    """Show a line that the log need not keep: an event already tells of it."""
+    # Without `Logger._log`, which walks the stack to find a caller that nobody wants to know.
+    record = logging.LogRecord(logger.name, level, __file__, 0, text, None, None)
+    record.__dict__.update(names)
+    record.__dict__["flightlog_told"] = True
+    logger.handle(record)
+
+
+class RunLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger that knows which run it speaks for."""
+
+    def process(self, msg: Any, kwargs: Any) -> Any:
+        """Join the call's extra values with the run's."""
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs
+
+
+def get_run_logger(context: RunContext | None = None, **extra: Any) -> RunLogger:
+    """Return the logger of the run that this code belongs to; its lines are shown, and kept with the run.
+
+    Args:
+        context: the run; the present one by default.
+        **extra: values to put on every record.
+
+    Raises:
+        MissingContextError: there is no run here.
+    """
+    context = context or get_run_context()
+    flow_run = context.flow_context.flow_run
+    names: dict[str, Any] = {
+        "flow_run_id": flow_run.id,
+        "flow_run_name": flow_run.name,
+        "flow_name": context.flow_context.flow.name,
+    }
+    if not isinstance(context, TaskRunContext):
+        return RunLogger(FLOW_RUNS, names | extra)
+    run = context.task_run
+    names |= {"task_run_id": run.id, "task_run_name": run.name, "task_name": run.task_name}
+    return RunLogger(TASK_RUNS, names | extra)
+
+
+Line = tuple[int, int, str, bytes | None, str]
+
+
+class LineBuffer:
+    """Holds lines back for a quarter of a second, so that many make one event.
+
+    Args:
+        engine: gives log, clock and ids.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[list[Line], int]] = {}
+        self._since = 0.0
+        engine.log.add_source(self._offer)
+
+    def add(self, journal: Journal, line: Line) -> None:
+        """Take a line of a flow run."""
+        line = (*line[:4], MASKER.mask(line[4]))
+        run = journal.flow_run_id
+        with self._lock:
+            if not self._held:
+                self._since = time.monotonic()
+            lines, size = self._held.get(run, ([], 0))
+            lines.append(line)
+            size += len(line[4])
+            self._held[run] = (lines, size)
+        if size > _BATCH_CHARACTERS:
+            self.put(run)
+        elif len(lines) == 1:
+            self._engine.log.wake()
+
+    def put(self, flow_run_id: str) -> None:
+        """Put what is held of a flow run in line for the next commit."""
+        with self._lock:
+            lines, _ = self._held.pop(flow_run_id, ((), 0))
+        if lines:
+            engine = self._engine
+            data = {"lines": [list(line) for line in lines]}
+            event = NewEvent(engine.ids.new(), LOG_LINES, data, engine.clock.now())
+            engine.log.enqueue([Append(logs_stream(flow_run_id), [event])])
+
+    def _offer(self, everything: bool) -> bool:
+        if self._held and (everything or time.monotonic() - self._since >= _BATCH_SECONDS):
+            for run in list(self._held):
+                self.put(run)
+        return bool(self._held)
+
+
+# --- prints -----------------------------------------------------------------------------------------
+
+_print_lock = threading.Lock()
+_print_users = 0
+_plain_print: Callable[..., None] = print
+
+
+def _print(*values: Any, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False) -> None:
+    """Print, or log what would have been printed where a run wants that."""
+    context = CURRENT.get()
+    if context is None or not context.log_prints or file not in (None, sys.stdout, sys.stderr):
+        _plain_print(*values, sep=sep, end=end, file=file, flush=flush)
+        return
+    text = (" " if sep is None else sep).join(map(str, values)) + ("\n" if end is None else end)
+    if text := text.rstrip():
+        get_run_logger(context).info("%s", text)
+
+
+@contextmanager
+def logged_prints(wanted: bool) -> Iterator[None]:
+    """While this is open, `print` looks whether the run it is called in wants prints logged."""
+    global _print_users, _plain_print  # noqa: PLW0603 - `print` is global too
+    if not wanted:
+        yield
+        return
+    with _print_lock:
+        if _print_users == 0:
+            _plain_print = builtins.print
+            builtins.print = _print
+        _print_users += 1
+    try:
+        yield
+    finally:
+        with _print_lock:
+            _print_users -= 1
+            if _print_users == 0 and builtins.print is _print:
+                builtins.print = _plain_print

@@ -1,0 +1,120 @@
+"""A run on its way: its identity, its state by the rules, and the events it leaves in the log."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flightlog import ids
+from flightlog.engine.transitions import Command, RunState, decide, evolve
+from flightlog.events.model import Append, NewEvent
+from flightlog.events.store import Unit
+from flightlog.events.types import FLOW_RUN, TASK_RUN, flow_run_stream
+
+if TYPE_CHECKING:
+    from flightlog.engine.runtime import Engine
+
+
+class Journal:
+    """The one way in which a flow run and its task runs reach the log.
+
+    Args:
+        engine: gives log, clock and ids.
+        flow_run_id: the flow run, 16 bytes.
+        epoch: the owner's epoch; a late write under an old one is refused.
+    """
+
+    __slots__ = ("engine", "epoch", "flow_run_id", "flow_run_name", "stream")
+
+    def __init__(self, engine: "Engine", flow_run_id: bytes, flow_run_name: str, epoch: int = 1) -> None:
+        self.engine = engine
+        self.flow_run_id = ids.text(flow_run_id)
+        self.flow_run_name = flow_run_name
+        self.stream = flow_run_stream(self.flow_run_id)
+        self.epoch = epoch
+
+    def append(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Append:  # noqa: B006 - read only
+        """Return an append of events to the flow run's stream."""
+        return Append(self.stream, events, None, self.epoch, blobs)
+
+    def put(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Unit:  # noqa: B006 - read only
+        """Put events in line for the next commit."""
+        return self.engine.log.enqueue([self.append(events, blobs)])
+
+
+class Run:
+    """What flow runs and task runs have in common."""
+
+    __slots__ = ("_rules", "cause", "journal", "key", "name")
+    kind = ""
+
+    def __init__(
+        self, journal: Journal, key: bytes, name: str, *, retries: int, delays: tuple[float, ...], cause: bytes | None
+    ) -> None:
+        self.journal = journal
+        self.key = key
+        self.name = name
+        self.cause = cause
+        self._rules = RunState(self.kind, retries, delays)
+
+    @property
+    def id(self) -> str:
+        """The run's id in its usual form."""
+        return ids.text(self.key)
+
+    @property
+    def flow_run_id(self) -> str:
+        """The id of the flow run that it is or belongs to."""
+        return self.journal.flow_run_id
+
+    @property
+    def run_count(self) -> int:
+        """How many attempts have begun."""
+        return self._rules.attempt
+
+    def record(self, command: Command) -> NewEvent:
+        """Decide on a command, take the run on, and return the event that says so, still to be appended."""
+        fact = decide(self._rules, command)
+        self._rules = evolve(self._rules, fact)
+        engine = self.journal.engine
+        data = fact.data if self.kind == FLOW_RUN else {"task_run_id": self.key, **fact.data}
+        event = NewEvent(engine.ids.new(), fact.type, data, engine.clock.now(), self.cause)
+        self.cause = event.id
+        engine.tell(self, event)
+        return event
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {self.id}>"
+
+
+class FlowRun(Run):
+    """A run of a flow."""
+
+    __slots__ = ()
+    kind = FLOW_RUN
+
+
+class TaskRun(Run):
+    """A run of a task.
+
+    Attributes:
+        task_name: the task's name.
+        number: its place among the runs that its flow run made.
+    """
+
+    __slots__ = ("number", "task_name")
+    kind = TASK_RUN
+
+    def __init__(
+        self,
+        journal: Journal,
+        key: bytes,
+        name: str,
+        *,
+        task_name: str,
+        number: int,
+        retries: int,
+        delays: tuple[float, ...],
+        cause: bytes | None,
+    ) -> None:
+        super().__init__(journal, key, name, retries=retries, delays=delays, cause=cause)
+        self.task_name = task_name
+        self.number = number

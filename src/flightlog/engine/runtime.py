@@ -1,0 +1,107 @@
+"""The engine of this process: its log, key, clock and ids. The one place with global state for them."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flightlog import settings as settings_module
+from flightlog.clock import Clock, SystemClock
+from flightlog.engine import run_logs
+from flightlog.engine.masking import MASKER
+from flightlog.engine.runs import Run, TaskRun
+from flightlog.events.keys import key_path, load_key
+from flightlog.events.log import Log
+from flightlog.events.model import NewEvent
+from flightlog.events.narration import narrate
+from flightlog.events.opening import open_log, path_of
+from flightlog.events.types import FLOW_RUN
+from flightlog.ids import Ids, RandomIds
+from flightlog.settings import Settings
+
+
+class Engine:
+    """What runs need of the world.
+
+    Args:
+        log: where events go.
+        key: the log's key, 32 bytes.
+        settings: the settings.
+        clock: time.
+        ids: identity and chance.
+    """
+
+    def __init__(
+        self, log: Log, key: bytes, settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None
+    ) -> None:
+        self.log = log
+        self.key = key
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.ids = ids or RandomIds()
+        self.lines = run_logs.LineBuffer(self)
+        run_logs.configure(settings.logging_level, settings.logging_colors)
+        for secret in settings_module.credentials():
+            MASKER.learn(secret)
+
+    def tell(self, run: Run, event: NewEvent) -> None:
+        """Show on the console what an event of a run says."""
+        for line in narrate(event.type, event.data, run.kind):
+            by_flow = line.by_flow or run.kind == FLOW_RUN
+            logger = run_logs.FLOW_RUNS if by_flow else run_logs.TASK_RUNS
+            if logger.isEnabledFor(line.level):
+                names = {"flow_run_name": run.journal.flow_run_name, "flow_run_id": run.flow_run_id}
+                if isinstance(run, TaskRun):
+                    names |= {"task_run_name": run.name, "task_name": run.task_name}
+                run_logs.say(logger, line.level, line.text, names)
+
+
+def open_engine(settings: Settings) -> Engine:
+    """Open the log that the settings name, and return an engine on it.
+
+    Raises:
+        LogError: the log or its key cannot be had; the message says what to do.
+    """
+    log = open_log(settings.log_url, durability=settings.log_durability)
+    try:
+        path = path_of(settings.log_url)
+        key = load_key(log, None if path is None else key_path(path), settings.log_key)
+    except BaseException:
+        log.close()
+        raise
+    return Engine(log, key, settings)
+
+
+_lock = threading.Lock()
+_engine: Engine | None = None
+
+
+def current_engine() -> Engine:
+    """Return the engine of this process; open it at the first call."""
+    global _engine  # noqa: PLW0603 - one engine for the process
+    if _engine is None:
+        with _lock:
+            if _engine is None:
+                _engine = open_engine(settings_module.load())
+    return _engine
+
+
+def close_engine() -> None:
+    """Close the engine of this process, if it is open; the next flow run opens it anew, with fresh settings."""
+    global _engine  # noqa: PLW0603 - one engine for the process
+    with _lock:
+        engine, _engine = _engine, None
+    if engine is not None:
+        engine.log.close()
+
+
+@contextmanager
+def using(engine: Engine) -> Iterator[Engine]:
+    """Run flows on the given engine while this is open. Not for several threads at once."""
+    global _engine  # noqa: PLW0603 - one engine for the process
+    with _lock:
+        before, _engine = _engine, engine
+    try:
+        yield engine
+    finally:
+        with _lock:
+            _engine = before

@@ -1,0 +1,252 @@
+"""How a task run goes: from the call to its final state. One coroutine for sync and async."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from flightlog.engine.arguments import sources
+from flightlog.engine.bridge import Waits
+from flightlog.engine.calls import Call
+from flightlog.engine.context import FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.digests import input_digest
+from flightlog.engine.names import run_name
+from flightlog.engine.outcomes import (
+    Outcome,
+    call_user,
+    crash,
+    end_of,
+    unsuccessful,
+    value_facts,
+)
+from flightlog.engine.run_logs import logged_prints
+from flightlog.engine.runs import TaskRun
+from flightlog.engine.states import State, StateType, run_details
+from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
+from flightlog.engine.upstream import resolved
+from flightlog.errors import LogError, TakenOver, UpstreamTaskError
+from flightlog.events.model import NewEvent
+
+if TYPE_CHECKING:
+    from flightlog.engine.tasks import Task
+
+_WAIT_FOR = "wait_for"
+
+
+@dataclass(slots=True)
+class TaskCall:
+    """A call of a task, on its way to being a task run.
+
+    Attributes:
+        task: the task.
+        flow: the flow run that it is made in.
+        parent: the task run that it is made in, if it is made in one.
+        parameters: the arguments by parameter; futures and states still in them.
+        wait_for: runs to wait for, besides.
+        run: the task run; None until it is created.
+        pending: events of the run that are not in line yet.
+    """
+
+    task: "Task[Any, Any]"
+    flow: FlowRunContext
+    parent: TaskRunContext | None
+    parameters: dict[str, Any]
+    wait_for: Iterable[Any] | None
+    run: TaskRun | None = None
+    pending: list[NewEvent] = field(default_factory=list)
+
+
+def new_call(
+    task: "Task[Any, Any]", context: RunContext, parameters: dict[str, Any], wait_for: Iterable[Any] | None
+) -> TaskCall:
+    """Return a call; its run is created at once, unless an earlier attempt of the flow may have it already."""
+    flow = context.flow_context
+    parent = context if isinstance(context, TaskRunContext) else None
+    call = TaskCall(task, flow, parent, parameters, None if wait_for is None else list(_each(wait_for)))
+    if flow.memory is None or flow.flow_run.run_count < 2:
+        create(call)
+    return call
+
+
+def _each(wait_for: Any) -> Iterable[Any]:
+    return wait_for if isinstance(wait_for, Iterable) and not isinstance(wait_for, (str, bytes)) else [wait_for]
+
+
+def create(call: TaskCall) -> TaskRun:
+    """Create the task run of a call."""
+    task, flow = call.task, call.flow
+    counter = flow.counters.get(task.key)
+    if counter is None:
+        counter = flow.counters.setdefault(task.key, count())
+    name = run_name(task.task_run_name, call.parameters) or f"{task.name}-{task.key_hash}-{next(counter)}"
+    facts: dict[str, Any] = {"task": task.name, "key": task.key, "name": name}
+    if call.parent is not None:
+        facts["parent"] = call.parent.task_run.key
+    if inputs := _inputs(call):
+        facts["inputs"] = inputs
+    if task.retries:
+        facts["retries"] = task.retries
+    call.run = new_task_run(flow, call.parent, name, task.name, task.retries, task.delays)
+    call.pending.append(call.run.record(Create(facts)))
+    return call.run
+
+
+def new_task_run(
+    flow: FlowRunContext,
+    parent: TaskRunContext | None,
+    name: str,
+    task_name: str,
+    retries: int = 0,
+    delays: tuple[float, ...] = (),
+) -> TaskRun:
+    """Return a task run of a flow run, caused by whoever made the call."""
+    journal = flow.flow_run.journal
+    numbers = flow.counters.get("")
+    if numbers is None:
+        numbers = flow.counters.setdefault("", count())
+    cause = (flow.flow_run if parent is None else parent.task_run).cause
+    return TaskRun(
+        journal,
+        journal.engine.ids.new(),
+        name,
+        task_name=task_name,
+        number=next(numbers),
+        retries=retries,
+        delays=delays,
+        cause=cause,
+    )
+
+
+def _inputs(call: TaskCall) -> dict[str, list[bytes]]:
+    """Return which task runs each argument comes from."""
+    tracker = call.flow.tracker
+    inputs = {name: runs for name, value in call.parameters.items() if (runs := sources(value, tracker))}
+    if call.wait_for and (runs := sources(call.wait_for, tracker)):
+        inputs[_WAIT_FOR] = runs
+    return inputs
+
+
+async def run_task(waits: Waits, call: TaskCall) -> State[Any]:
+    """Take a call to its final state and return that; the caller raises what is to be raised.
+
+    Raises:
+        LogError, TakenOver: the log does not take the run's events, so the run cannot go on.
+    """
+    try:
+        state = await _resolve_and_run(waits, call)
+    except (LogError, TakenOver):
+        raise
+    except BaseException as error:  # noqa: BLE001 - an interrupt between two steps still ends in the log
+        state = _end(call, crash(error))
+    flow = call.flow
+    if call.parent is None:
+        flow.tally.add(state, 0 if call.run is None else call.run.number)
+    return state
+
+
+async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
+    flow, memory = call.flow, call.flow.memory
+    engine = flow.engine
+    try:
+        parameters = await resolved(waits, call.parameters, call.wait_for)
+    except UpstreamTaskError as error:
+        return _refuse(call, error)
+    digest = input_digest(engine.key, parameters)
+    if memory is not None:
+        parent = None if call.parent is None else call.parent.task_run.key
+        earlier = memory.take(parent, call.task.key, digest) if call.run is None else None
+        if earlier is not None:
+            call.run = earlier.run
+            if earlier.state.is_completed():
+                memory.add(parent, call.task.key, digest, earlier)
+                return earlier.state
+            assert call.run is not None
+            call.pending.append(call.run.record(Rerun()))
+    run = call.run or create(call)
+    state = await _attempts(waits, call, run, parameters, digest)
+    if memory is not None:
+        memory.add(parent, call.task.key, digest, Call(run, state))
+    if state.type is StateType.COMPLETED:
+        flow.tracker.add(state.data, run.key)
+    return state
+
+
+async def _attempts(
+    waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any], digest: bytes | None
+) -> State[Any]:
+    """Call the function until it succeeds or its retries are used up."""
+    task, flow = call.task, call.flow
+    engine, journal = flow.engine, run.journal
+    arguments = task.signature.call_with(parameters)
+    prints = flow.log_prints if task.log_prints is None else task.log_prints
+    context = TaskRunContext(flow, task, run, parameters, log_prints=prints)
+    facts: dict[str, Any] = {} if digest is None or run.run_count else {"digest": digest}
+    with logged_prints(prints):
+        while True:
+            call.pending.append(run.record(Start(facts)))
+            unit = journal.put(call.pending)
+            call.pending, facts = [], {}
+            # Write-ahead: that the body starts is committed before it does.
+            await waits.commit(engine.log, unit)
+            outcome = await call_user(waits, context, task.fn, arguments, task.timeout_seconds)
+            state, end, blobs = _conclude(call, outcome)
+            event = run.record(end)
+            journal.put([event], blobs)
+            if (due := event.data.get("scheduled")) is None:
+                return state
+            context.closed = False
+            await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6))
+
+
+def _conclude(call: TaskCall, outcome: Outcome) -> tuple[State[Any], End, Any]:
+    """Return the state that an attempt leads to, the command that says so, and the blobs that go with it."""
+    task, engine = call.task, call.flow.engine
+    blobs: Any = {}
+    found = unsuccessful(outcome, "Task", task.timeout_seconds)
+    if found is None:
+        state, facts = _returned_state(outcome.value), {}
+        if state.type is StateType.COMPLETED:
+            facts, blobs = value_facts(engine.key, state.data, task.persist_result)
+        elif state.type is StateType.FAILED:
+            facts = {"cause": "user_error"}
+    else:
+        state, facts = found
+    assert call.run is not None
+    state.state_details = run_details(call.run.flow_run_id, call.run.key)
+    return state, end_of(state, facts, engine.clock.now()), blobs
+
+
+def _returned_state(value: Any) -> State[Any]:
+    """Return the state that a function's value means: itself if it is one, else Completed with the value."""
+    if isinstance(value, State):
+        return State(value.type, value.name, value.message, value.data)
+    return State(StateType.COMPLETED, None, None, value)
+
+
+def _refuse(call: TaskCall, error: UpstreamTaskError) -> State[Any]:
+    """End a call that cannot start."""
+    run = call.run or create(call)
+    event = run.record(Refuse({"message": str(error)}))
+    run.journal.put([*call.pending, event])
+    call.pending = []
+    return State(
+        StateType.PENDING, "NotReady", str(error), state_details=run_details(run.flow_run_id, run.key)
+    )
+
+
+def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]:
+    """End a run that was interrupted outside its function."""
+    state, facts = found
+    run = call.run or create(call)
+    state.state_details = run_details(run.flow_run_id, run.key)
+    event = run.record(end_of(state, facts, 0, retriable=False))
+    run.journal.put([*call.pending, event])
+    call.pending = []
+    return state
+
+
+def cancelled(call: TaskCall) -> State[Any]:
+    """End a call whose flow ended before it could start."""
+    state: State[Any] = State(StateType.CANCELLED, message="The flow run ended before this task run could start.")
+    return _end(call, (state, {"cause": "cancelled"}))
+

@@ -1,0 +1,129 @@
+"""The rules by which runs change state. Pure: a state and a command give facts; facts give the next state.
+
+Flow runs and task runs, sync and async, obey the same rules. Nothing here waits, calls a clock or writes;
+the engine records the facts, and only then acts on them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from flightlog.events.types import STATES, TERMINAL
+
+
+@dataclass(slots=True)
+class RunState:
+    """What the rules need to know of a run. Treat it as immutable.
+
+    Attributes:
+        kind: ``flow_run`` or ``task_run``.
+        retries: how often a failed attempt may be tried again.
+        delays: seconds to wait before each retry; the last one goes for all that follow.
+        type: the type of the present state; empty before the run is created.
+        attempt: how many attempts have begun.
+        budget: how many attempts may begin in all.
+    """
+
+    kind: str
+    retries: int = 0
+    delays: tuple[float, ...] = (0.0,)
+    type: str = ""
+    attempt: int = 0
+    budget: int = 1
+
+
+class Fact(NamedTuple):
+    """What is to be recorded: an event's type and payload."""
+
+    type: str
+    data: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Create:
+    """The run was asked for. `facts`: what is known of it."""
+
+    facts: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Start:
+    """The run is about to call its function. `facts`: what is known only now."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class End:
+    """The function ended, or will never be called.
+
+    Attributes:
+        type: the type of the state that the run ends in.
+        facts: message, name, result, error, cause.
+        now: the present, in microseconds since 1970 (UTC): retries are due from here on.
+        retriable: whether another attempt could change anything.
+    """
+
+    type: str
+    facts: dict[str, Any]
+    now: int = 0
+    retriable: bool = True
+
+
+@dataclass(slots=True)
+class Refuse:
+    """The run cannot start: what it rests on did not complete. `facts`: message."""
+
+    facts: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Rerun:
+    """A run that ended is to run once more, with a fresh budget: its flow is being retried."""
+
+
+Command = Create | Start | End | Refuse | Rerun
+
+_SUFFIX: Final = {state: suffix for suffix, (state, name) in STATES.items() if name.upper() == state and suffix != "created"}
+_STARTABLE: Final = frozenset({"PENDING", "SCHEDULED"})
+
+
+class InvalidTransition(AssertionError):
+    """The engine asked for a transition that the rules do not know: a mistake of ours, not of a user."""
+
+
+def decide(run: RunState, command: Command) -> Fact:
+    """Return the fact that a command leads to.
+
+    Raises:
+        InvalidTransition: the command cannot follow on that state.
+    """
+    match command:
+        case Create(facts) if run.type == "":
+            return Fact(f"{run.kind}.created", facts)
+        case Start(facts) if run.type in _STARTABLE:
+            return Fact(f"{run.kind}.running", {**facts, "attempt": run.attempt + 1} if run.attempt else facts)
+        case End(type_, facts, now, retriable) if run.type not in TERMINAL and run.type != "":
+            if type_ == "FAILED" and retriable and run.type == "RUNNING" and run.attempt < run.budget:
+                retry = run.attempt - (run.budget - 1 - run.retries)
+                delay = run.delays[min(retry, len(run.delays)) - 1] if run.delays else 0.0
+                return Fact(f"{run.kind}.awaiting_retry", {**facts, "scheduled": now + round(delay * 1e6)})
+            return Fact(f"{run.kind}.{_SUFFIX[type_]}", facts)
+        case Refuse(facts) if run.type in _STARTABLE:
+            return Fact(f"{run.kind}.not_ready", facts)
+        case Rerun() if run.type != "RUNNING":
+            return Fact(f"{run.kind}.scheduled", {"name": "AwaitingRerun"})
+    raise InvalidTransition(f"{command!r} cannot follow on {run!r}")
+
+
+def evolve(run: RunState, fact: Fact) -> RunState:
+    """Return the state of a run after a fact."""
+    suffix = fact.type.partition(".")[2]
+    type_ = STATES[suffix][0]
+    attempt, budget = run.attempt, run.budget
+    if suffix == "created":
+        budget = 1 + run.retries
+    elif suffix == "running":
+        attempt += 1
+    elif suffix == "scheduled":
+        budget = attempt + 1 + run.retries
+    return RunState(run.kind, run.retries, run.delays, type_, attempt, budget)

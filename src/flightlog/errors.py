@@ -1,0 +1,169 @@
+"""Every error that Flightlog raises, in one tree.
+
+::
+
+    FlightlogError
+    ├── SettingsError                a setting has a wrong value
+    ├── LogError                     something about the log
+    │   ├── LogUnavailable           it cannot be opened (a folder, a network share, not a log, too new)
+    │   ├── LogCorrupt               its file is damaged
+    │   ├── LogWriteError            it cannot be written now (disk full, read-only)
+    │   ├── LogKeyError              its key is missing or is another log's
+    │   └── VersionConflict          somebody else appended first
+    ├── RunNotFound                  no run, or more than one, fits the given name or id
+    ├── ScriptError                  a file or a flow in it cannot be loaded
+    ├── MissingContextError          (RuntimeError) needs an active flow or task run
+    ├── InvalidNameError             (ValueError) a flow's or task's name has a reserved character
+    ├── ReservedArgumentError        (TypeError) a parameter has a name that calls use themselves
+    ├── ParameterBindError           (TypeError) the arguments do not fit the signature
+    ├── ParameterTypeError           (TypeError) the arguments do not fit the annotations
+    ├── MappingError                 (ValueError) `map` was given arguments that it cannot split
+    │   ├── MappingLengthMismatch
+    │   └── MappingMissingIterable
+    ├── UpstreamTaskError            a call rests on a run that did not complete
+    ├── MissingResult                a run ended, but its value was not recorded
+    └── UnsuccessfulRun              asked for the value of a run that has none
+        ├── FailedRun
+        ├── CrashedRun
+        ├── CancelledRun
+        ├── PausedRun
+        └── UnfinishedRun
+
+`TakenOver` stands outside, as a `BaseException`: user code that catches `Exception` must not keep a
+run alive that somebody else has taken over.
+"""
+
+
+class FlightlogError(Exception):
+    """The base of all errors that Flightlog raises on purpose."""
+
+
+class SettingsError(FlightlogError):
+    """A setting has a value that cannot be used."""
+
+
+class LogError(FlightlogError):
+    """Something is wrong with the log."""
+
+
+class LogUnavailable(LogError):
+    """The log cannot be opened."""
+
+
+class LogCorrupt(LogError):
+    """The file of the log is damaged."""
+
+
+class LogWriteError(LogError):
+    """The log cannot be written at present; what was recorded before is intact."""
+
+
+class LogKeyError(LogError):
+    """The key that belongs to the log is missing, unreadable, or another log's."""
+
+
+class VersionConflict(LogError):
+    """A stream is not at the version that an append expected: somebody else was first.
+
+    Attributes:
+        stream: the stream's name.
+        expected: the version that the append asked for.
+        actual: the version that the stream has.
+    """
+
+    def __init__(self, stream: str, expected: int, actual: int) -> None:
+        super().__init__(
+            f"Stream {stream!r} is at version {actual}, not {expected}: somebody else appended first. "
+            "Read the stream again and decide anew."
+        )
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+
+
+class RunNotFound(FlightlogError):
+    """No run, or more than one, fits the given id, prefix or name."""
+
+
+class ScriptError(FlightlogError):
+    """A file cannot be loaded, or has no such flow."""
+
+
+class MissingContextError(FlightlogError, RuntimeError):
+    """Called outside a flow or task run, where one is needed."""
+
+
+class InvalidNameError(FlightlogError, ValueError):
+    """A name has a character that is reserved: one of ``/ % & > <``."""
+
+
+class ReservedArgumentError(FlightlogError, TypeError):
+    """A function has a parameter whose name calls of flows and tasks use themselves."""
+
+
+class ParameterBindError(FlightlogError, TypeError):
+    """The arguments of a call do not fit the function's signature."""
+
+
+class ParameterTypeError(FlightlogError, TypeError):
+    """The arguments of a flow do not fit its annotations."""
+
+
+class MappingError(FlightlogError, ValueError):
+    """`map` cannot split the arguments that it was given."""
+
+
+class MappingLengthMismatch(MappingError):
+    """The iterables given to `map` differ in length."""
+
+
+class MappingMissingIterable(MappingError):
+    """No argument given to `map` is iterable."""
+
+
+class UpstreamTaskError(FlightlogError):
+    """A call rests on a run that did not reach a COMPLETED state."""
+
+
+class MissingResult(FlightlogError):
+    """A run completed, but its value was not recorded (or is not held in memory)."""
+
+
+class UnsuccessfulRun(FlightlogError):
+    """The value of a run was asked for that has none."""
+
+
+class FailedRun(UnsuccessfulRun):
+    """The run failed without an exception of its own."""
+
+
+class CrashedRun(UnsuccessfulRun):
+    """The run crashed."""
+
+
+class CancelledRun(UnsuccessfulRun):
+    """The run was cancelled."""
+
+
+class PausedRun(UnsuccessfulRun):
+    """The run is paused."""
+
+
+class UnfinishedRun(UnsuccessfulRun):
+    """The run has not ended yet."""
+
+
+class TakenOver(BaseException):  # noqa: N818 - it is not an error: the run goes on elsewhere
+    """Somebody else owns this run now: the stream's epoch was raised, and late writes are refused.
+
+    Attributes:
+        stream: the stream's name.
+        epoch: the epoch of the refused append.
+        current: the epoch that the stream has.
+    """
+
+    def __init__(self, stream: str, epoch: int, current: int) -> None:
+        super().__init__(f"Stream {stream!r} was taken over: its epoch is {current}, this writer's is {epoch}.")
+        self.stream = stream
+        self.epoch = epoch
+        self.current = current

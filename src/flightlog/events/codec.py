@@ -1,0 +1,177 @@
+"""How an event becomes bytes. The only module that knows msgpack.
+
+A record is one msgpack array of twelve: log id, stream, version, previous hash, event id, type, schema,
+occurred_at, actor, follows, epoch, data; `data` is msgpack in itself, carried as bytes, so that a record
+can be checked and its envelope read without decoding the payload. The last eight are known to whoever
+makes the event and are packed outside the lock of the commit; version and hash are put before them inside.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgpack  # type: ignore[import-untyped,unused-ignore]
+
+from flightlog.errors import LogCorrupt, LogError
+
+MAX_RECORD: Final = 64 * 1024
+"""No record is longer than this, in bytes (invariant I8)."""
+_MAX_BODY: Final = MAX_RECORD - 1024  # leaves room for log id, stream, version and hash
+_MAX_NAME: Final = 512
+_SPILLED: Final = 1
+_WHOLE: Final = "*"
+_local = threading.local()
+
+
+class Envelope(NamedTuple):
+    """The fields of a record, in the order in which they are stored."""
+
+    log_id: bytes
+    stream: str
+    version: int
+    previous: bytes
+    event_id: bytes
+    type: str
+    schema: int
+    occurred_at: int
+    actor: str
+    follows: bytes | None
+    epoch: int
+    data: bytes
+
+
+class Spilled(NamedTuple):
+    """Stands in a payload for a part that was too long: the SHA-256 and size of the blob that holds it."""
+
+    digest: bytes
+    size: int
+
+
+def pack(value: Any) -> bytes:
+    """Return a value of None, bool, int, float, str, bytes, lists and dicts as msgpack."""
+    try:
+        packer = _local.packer
+    except AttributeError:
+        packer = _local.packer = msgpack.Packer(unicode_errors="surrogatepass", default=_pack_spilled)
+    try:
+        packed: bytes = packer.pack(value)
+    except BaseException:
+        del _local.packer  # half a value is left in it
+        raise
+    return packed
+
+
+def _pack_spilled(value: Any) -> Any:
+    if isinstance(value, Spilled):
+        return msgpack.ExtType(_SPILLED, value.digest + value.size.to_bytes(8, "big"))
+    raise TypeError(f"an event cannot hold a {type(value).__name__}")
+
+
+def _unpack_extension(code: int, data: bytes) -> Any:
+    if code == _SPILLED:
+        return Spilled(data[:32], int.from_bytes(data[32:], "big"))
+    return msgpack.ExtType(code, data)
+
+
+def unpack(packed: bytes) -> Any:
+    """Return the value that `pack` made bytes of."""
+    return msgpack.unpackb(
+        packed, unicode_errors="surrogatepass", ext_hook=_unpack_extension, strict_map_key=False
+    )
+
+
+def encode_body(
+    event_id: bytes,
+    type_: str,
+    schema: int,
+    occurred_at: int,
+    actor: str,
+    follows: bytes | None,
+    epoch: int,
+    data: Mapping[str, Any],
+) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return the part of a record that its maker knows, and the blobs that parts of `data` spilled into."""
+    payload = pack(data)
+    blobs: dict[bytes, bytes] = {}
+    if len(payload) > _MAX_BODY:
+        payload, blobs = _spill(data)
+    if len(type_) > _MAX_NAME or len(actor) > _MAX_NAME:
+        raise LogError(f"An event's type and actor have at most {_MAX_NAME} characters each: {type_[:80]!r}.")
+    # Without the array's own first byte: these eight become the tail of the array of twelve.
+    return pack((event_id, type_, schema, occurred_at, actor, follows, epoch, payload))[1:], blobs
+
+
+def _spill(data: Mapping[str, Any]) -> tuple[bytes, dict[bytes, bytes]]:
+    """Move the longest parts of a payload into blobs until the rest fits."""
+    parts: dict[str, Any] = dict(data)
+    packed = {name: pack(value) for name, value in parts.items()}
+    blobs: dict[bytes, bytes] = {}
+    for name in sorted(packed, key=lambda name: -len(packed[name])):
+        parts[name] = _reference(packed[name], blobs)
+        payload = pack(parts)
+        if len(payload) <= _MAX_BODY:
+            return payload, blobs
+    return pack({_WHOLE: _reference(pack(data), blobs)}), blobs
+
+
+def _reference(content: bytes, blobs: dict[bytes, bytes]) -> Spilled:
+    digest = hashlib.sha256(content).digest()
+    blobs[digest] = content
+    return Spilled(digest, len(content))
+
+
+def prefix(log_id: bytes, stream: str) -> bytes:
+    """Return how every record of a stream begins."""
+    if len(stream) > _MAX_NAME:
+        raise LogError(f"A stream's name has at most {_MAX_NAME} characters: {stream[:80]!r}.")
+    return b"\x9c" + pack(log_id) + pack(stream)
+
+
+def join(prefix: bytes, version: int, previous: bytes, body: bytes) -> bytes:
+    """Return a whole record: what is stored, and what is hashed."""
+    return b"".join((prefix, pack(version), b"\xc4\x20", previous, body))
+
+
+def decode(record: bytes) -> Envelope:
+    """Return a record's fields, the payload still packed.
+
+    Raises:
+        LogCorrupt: the bytes are not a record.
+    """
+    try:
+        fields = unpack(record)
+        return Envelope(*fields)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise LogCorrupt(f"A record of {len(record)} bytes cannot be read: {error}.") from None
+
+
+def decode_data(payload: bytes, fetch: Callable[[bytes], bytes]) -> dict[str, Any]:
+    """Return a payload, with the parts that were spilled fetched by their digest and put back."""
+    data: dict[str, Any] = unpack(payload)
+    if isinstance(whole := data.get(_WHOLE), Spilled) and len(data) == 1:
+        data = unpack(fetch(whole.digest))
+    return {
+        name: unpack(fetch(value.digest)) if isinstance(value, Spilled) else value
+        for name, value in data.items()
+    }
+
+
+def blob_digests(payload: bytes) -> list[bytes]:
+    """Return the digests of the blobs that a payload rests on: spilled parts and recorded values."""
+    found: list[bytes] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, Spilled):
+            found.append(value.digest)
+        elif isinstance(value, dict):
+            if isinstance(digest := value.get("digest"), bytes) and len(digest) == 32:
+                found.append(digest)
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(unpack(payload))
+    return found

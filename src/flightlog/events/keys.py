@@ -1,0 +1,89 @@
+"""The log's key: it makes digests of inputs unguessable and recorded pickles trustworthy.
+
+The key lives outside the database, in a file beside it with mode 0600 or in the setting
+FLIGHTLOG_LOG_KEY. The log keeps only the key's fingerprint, so that a wrong key is noticed.
+"""
+
+import hmac
+import os
+from pathlib import Path
+
+from flightlog.errors import LogKeyError
+from flightlog.events.log import Log
+
+_FACT = "key_id"
+
+
+def key_path(database: Path) -> Path:
+    """Return where the key of the log in that file is kept."""
+    return database.with_name(database.name + ".key")
+
+
+def fingerprint(key: bytes) -> bytes:
+    """Return what tells keys apart and says nothing about them, 8 bytes."""
+    return hmac.digest(key, b"flightlog key id", "sha256")[:8]
+
+
+def load_key(log: Log, path: Path | None, given: str | None = None) -> bytes:
+    """Return the log's key, 32 bytes; make one for a log that has none yet.
+
+    Args:
+        log: the log.
+        path: the key's file; None for a log in memory.
+        given: the key in hexadecimal, in place of the file.
+
+    Raises:
+        LogKeyError: the key is missing, cannot be read, or is another log's.
+    """
+    kept = log.store.facts().get(_FACT)
+    if given:
+        key = bytes.fromhex(given)
+    elif path is None:
+        key = os.urandom(32)
+    else:
+        key = _read(path, make=kept is None)
+    if kept is None:
+        kept = log.store.set_fact(_FACT, fingerprint(key))
+    if kept != fingerprint(key):
+        where = "in FLIGHTLOG_LOG_KEY" if given or path is None else f"at {path}"
+        raise LogKeyError(
+            f"The key {where} is not the key of the log at {log.store.location}. Put the right one back from a backup."
+        )
+    return key
+
+
+def _read(path: Path, *, make: bool) -> bytes:
+    """Return the key in a file, made if that is asked for and there is none."""
+    if make:
+        _make(path)
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise LogKeyError(
+            f"The log's key at {path} cannot be read ({error.strerror}). Put it back from a backup; without it, "
+            "recorded results cannot be trusted. To begin a new log instead, name another FLIGHTLOG_LOG_URL."
+        ) from None
+    if len(key) != 32:
+        raise LogKeyError(f"The log's key at {path} is damaged: it has {len(key)} bytes, not 32.")
+    return key
+
+
+def _make(path: Path) -> None:
+    """Write a new key, whole or not at all, unless another process was first."""
+    if path.exists():
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(32))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)  # unlike a rename, it does not replace the key of whoever was first
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    except OSError as error:
+        raise LogKeyError(f"The log's key cannot be written to {path}: {error.strerror}.") from None

@@ -1,0 +1,340 @@
+"""The log: one append-only sequence of events, and the only synchronisation primitive of the system.
+
+`Log` puts codec and store together and shares commits out. Whoever needs durability commits everybody's
+pending events (leader and followers); there is no other thread to hand them to on the sequential path.
+A small thread commits what nobody waits for within about ten milliseconds.
+"""
+
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from flightlog.errors import LogCorrupt, LogError
+from flightlog.events import codec
+from flightlog.events.model import ANY, Append, Event, NewEvent
+from flightlog.events.store import Body, LogHead, Part, Store, Unit
+
+FLUSH_SECONDS = 0.01
+_IDLE_TICKS = 50
+_PAGE = 1000
+_WATCH_SECONDS = 0.02
+
+Source = Callable[[bool], bool]
+"""Asked now and then to enqueue what it holds back (all of it, if told True); tells if it holds something."""
+
+
+class Log:
+    """One log, open for appending and reading; safe for threads, and for forks of the process.
+
+    Args:
+        store: where the records are kept.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.log_id = store.log_id
+        self._queue: deque[Unit] = deque()
+        self._sources: list[Source] = []
+        self._commits = 0
+        self._closed = False
+        self._start_fresh()
+        _OPEN.add(self)
+
+    def _start_fresh(self) -> None:
+        """Make the locks and note the process: at the start, and again in a forked child."""
+        self._leader = threading.Lock()
+        self._waking = threading.Lock()
+        self._wake = threading.Event()
+        self._parked = True
+        self._flusher: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    # --- the contract -----------------------------------------------------------------------------
+
+    def append(
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        *,
+        expected_version: int | None = ANY,
+        epoch: int | None = None,
+        blobs: Mapping[bytes, bytes] | None = None,
+    ) -> list[int]:
+        """Append events to a stream and return their versions once they are committed.
+
+        Appending events again whose ids are recorded changes nothing and returns the versions they have.
+
+        Args:
+            stream: the stream's name.
+            events: the events, oldest first.
+            expected_version: the version that the stream must have; `ANY` for no condition.
+            epoch: the writer's epoch, see `flightlog.events.model.Append`.
+            blobs: contents to store in the same commit, by their SHA-256.
+
+        Raises:
+            VersionConflict: the stream is at another version.
+            TakenOver: the stream has a higher epoch.
+            LogWriteError: the log cannot be written at present.
+        """
+        return self.append_all([Append(stream, events, expected_version, epoch, blobs or {})])[0]
+
+    def append_all(self, appends: Sequence[Append]) -> list[list[int]]:
+        """Append to several streams, all or nothing; return the versions per stream. See `append`."""
+        unit = self.enqueue(appends)
+        try:
+            self.commit(unit)
+        except LogError:
+            self._withdraw(unit)
+            raise
+        return unit.versions
+
+    def read(self, stream: str, after: int = 0) -> Iterator[Event]:
+        """Yield the events of a stream with versions above `after`, in order."""
+        while rows := self.store.read_stream(stream, after, _PAGE):
+            for row in rows:
+                after += 1
+                yield Event(*row, fetch=self.blob)
+
+    def read_all(
+        self, after: int = 0, types: Sequence[str] | None = None, limit: int | None = None
+    ) -> Iterator[Event]:
+        """Yield the events with positions above `after`, in order: of some types or of all, at most `limit`."""
+        while limit is None or limit > 0:
+            page = _PAGE if limit is None else min(_PAGE, limit)
+            rows = self.store.read_all(after, types, page)
+            for row in rows:
+                after = row.position
+                yield Event(*row, fetch=self.blob)
+            if limit is not None:
+                limit -= len(rows)
+            if len(rows) < page:
+                return
+
+    def subscribe(
+        self, after: int = 0, types: Sequence[str] | None = None, stop: threading.Event | None = None
+    ) -> Iterator[Event]:
+        """Yield the events with positions above `after`, and go on waiting for new ones until `stop` is set."""
+        stop = stop or threading.Event()
+        while not stop.is_set():
+            seen = self.head().position
+            for event in self.read_all(after, types):
+                after = event.position
+                yield event
+            after = max(after, seen)
+            while not stop.is_set() and self.head().position <= after:
+                stop.wait(_WATCH_SECONDS)
+
+    def head(self) -> LogHead:
+        """Return the last position and when it was recorded; zeros for an empty log."""
+        return self.store.head()
+
+    def blob(self, digest: bytes) -> bytes:
+        """Return a blob by its SHA-256.
+
+        Raises:
+            LogCorrupt: there is no such blob.
+        """
+        content = self.store.blob(digest)
+        if content is None:
+            raise LogCorrupt(f"The log at {self.store.location} lacks the blob {digest.hex()}.")
+        return content
+
+    # --- sharing commits --------------------------------------------------------------------------
+
+    def enqueue(self, appends: Sequence[Append]) -> Unit:
+        """Put an append in line and return at once; it is committed with the next commit, or in about 10 ms."""
+        unit = Unit([_part(append) for append in appends])
+        self._queue.append(unit)
+        if self._parked:
+            self.wake()
+        return unit
+
+    def commit(self, unit: Unit) -> None:
+        """Return once the unit, and everything that was put in line before it, is committed.
+
+        Raises:
+            VersionConflict, TakenOver: this unit was refused.
+            LogWriteError: the log cannot be written at present; what is in line stays there.
+        """
+        while not unit.done:
+            with self._leader:
+                if not unit.done:
+                    self._lead(wait=True)
+        if unit.error is not None:
+            raise unit.error
+
+    def try_commit(self, unit: Unit) -> bool:
+        """Do what `commit` does, but only if nobody else, here or in another process, is writing just now."""
+        if not unit.done:
+            if not self._leader.acquire(blocking=False):
+                return False
+            try:
+                if not unit.done and not self._lead(wait=False):
+                    return False
+            finally:
+                self._leader.release()
+        if unit.error is not None:
+            raise unit.error
+        return True
+
+    def flush(self) -> None:
+        """Commit everything that is in line, and what the sources hold back."""
+        for source in self._sources:
+            source(True)
+        while self._queue:
+            with self._leader:
+                self._lead(wait=True)
+
+    def _lead(self, *, wait: bool) -> bool:
+        """Commit all that is in line, holding the leader's lock."""
+        units: list[Unit] = []
+        queue = self._queue
+        while queue:
+            units.append(queue.popleft())
+        written = False
+        try:
+            if units:
+                written = self.store.write(units, wait=wait)
+        finally:
+            # Disk full, an interrupt, another writer: nothing is lost, all of it stays in line. A unit that
+            # was committed just before an interrupt is known by its event ids when it comes again.
+            if not written:
+                queue.extendleft(unit for unit in reversed(units) if not unit.done)
+        self._commits += 1
+        return written
+
+    def _withdraw(self, unit: Unit) -> None:
+        with self._leader:
+            if unit in self._queue:
+                self._queue.remove(unit)
+
+    # --- what nobody waits for --------------------------------------------------------------------
+
+    def add_source(self, source: Source) -> None:
+        """Ask a function now and then to enqueue what it holds back. See `Source`."""
+        self._sources.append(source)
+
+    def wake(self) -> None:
+        """Make sure that what is in line or held back is committed soon."""
+        with self._waking:
+            if self._flusher is None and not self._closed:
+                self._flusher = threading.Thread(target=self._tick, name="flightlog-flush", daemon=True)
+                self._flusher.start()
+        self._parked = False
+        self._wake.set()
+
+    def _tick(self) -> None:
+        # Daemon and weak where it can be: an interpreter that ends does not wait here, it runs `close`.
+        wake = self._wake
+        while not self._closed:
+            wake.wait()
+            wake.clear()
+            self._flush_while_busy()
+            self._parked = True
+            if self._queue:
+                self._parked = False
+                wake.set()
+
+    def _flush_while_busy(self) -> None:
+        idle, seen = 0, -1
+        while idle < _IDLE_TICKS and not self._closed:
+            _pause(FLUSH_SECONDS)
+            held = [source(False) for source in self._sources]
+            if self._queue and self._commits == seen:
+                self._flush_quietly()
+            seen = self._commits
+            idle = 0 if self._queue or any(held) else idle + 1
+
+    def _flush_quietly(self) -> None:
+        """Commit what is in line; if that cannot be done, whoever needs it next is told."""
+        try:
+            with self._leader:
+                self._lead(wait=True)
+        except LogError:
+            _pause(10 * FLUSH_SECONDS)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Commit what is in line and give back files, connections and the thread.
+
+        Raises:
+            LogWriteError: something could not be recorded; the message says how many events.
+        """
+        if self._closed:
+            return
+        lost: LogError | None = None
+        try:
+            self.flush()
+        except LogError as error:
+            count = sum(len(part.bodies) for unit in self._queue for part in unit.parts)
+            lost = type(error)(f"{count} events could not be recorded. {error}")
+        self._closed = True
+        self._wake.set()
+        if self._flusher is not None and self._flusher is not threading.current_thread():
+            self._flusher.join()
+        self.store.close()
+        _OPEN.discard(self)
+        if lost is not None:
+            raise lost
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _after_fork(self) -> None:
+        """In a forked child: what is in line is the parent's to commit; a later commit opens anew."""
+        self._queue.clear()
+        self._start_fresh()
+
+
+def _part(append: Append) -> Part:
+    epoch = append.epoch or 0
+    bodies = []
+    blobs = dict(append.blobs)
+    for event in append.events:
+        packed, spilled = codec.encode_body(
+            event.id, event.type, event.schema, event.occurred_at, event.actor, event.follows, epoch, event.data
+        )
+        bodies.append(Body(event.id, event.type, packed))
+        if spilled:
+            blobs.update(spilled)
+    return Part(append.stream, bodies, append.expected_version, append.epoch, blobs)
+
+
+def _pause(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+
+
+_OPEN: "weakref.WeakSet[Log]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    import sys
+
+    for log in list(_OPEN):
+        try:
+            log.close()
+        except LogError as error:
+            sys.stderr.write(f"flightlog: {error}\n")
+
+
+def _fork_all() -> None:
+    for log in list(_OPEN):
+        log._after_fork()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fork_all)

@@ -1,0 +1,76 @@
+"""What a state change says as a log line.
+
+These lines are not stored: the events that they tell of are. The console shows them as they happen, and
+the logs projection tells them again, in the same words, from the same functions.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from flightlog.events.types import STATES, TERMINAL
+
+INFO, ERROR = 20, 40
+
+
+class Line(NamedTuple):
+    """A line: its level, its text, and whether the flow run says it rather than the run itself."""
+
+    level: int
+    text: str
+    by_flow: bool = False
+
+
+def state_text(type_: str, name: str, message: str | None) -> str:
+    """Return a state as people read it: ``Completed()``, ``TimedOut('...', type=FAILED)``."""
+    parts = [repr(message)] if message else []
+    if name.upper() != type_:
+        parts.append(f"type={type_}")
+    return f"{name}({', '.join(parts)})"
+
+
+def state_of(type_: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the state type and name that an event leads to.
+
+    Args:
+        type_: the event's type, such as ``task_run.completed``.
+        data: its payload.
+    """
+    suffix = type_.partition(".")[2]
+    state, name = STATES[suffix]
+    if suffix == "running" and data.get("attempt", 1) > 1:
+        name = "Retrying"
+    return state, data.get("name") or name
+
+
+def narrate(type_: str, data: Mapping[str, Any], kind: str) -> Iterator[Line]:
+    """Yield the lines that an event of a run is worth.
+
+    Args:
+        type_: the event's type.
+        data: its payload.
+        kind: ``flow_run`` or ``task_run``, which also begins `type_`.
+    """
+    suffix = type_.partition(".")[2]
+    if suffix == "created":
+        if kind == "flow_run":
+            if runner := data.get("task_runner"):
+                yield Line(INFO, f"Using task runner {runner!r}")
+        else:
+            yield Line(INFO, f"Created task run {data['name']!r} for task {data['task']!r}", by_flow=True)
+        return
+    state, name = state_of(type_, data)
+    if suffix not in ("awaiting_retry",) and state not in TERMINAL:
+        return
+    error = data.get("error")
+    if state == "CRASHED":
+        yield Line(ERROR, f"Crash detected! {data.get('message')}")
+    elif error and error.get("traceback"):
+        yield Line(ERROR, "Encountered exception during execution:\n" + error["traceback"].rstrip("\n"))
+    if suffix == "awaiting_retry":
+        yield Line(
+            INFO,
+            "Received non-final state 'AwaitingRetry' when proposing final state 'Failed' and will attempt to run again...",
+        )
+    else:
+        level = INFO if state == "COMPLETED" else ERROR
+        yield Line(level, f"Finished in state {state_text(state, name, data.get('message'))}")

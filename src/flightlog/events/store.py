@@ -1,0 +1,237 @@
+"""What a log needs of the place that keeps it, and the rules of appending that every place shares.
+
+A store keeps bytes. It knows streams, versions, hashes and positions, and nothing of what events mean.
+`flightlog.testing.LogContract` is the suite that a store has to pass.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from flightlog.errors import LogError, TakenOver, VersionConflict
+from flightlog.events import codec
+
+GENESIS = bytes(32)
+"""The previous hash that the first event of a stream carries."""
+
+
+class Body(NamedTuple):
+    """An event as its maker packed it: all but what is given inside the commit."""
+
+    event_id: bytes
+    type: str
+    packed: bytes
+
+
+@dataclass(slots=True)
+class Part:
+    """What one append wants of one stream. See `flightlog.events.model.Append`."""
+
+    stream: str
+    bodies: list[Body]
+    expected_version: int | None = None
+    epoch: int | None = None
+    blobs: dict[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """What is appended atomically, and what became of it.
+
+    Attributes:
+        parts: what is wanted of each stream.
+        done: the store has decided: the events are committed, or `error` says why not.
+        versions: per part, the versions that the events have.
+        error: why nothing of it was appended.
+    """
+
+    parts: list[Part]
+    done: bool = False
+    versions: list[list[int]] = field(default_factory=list)
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Head:
+    """Where a stream ends: its last version, that event's hash, and the epoch of its owner."""
+
+    prefix: bytes
+    version: int = 0
+    hash: bytes = GENESIS
+    epoch: int = 0
+    key: int = 0
+
+
+class Row(NamedTuple):
+    """A stored event, as it is read."""
+
+    position: int
+    recorded_at: int
+    record: bytes
+
+
+class IndexedRow(NamedTuple):
+    """A stored event with the columns beside its record, for `verify` to compare."""
+
+    position: int
+    recorded_at: int
+    record: bytes
+    stream: str
+    version: int
+    event_id: bytes
+    type: str
+
+
+class StreamEnd(NamedTuple):
+    """A stream's last version, hash and epoch, as the store keeps them, for `verify` to compare."""
+
+    stream: str
+    version: int
+    hash: bytes
+    epoch: int
+
+
+class NewRow(NamedTuple):
+    """An event that is about to be stored."""
+
+    stream: str
+    version: int
+    body: Body
+    record: bytes
+
+
+class LogHead(NamedTuple):
+    """Where the log ends: the last position, and when it was recorded (microseconds since 1970)."""
+
+    position: int
+    recorded_at: int
+
+
+class Store(Protocol):
+    """Where the records of one log are kept.
+
+    Attributes:
+        log_id: the log's id, 16 bytes.
+        location: where it is, in words that a person understands.
+    """
+
+    log_id: bytes
+    location: str
+
+    def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
+        """Commit the units in order, atomically each, all in one transaction; set `done` on each.
+
+        A unit whose conditions are not met gets an `error` and leaves no trace; the others are committed
+        all the same. When the method returns True, all is as durable as the store was asked to make it.
+
+        Args:
+            units: what to append.
+            wait: whether to wait for another process that is writing just now.
+
+        Returns:
+            False if another process was writing and `wait` is False; then nothing happened.
+
+        Raises:
+            LogWriteError: the store cannot write at present; nothing happened.
+            LogCorrupt: the store is damaged.
+        """
+        ...
+
+    def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
+        """Return up to `limit` events of a stream with versions above `after`, in order."""
+        ...
+
+    def read_all(self, after: int, types: Sequence[str] | None, limit: int) -> list[Row]:
+        """Return up to `limit` events with positions above `after`, in order, of the given types or of all."""
+        ...
+
+    def indexed(self, after: int, limit: int) -> list[IndexedRow]:
+        """Return what `read_all` returns, with the columns beside each record."""
+        ...
+
+    def ends(self) -> Iterable[StreamEnd]:
+        """Return where every stream ends, by the store's own account."""
+        ...
+
+    def head(self) -> LogHead:
+        """Return where the log ends."""
+        ...
+
+    def blob(self, digest: bytes) -> bytes | None:
+        """Return a blob by its SHA-256, or None if it is not here."""
+        ...
+
+    def facts(self) -> dict[str, bytes]:
+        """Return what the store keeps about the log itself: ``log_id``, ``key_id``, ``created``."""
+        ...
+
+    def set_fact(self, name: str, value: bytes) -> bytes:
+        """Keep a fact if there is none of that name yet; return the one that is kept."""
+        ...
+
+    def close(self) -> None:
+        """Give back files and connections. Further calls are mistakes."""
+        ...
+
+
+Known = Callable[[bytes], tuple[str, int] | None]
+"""Tells in which stream and at which version an event id is recorded, or None."""
+
+
+def place(unit: Unit, head_of: Callable[[str], Head], known: Known | None) -> list[NewRow]:
+    """Decide on a unit: give its events versions and hashes, or set its error; return what to store.
+
+    Heads are moved forward in place. An append whose event ids are all recorded already changes nothing
+    and gets the versions that they have.
+
+    Args:
+        unit: what is to be appended.
+        head_of: returns the present head of a stream, the same object for the same stream.
+        known: where an event id is recorded, if that can be told; None to trust that all are new.
+    """
+    heads = [head_of(part.stream) for part in unit.parts]
+    if known is not None and (versions := _recorded(unit, known)) is not None:
+        unit.versions = versions
+        return []
+    unit.error = next(filter(None, map(_refusal, unit.parts, heads)), None)
+    if unit.error is not None:
+        return []
+    rows: list[NewRow] = []
+    for part, head in zip(unit.parts, heads, strict=True):
+        first = head.version + 1
+        for body in part.bodies:
+            head.version += 1
+            record = codec.join(head.prefix, head.version, head.hash, body.packed)
+            head.hash = hashlib.sha256(record).digest()
+            rows.append(NewRow(part.stream, head.version, body, record))
+        if part.epoch is not None:
+            head.epoch = part.epoch
+        unit.versions.append(list(range(first, head.version + 1)))
+    return rows
+
+
+def _refusal(part: Part, head: Head) -> BaseException | None:
+    if part.epoch is not None and part.epoch < head.epoch:
+        return TakenOver(part.stream, part.epoch, head.epoch)
+    if part.expected_version is not None and part.expected_version != head.version:
+        return VersionConflict(part.stream, part.expected_version, head.version)
+    return None
+
+
+def _recorded(unit: Unit, known: Known) -> list[list[int]] | None:
+    """Return the versions of a unit that is recorded already; None for one that is new."""
+    found = [[known(body.event_id) for body in part.bodies] for part in unit.parts]
+    flat = [place for places in found for place in places]
+    if not any(flat):
+        return None
+    versions = []
+    for part, places in zip(unit.parts, found, strict=True):
+        if not all(place is not None and place[0] == part.stream for place in places):
+            unit.error = LogError(
+                f"An append to {part.stream!r} has events of which some are recorded already and some are not; "
+                "an event id may be used for one event only."
+            )
+            return []
+        versions.append([place[1] for place in places if place])
+    return versions

@@ -1,0 +1,498 @@
+"""A log in one SQLite file: the embedded default, for many threads and many processes at once.
+
+Every writer begins IMMEDIATE, reads the heads inside, and never reads before it writes; so processes wait
+for each other, and none is ever refused. Readers use connections of their own and block nobody (WAL).
+"""
+
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy.dialects import sqlite as dialect
+from sqlalchemy.pool import QueuePool
+
+from flightlog.clock import Clock, SystemClock
+from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
+from flightlog.events import codec
+from flightlog.events.store import Head, IndexedRow, Known, LogHead, NewRow, Row, StreamEnd, Unit, place
+from flightlog.events.stores import tables
+from flightlog.ids import RandomIds
+from flightlog.settings import Durability
+
+APPLICATION_ID = 0x464C4F47  # "FLOG"
+BUSY_SECONDS = 60.0
+_CHECKPOINT_PAGES = 4000
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def _sql(statement: Any) -> str:
+    return str(statement.compile(dialect=dialect.dialect(paramstyle="qmark")))
+
+
+_BEGIN = "BEGIN IMMEDIATE"
+_SELECT_END = _sql(tables.select_end).replace("LIMIT ? OFFSET ?", "LIMIT 1")
+_SELECT_HEAD = _sql(tables.select_head)
+_INSERT_STREAM = _sql(tables.insert_stream)
+_UPDATE_STREAM = _sql(tables.update_stream)
+_SELECT_TYPE = _sql(tables.select_type)
+_INSERT_TYPE = _sql(tables.insert_type)
+_INSERT_EVENT = _sql(tables.insert_event)
+_INSERT_BLOB = _sql(tables.insert_blob) + " ON CONFLICT (digest) DO NOTHING"
+_SELECT_KNOWN = _sql(tables.select_known)
+
+
+class SqliteStore:
+    """Keeps records in an SQLite file.
+
+    Args:
+        path: the file; it is made if it is not there, and so is its folder.
+        clock: gives `recorded_at`.
+        durability: ``commit`` or ``fsync``, see `flightlog.settings.Settings`.
+        create: whether to make a new log where there is none.
+
+    Raises:
+        LogUnavailable: the path cannot hold a log, or holds something else, or is written by a newer version.
+        LogCorrupt: the file is damaged.
+    """
+
+    def __init__(
+        self, path: Path, *, clock: Clock | None = None, durability: Durability = "commit", create: bool = True
+    ) -> None:
+        self.path = path
+        self.location = str(path)
+        self._clock = clock or SystemClock()
+        self._durability = durability
+        self._writer: sqlite3.Connection | None = None
+        self._types: dict[str, int] = {}
+        self._prefixes: dict[str, bytes] = {}
+        self._reading = threading.Lock()
+        self._uri = f"file:{_quote(path)}?mode=rw"
+        check_path(path)
+        if not path.exists():
+            if not create:
+                raise LogUnavailable(f"There is no log at {path} yet; it is made when the first flow runs.")
+            _make_file(path)
+        self._connect()
+        self.log_id = self._prepare()
+
+    # --- connections ------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._pid = os.getpid()
+        self._engine = sqlalchemy.create_engine(
+            "sqlite://", creator=self._open, poolclass=QueuePool, pool_size=4, max_overflow=64
+        )
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        sync = "FULL" if self._durability == "fsync" else "NORMAL"
+        connection.execute(f"PRAGMA synchronous={sync}")
+        connection.execute("PRAGMA recursive_triggers=ON")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        return connection
+
+    def _writing(self) -> sqlite3.Connection:
+        """Return the one connection that writes; the log's leader lock guards it."""
+        if self._pid != os.getpid():
+            # A forked child must not touch its parent's connections; it drops them and opens its own.
+            self._writer = None
+            self._engine.dispose(close=False)
+            self._connect()
+        if self._writer is None:
+            # The driver's own connection: SQLAlchemy costs four times as much at one row a commit.
+            self._writer = self._open()
+            self._writer.execute("PRAGMA busy_timeout=0")
+        return self._writer
+
+    def _prepare(self) -> bytes:
+        """Check that the file is a log of ours, or make it one; return the log's id."""
+        try:
+            connection = self._writing()
+            application, version = _identity(connection)
+            if application == 0 and version == 0:
+                self._create(connection)
+                application, version = _identity(connection)
+            if application != APPLICATION_ID:
+                raise LogUnavailable(
+                    f"{self.path} is an SQLite database, but not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL."
+                )
+            if version > tables.FORMAT:
+                raise LogUnavailable(
+                    f"The log at {self.path} was written by a newer version of Flightlog (its format is {version}, "
+                    f"this version reads up to {tables.FORMAT}). Update it: pip install --upgrade flightlog."
+                )
+            return self.facts()["log_id"]
+        except BaseException as error:
+            self.close()
+            if isinstance(error, sqlite3.Error):
+                raise translate(error, self.location) from error
+            if isinstance(error, KeyError):
+                raise LogCorrupt(f"The log at {self.path} has lost its own id.") from None
+            raise
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"))
+        self._begin(connection, wait=True)
+        try:
+            if _identity(connection) == (0, 0):  # else another process was first
+                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+                    raise LogUnavailable(
+                        f"{self.path} is an SQLite database, but not a Flightlog log. "
+                        "Name another file in FLIGHTLOG_LOG_URL."
+                    )
+                self._create_tables(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            _rollback(connection)
+            raise
+
+    def _create_tables(self, connection: sqlite3.Connection) -> None:
+        for table in tables.metadata.sorted_tables:
+            connection.execute(_sql(sqlalchemy.schema.CreateTable(table)))
+            for index in table.indexes:
+                connection.execute(_sql(sqlalchemy.schema.CreateIndex(index)))
+        for trigger in tables.SQLITE_TRIGGERS:
+            connection.execute(trigger)
+        created = str(self._clock.now()).encode()
+        for name, value in (("log_id", RandomIds().new()), ("created", created)):
+            connection.execute(_sql(tables.insert_fact), (name, value))
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={tables.FORMAT}")
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
+        """Commit the units; see `flightlog.events.store.Store.write`."""
+        try:
+            connection = self._writing()
+            if not self._begin(connection, wait=wait):
+                return False
+            try:
+                self._write(connection, units, known=None)
+            except sqlite3.IntegrityError:
+                # Some event is recorded already: look at each one before it is stored.
+                _rollback(connection)
+                self._begin(connection, wait=True)
+                self._write(connection, units, known=_Known(connection))
+        except sqlite3.Error as error:
+            raise translate(error, self.location) from error
+        for unit in units:
+            unit.done = True
+        return True
+
+    def _begin(self, connection: sqlite3.Connection, *, wait: bool) -> bool:
+        if not wait:
+            try:
+                connection.execute(_BEGIN)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF in _BUSY:
+                    return False
+                raise
+            return True
+        _patiently(lambda: connection.execute(_BEGIN))
+        return True
+
+    def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], known: "Known | None") -> None:
+        """Store the units inside the transaction that has begun, and commit it."""
+        heads: dict[str, Head] = {}
+        new_types: dict[str, int] = {}
+
+        def head_of(stream: str) -> Head:
+            if stream not in heads:
+                heads[stream] = self._load_head(connection, stream)
+            return heads[stream]
+
+        try:
+            end = connection.execute(_SELECT_END).fetchone() or (0, 0)
+            position, recorded_at = end[0], max(end[1], self._clock.now())
+            rows: list[tuple[Any, ...]] = []
+            for unit in units:
+                unit.versions, unit.error = [], None
+                placed = place(unit, head_of, known)
+                if unit.error is None and placed:
+                    self._store_blobs(connection, unit)
+                if isinstance(known, _Known):
+                    known.add(placed)
+                for row in placed:
+                    position += 1
+                    type_id = self._type_id(connection, row.body.type, new_types)
+                    key = heads[row.stream].key
+                    event_id = row.body.event_id
+                    rows.append((position, key, row.version, type_id, recorded_at, event_id, row.record))
+            connection.executemany(_INSERT_EVENT, rows)
+            connection.executemany(
+                _UPDATE_STREAM, [(head.version, head.hash, head.epoch, head.key) for head in heads.values()]
+            )
+            connection.execute("COMMIT")
+        except BaseException:
+            _rollback(connection)
+            raise
+        self._types.update(new_types)
+
+    def _load_head(self, connection: sqlite3.Connection, stream: str) -> Head:
+        prefix = self._prefixes.get(stream)
+        if prefix is None:
+            if len(self._prefixes) > 1000:
+                self._prefixes.clear()
+            prefix = self._prefixes[stream] = codec.prefix(self.log_id, stream)
+        row = connection.execute(_SELECT_HEAD, (stream,)).fetchone()
+        if row is not None:
+            return Head(prefix, row[1], row[2], row[3], row[0])
+        head = Head(prefix)
+        head.key = connection.execute(_INSERT_STREAM, (stream, 0, head.hash, 0)).lastrowid or 0
+        return head
+
+    def _type_id(self, connection: sqlite3.Connection, name: str, new_types: dict[str, int]) -> int:
+        known = self._types.get(name) or new_types.get(name)
+        if known is None:
+            row = connection.execute(_SELECT_TYPE, (name,)).fetchone()
+            known = row[0] if row else connection.execute(_INSERT_TYPE, (name,)).lastrowid
+            new_types[name] = known
+        return known
+
+    def _store_blobs(self, connection: sqlite3.Connection, unit: Unit) -> None:
+        for part in unit.parts:
+            if part.blobs:
+                connection.executemany(_INSERT_BLOB, part.blobs.items())
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _rows(self, statement: Any, **parameters: Any) -> list[Any]:
+        if self._pid != os.getpid():
+            with self._reading:
+                self._writing()
+        try:
+            with self._engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(statement, parameters)]
+        except sqlalchemy.exc.DBAPIError as error:
+            raise translate(error.orig or error, self.location) from error
+        except sqlite3.Error as error:
+            raise translate(error, self.location) from error
+
+    def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
+        """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
+        return [Row(*row) for row in self._rows(tables.select_stream, name=stream, after=after, limit=limit)]
+
+    def read_all(self, after: int, types: Sequence[str] | None, limit: int) -> list[Row]:
+        """Return events of the log; see `flightlog.events.store.Store.read_all`."""
+        if types is None:
+            return [Row(*row) for row in self._rows(tables.select_all, after=after, limit=limit)]
+        rows = self._rows(tables.select_of_types, after=after, types=list(types), limit=limit)
+        return [Row(*row) for row in rows]
+
+    def indexed(self, after: int, limit: int) -> list[IndexedRow]:
+        """Return events with their columns; see `flightlog.events.store.Store.indexed`."""
+        return [IndexedRow(*row) for row in self._rows(tables.select_indexed, after=after, limit=limit)]
+
+    def ends(self) -> Iterable[StreamEnd]:
+        """Return where every stream ends; see `flightlog.events.store.Store.ends`."""
+        return [StreamEnd(*row) for row in self._rows(tables.select_ends) if row[1]]
+
+    def head(self) -> LogHead:
+        """Return where the log ends."""
+        rows = self._rows(tables.select_end)
+        return LogHead(*rows[0]) if rows else LogHead(0, 0)
+
+    def blob(self, digest: bytes) -> bytes | None:
+        """Return a blob by its SHA-256, or None."""
+        rows = self._rows(tables.select_blob, digest=digest)
+        return rows[0][0] if rows else None
+
+    def facts(self) -> dict[str, bytes]:
+        """Return what is kept about the log itself."""
+        return dict(self._rows(tables.select_facts))
+
+    def set_fact(self, name: str, value: bytes) -> bytes:
+        """Keep a fact if there is none of that name yet; return the one that is kept."""
+        statement = dialect.insert(tables.facts).values(name=name, value=value).on_conflict_do_nothing()
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(statement)
+        except sqlalchemy.exc.DBAPIError as error:
+            raise translate(error.orig or error, self.location) from error
+        return self.facts()[name]
+
+    def damage(self) -> list[str]:
+        """Return what SQLite finds wrong with the file itself; an empty list if it is sound."""
+        try:
+            found = [row[0] for row in self._rows(sqlalchemy.text("PRAGMA integrity_check(20)"))]
+        except LogError as error:
+            return [str(error)]
+        return [] if found == ["ok"] else found
+
+    def close(self) -> None:
+        """Give back the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._engine.dispose()
+
+
+class _Known:
+    """Where event ids are recorded, those of the running transaction included."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._here: dict[bytes, tuple[str, int]] = {}
+
+    def add(self, rows: list[NewRow]) -> None:
+        self._here.update({row.body.event_id: (row.stream, row.version) for row in rows})
+
+    def __call__(self, event_id: bytes) -> tuple[str, int] | None:
+        if event_id in self._here:
+            return self._here[event_id]
+        row: tuple[str, int] | None = self._connection.execute(_SELECT_KNOWN, (event_id,)).fetchone()
+        return row
+
+
+class ReadOnlySqliteStore(SqliteStore):
+    """Reads a log that cannot be written: on a read-only disk, or another user's.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._copy: Any = None
+        super().__init__(path, create=False)
+
+    def _connect(self) -> None:
+        wal = self.path.with_name(self.path.name + "-wal")
+        if not wal.exists() or wal.stat().st_size == 0:
+            self._uri = f"file:{_quote(self.path)}?mode=ro&immutable=1"
+        else:
+            # What is in the write-ahead log can be read only where SQLite may write beside it.
+            self._uri = f"file:{_quote(self._copied(wal))}?mode=rw"
+        super()._connect()
+
+    def _copied(self, wal: Path) -> Path:
+        import shutil
+        import tempfile
+
+        self._copy = self._copy or tempfile.TemporaryDirectory(prefix="flightlog-")
+        copy = Path(self._copy.name, self.path.name)
+        shutil.copyfile(self.path, copy)
+        shutil.copyfile(wal, copy.with_name(wal.name))
+        return copy
+
+    def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
+        """Refuse to write."""
+        raise LogWriteError(f"The log at {self.path} is open for reading only.")
+
+    def set_fact(self, name: str, value: bytes) -> bytes:
+        """Refuse to write."""
+        raise LogWriteError(f"The log at {self.path} is open for reading only.")
+
+    def close(self) -> None:
+        """Give back the file, and the copy if there is one."""
+        super().close()
+        if self._copy is not None:
+            self._copy.cleanup()
+
+
+def translate(error: BaseException, location: str) -> LogError:
+    """Return the driver's error as one of ours, saying what happened and what to do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    code = None if code is None else code & 0xFF
+    if code in _DAMAGED:
+        return LogCorrupt(
+            f"The file of the log at {location} is damaged ({error}). Keep a copy of it, then see what "
+            "`flightlog doctor` finds; a backup is the surest way back."
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return LogWriteError(
+            f"The log at {location} could not be written: the disk is full. Free some space and run again; "
+            "what was recorded is intact."
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return LogWriteError(
+            f"The log at {location} could not be written: it, or its folder, is read-only. Make it writable, "
+            "or name another place in FLIGHTLOG_LOG_URL."
+        )
+    if code in _BUSY:
+        return LogWriteError(
+            f"The log at {location} could not be written: another process has held it for {BUSY_SECONDS:.0f} s. "
+            "See which one has the file open, and end it if it hangs."
+        )
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return LogUnavailable(f"The log at {location} cannot be opened: {error}. Check the path and its permissions.")
+    return LogWriteError(f"The log at {location} cannot be used just now: {error}.")
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that cannot hold a log.
+
+    Raises:
+        LogUnavailable: it is a folder, something else than an SQLite file, or on a network file system.
+    """
+    from flightlog.events.stores.mounts import network_file_system
+
+    if path.is_dir():
+        raise LogUnavailable(f"{path} is a folder. Name a file in it: FLIGHTLOG_LOG_URL=sqlite:///{path}/flightlog.db")
+    if path.is_file():
+        with _readable(path).open("rb") as file:
+            start = file.read(16)
+        if start and start != b"SQLite format 3\0":
+            raise LogUnavailable(f"{path} is not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL.")
+    if kind := network_file_system(path):
+        raise LogUnavailable(
+            f"{path} is on a network file system ({kind}), where SQLite cannot lock safely. "
+            "Name a file on a local disk in FLIGHTLOG_LOG_URL."
+        )
+
+
+def _readable(path: Path) -> Path:
+    if not os.access(path, os.R_OK):
+        raise LogUnavailable(f"The log at {path} cannot be read: you have no permission. Check who owns the file.")
+    return path
+
+
+def _make_file(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The log may hold what only its owner should see.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise LogUnavailable(
+            f"A log cannot be made at {path}: {error.strerror}. Name another place in FLIGHTLOG_LOG_URL."
+        ) from None
+
+
+def _quote(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path.absolute()))
+
+
+def _identity(connection: sqlite3.Connection) -> tuple[int, int]:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    return application, version
+
+
+def _patiently(attempt: Any) -> None:
+    """Try until no other process is in the way: short random waits, so that nobody starves."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            attempt()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - nothing depends on it but fairness
+        else:
+            return
+
+
+def _rollback(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

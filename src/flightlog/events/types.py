@@ -1,0 +1,51 @@
+"""The names of our event types, their schema versions, and the state that each one leads to.
+
+A type's name is a subject and a past participle. This module imports nothing heavy: the hot path needs
+these names, not the pydantic models behind them (`flightlog.events.vocabulary`).
+"""
+
+from typing import Final
+
+FLOW_RUN: Final = "flow_run"
+TASK_RUN: Final = "task_run"
+LOG_LINES: Final = "log.lines"
+
+# suffix -> (state type, default state name). A run's event type is "<kind>.<suffix>".
+STATES: Final[dict[str, tuple[str, str]]] = {
+    "created": ("PENDING", "Pending"),
+    "scheduled": ("SCHEDULED", "Scheduled"),
+    "pending": ("PENDING", "Pending"),
+    "not_ready": ("PENDING", "NotReady"),
+    "running": ("RUNNING", "Running"),
+    "awaiting_retry": ("SCHEDULED", "AwaitingRetry"),
+    "paused": ("PAUSED", "Paused"),
+    "cancelling": ("CANCELLING", "Cancelling"),
+    "completed": ("COMPLETED", "Completed"),
+    "failed": ("FAILED", "Failed"),
+    "crashed": ("CRASHED", "Crashed"),
+    "cancelled": ("CANCELLED", "Cancelled"),
+}
+TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+# Schema versions of what this version writes. A change of a payload's shape raises its number and
+# brings an upcaster (flightlog.events.upcasting); a written event is never changed.
+SCHEMAS: Final[dict[str, int]] = {
+    **{f"{kind}.{suffix}": 1 for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES},
+    LOG_LINES: 1,
+}
+
+
+def flow_run_stream(flow_run_id: str) -> str:
+    """Return the name of the stream that holds a flow run and all its task runs."""
+    return f"flow-run/{flow_run_id}"
+
+
+def logs_stream(flow_run_id: str) -> str:
+    """Return the name of the stream that holds a flow run's log lines."""
+    return f"logs/{flow_run_id}"
+
+
+def run_id_of(stream: str) -> str | None:
+    """Return the flow run's id that a stream's name carries, or None if it is another kind of stream."""
+    kind, _, identifier = stream.partition("/")
+    return identifier if kind in ("flow-run", "logs") else None

@@ -1,0 +1,65 @@
+"""What happens to a flow run. The stream's name, ``flow-run/<id>``, says to which."""
+
+from pydantic import Field
+
+from flightlog.events.vocabulary.parts import (
+    Digest,
+    End,
+    Identifier,
+    Microseconds,
+    Payload,
+    Result,
+    StateChange,
+)
+
+
+class FlowRunCreated(Payload):
+    """A flow was called. Carries all that running it again needs."""
+
+    flow: str = Field(description="The flow's name.")
+    name: str = Field(description="The run's name.")
+    version: str | None = Field(None, description="The flow's version.")
+    entrypoint: str | None = Field(None, description="Where the function is: `path/to/file.py:name` or `module:name`.")
+    directory: str | None = Field(None, description="The working directory.")
+    code: Digest | None = Field(None, description="The SHA-256 of the source file.")
+    python: str | None = Field(None, description="The version of Python.")
+    packages: Result | None = Field(None, description="A blob: installed packages, one `name==version` a line.")
+    parameters: str = Field("{}", description="The parameters as JSON, to be looked at; secrets masked.")
+    exact: Result | None = Field(None, description="A blob: the parameters as the function got them.")
+    not_recorded: list[str] | None = Field(None, description="Parameters that are not in `exact`: secret, or no pickle.")
+    task_runner: str | None = Field(None, description="The task runner's name.")
+    retries: int | None = Field(None, ge=0, description="How often it may be tried again.")
+    parent_flow_run_id: Identifier | None = None
+    parent_task_run_id: Identifier | None = Field(None, description="The task run in the parent that stands for this run.")
+
+
+class FlowRunning(StateChange):
+    """The function is about to be called: committed before it is."""
+
+    attempt: int = Field(1, ge=1)
+    host: str | None = Field(None, description="The machine's name.")
+    boot: str | None = Field(None, description="The id of the machine's present boot.")
+    pid: int | None = Field(None, description="The process.")
+    started: int | None = Field(None, description="When the process started, in clock ticks since boot.")
+
+
+class FlowRunAwaitingRetry(End):
+    """An attempt failed; another one follows."""
+
+    scheduled: Microseconds = Field(description="When the next attempt is due.")
+
+
+MODELS: dict[str, type[Payload]] = {
+    "flow_run.created": FlowRunCreated,
+    "flow_run.running": FlowRunning,
+    "flow_run.awaiting_retry": FlowRunAwaitingRetry,
+    "flow_run.scheduled": StateChange,
+    "flow_run.pending": StateChange,
+    "flow_run.not_ready": StateChange,
+    "flow_run.paused": StateChange,
+    "flow_run.cancelling": StateChange,
+    "flow_run.completed": End,
+    "flow_run.failed": End,
+    "flow_run.crashed": End,
+    "flow_run.cancelled": End,
+}

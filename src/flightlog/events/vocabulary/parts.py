@@ -1,0 +1,49 @@
+"""Pieces that payloads of several subjects share."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Identifier = Annotated[bytes, Field(min_length=16, max_length=16, description="A UUID, 16 bytes.")]
+Digest = Annotated[bytes, Field(min_length=32, max_length=32, description="A SHA-256, 32 bytes.")]
+Cause = Literal["user_error", "timed_out", "lost_worker", "out_of_memory", "cancelled", "infrastructure"]
+Microseconds = Annotated[int, Field(ge=0, description="Microseconds since 1970 (UTC).")]
+
+
+class Payload(BaseModel):
+    """What all payloads have in common: no field that is not written down here."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class Result(Payload):
+    """Where a value is: a blob, or here in line, or nowhere, with the reason."""
+
+    digest: Digest | None = Field(None, description="The SHA-256 of the stored bytes.")
+    size: int | None = Field(None, ge=0, description="The size of the stored bytes.")
+    serializer: str | None = Field(None, description="How the value became bytes, such as `pickle`.")
+    value: bool | None = Field(None, description="None, True or False themselves, which need no blob.")
+    not_recorded: str | None = Field(None, description="Why the value is not recorded.")
+
+
+class Error(Payload):
+    """What went wrong, in words."""
+
+    type: str = Field(description="The exception's class, such as `ValueError`.")
+    message: str = Field(description="What it says, secrets masked.")
+    traceback: str | None = Field(None, description="Where it was raised, as Python prints it, secrets masked.")
+
+
+class StateChange(Payload):
+    """A run went into another state."""
+
+    name: str | None = Field(None, description="The state's name, where it is not its type's usual one.")
+    message: str | None = Field(None, description="What the state says of itself.")
+
+
+class End(StateChange):
+    """A run, or an attempt of it, ended."""
+
+    result: Result | None = None
+    error: Error | None = None
+    cause: Cause | None = Field(None, description="The class of what went wrong.")

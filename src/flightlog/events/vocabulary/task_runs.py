@@ -1,0 +1,68 @@
+"""What happens to a task run. It stands in the stream of its flow run."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from flightlog.events.vocabulary.parts import End, Identifier, Microseconds, Payload, StateChange
+
+InputDigest = Annotated[
+    bytes, Field(min_length=16, max_length=16, description="Of the arguments, under the log's key: 16 bytes.")
+]
+
+
+class TaskRunCreated(Payload):
+    """A task was called or submitted; or a flow was called by a flow, and this run stands for it."""
+
+    task_run_id: Identifier
+    task: str = Field(description="The task's name.")
+    key: str = Field(description="The function: module and qualified name.")
+    name: str = Field(description="The run's name.")
+    parent: Identifier | None = Field(None, description="The task run that made this call.")
+    inputs: dict[str, list[Identifier]] | None = Field(
+        None, description="Which task runs' results each parameter was given; `wait_for` is one of them."
+    )
+    retries: int | None = Field(None, ge=0, description="How often it may be tried again.")
+    child_flow_run_id: Identifier | None = Field(None, description="The flow run that this run stands for.")
+
+
+class TaskRunning(StateChange):
+    """The function is about to be called: committed before it is."""
+
+    task_run_id: Identifier
+    attempt: int = Field(1, ge=1)
+    digest: InputDigest | None = Field(None, description="At the first attempt: what the arguments are, if that can be told.")
+
+
+class TaskStateChange(StateChange):
+    """A task run went into another state."""
+
+    task_run_id: Identifier
+
+
+class TaskEnd(End):
+    """A task run ended."""
+
+    task_run_id: Identifier
+
+
+class TaskRunAwaitingRetry(TaskEnd):
+    """An attempt failed; another one follows."""
+
+    scheduled: Microseconds = Field(description="When the next attempt is due.")
+
+
+MODELS: dict[str, type[Payload]] = {
+    "task_run.created": TaskRunCreated,
+    "task_run.running": TaskRunning,
+    "task_run.awaiting_retry": TaskRunAwaitingRetry,
+    "task_run.scheduled": TaskStateChange,
+    "task_run.pending": TaskStateChange,
+    "task_run.not_ready": TaskStateChange,
+    "task_run.paused": TaskStateChange,
+    "task_run.cancelling": TaskStateChange,
+    "task_run.completed": TaskEnd,
+    "task_run.failed": TaskEnd,
+    "task_run.crashed": TaskEnd,
+    "task_run.cancelled": TaskEnd,
+}

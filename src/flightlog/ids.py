@@ -1,0 +1,101 @@
+"""Identity as something that is passed in: ids of events and runs, and the names that people read.
+
+Ids are UUIDs of version 7 (RFC 9562, section 5.7) as 16 bytes. Sixty bits of the time, in units of
+1/4096 ms, stand in front (method 3 of section 6.2), so ids sort by the moment they were made.
+"""
+
+import os
+import threading
+import time
+import uuid
+from typing import Protocol
+
+_BLOCK = 512 * 8
+
+
+class Ids(Protocol):
+    """What the rest of Flightlog knows of identity and chance."""
+
+    def new(self) -> bytes:
+        """Return a new unique id, 16 bytes."""
+        ...
+
+    def slug(self) -> str:
+        """Return a new name of two words for a run, such as ``brave-heron``."""
+        ...
+
+    def fraction(self) -> float:
+        """Return a random number from 0 (included) to 1 (excluded)."""
+        ...
+
+
+class RandomIds:
+    """Ids from the system's clock and its source of randomness; safe for threads and after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+        self._pool = b""
+        self._used = 0
+        self._pid = os.getpid()
+
+    def _random(self) -> bytes:
+        # One system call yields eight random bytes for 512 ids; a fork must not share the rest of them.
+        if self._used >= len(self._pool) or self._pid != os.getpid():
+            self._pool, self._used, self._pid = os.urandom(_BLOCK), 0, os.getpid()
+        self._used += 8
+        return self._pool[self._used - 8 : self._used]
+
+    def new(self) -> bytes:
+        """Return a new UUID of version 7, 16 bytes, later than all before it in this process."""
+        with self._lock:
+            ticks = time.time_ns() * 4096 // 1_000_000
+            if ticks <= self._last:
+                ticks = self._last + 1
+            self._last = ticks
+            tail = self._random()
+        head = (ticks >> 12) << 16 | 0x7000 | (ticks & 0xFFF)
+        return head.to_bytes(8, "big") + bytes((0x80 | (tail[0] & 0x3F),)) + tail[1:]
+
+    def slug(self) -> str:
+        """Return a name of two words, such as ``brave-heron`` (5,000 or so of them: not unique)."""
+        with self._lock:
+            chance = int.from_bytes(self._random(), "big")
+        return f"{ADJECTIVES[chance % len(ADJECTIVES)]}-{ANIMALS[(chance >> 32) % len(ANIMALS)]}"
+
+    def fraction(self) -> float:
+        """Return a random number from 0 (included) to 1 (excluded)."""
+        with self._lock:
+            chance = int.from_bytes(self._random(), "big")
+        return (chance >> 11) / (1 << 53)
+
+
+def text(identifier: bytes) -> str:
+    """Return an id in its usual form, such as ``01890a5d-ac96-774b-bcce-b302099a8057``."""
+    return str(uuid.UUID(bytes=identifier))
+
+
+def parse(identifier: str) -> bytes:
+    """Return the 16 bytes of an id that is written in its usual form; ValueError if it is not one."""
+    return uuid.UUID(identifier).bytes
+
+
+ADJECTIVES = tuple(
+    """able agile amber ample aqua astute azure bold brave bright brisk bronze calm candid careful cheerful
+    clever copper coral cosmic crimson crisp curious daring deft diligent eager early earnest electric
+    emerald fair fast fearless fine fleet fond frank free fresh gentle glad golden graceful grand green happy
+    hardy helpful honest humble indigo ivory jade jolly keen kind large light lively loyal lucid lucky
+    magnetic mellow merry mighty modest neat nimble noble olive opal patient placid polite proud quick quiet
+    rapid ready robust rosy ruby scarlet sharp silent silver sincere smart smooth snowy solar solid steady
+    sturdy sunny swift tidy topaz true valiant velvet vivid warm wise witty zesty""".split()
+)
+ANIMALS = tuple(
+    """albatross ant antelope badger bat bear beaver bee beetle bison bobcat buffalo camel caribou cat cheetah
+    chipmunk condor coyote crab crane cricket crow deer dingo dolphin dove dragonfly duck eagle elk falcon
+    ferret finch firefly fox frog gazelle gecko gibbon giraffe goose gull hare hawk hedgehog heron hornet
+    horse ibex ibis iguana impala jackal jaguar jay kestrel kingfisher kiwi koala lark lemur leopard lion
+    lizard llama lynx macaw magpie mantis marmot marten meerkat mole moose moth newt ocelot octopus orca
+    oriole osprey otter owl panda panther parrot pelican penguin pheasant pika puffin puma quail rabbit
+    raccoon raven robin salmon seal shark sparrow squid stork swallow swan swift tapir tern tiger toucan
+    trout turtle vole walrus wolf wombat wren yak zebra""".split()
+)

@@ -1,0 +1,185 @@
+"""The settings of a process: few, typed, read once at the edge.
+
+Nothing else in the package reads the environment. `SETTINGS` is the one table that the reader, the
+documentation and ``flightlog doctor`` share.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from flightlog.errors import SettingsError
+
+Durability = Literal["commit", "fsync"]
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_CREDENTIALS = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|LOG_KEY)", re.IGNORECASE)
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a process, as values.
+
+    Attributes:
+        home: the folder of all files that Flightlog keeps.
+        log_url: where the log is, such as ``sqlite:////data/flightlog.db`` or ``memory://``.
+        log_durability: ``commit`` survives the end of the process at any moment, ``fsync`` also the
+            loss of power, and costs one disk sync per commit.
+        log_key: the log's key as 64 hexadecimal digits; None to keep it in a file beside the database.
+        logging_level: the lowest level of log lines that are shown and recorded.
+        logging_colors: colours on a terminal.
+        logging_log_prints: record what flows and tasks print as log lines, unless they say otherwise.
+        task_runner_max_workers: how many threads one flow run uses at the most.
+    """
+
+    home: Path
+    log_url: str
+    log_durability: Durability = "commit"
+    log_key: str | None = None
+    logging_level: int = 20
+    logging_colors: bool = True
+    logging_log_prints: bool = False
+    task_runner_max_workers: int = 64
+
+    def __repr__(self) -> str:
+        return f"Settings(home={str(self.home)!r}, log_url={self.log_url!r}, log_durability={self.log_durability!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table of settings: its name in the environment, its default, and what it does."""
+
+    name: str
+    default: str
+    help: str
+    field: str
+    read: Callable[[str], Any]
+
+
+def _boolean(value: str) -> bool:
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ValueError("say true or false")
+
+
+def _level(value: str) -> int:
+    levels = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+    if value.isdigit():
+        return int(value)
+    if value.upper() not in levels:
+        raise ValueError("say DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
+    return levels[value.upper()]
+
+
+def _durability(value: str) -> Durability:
+    if value not in ("commit", "fsync"):
+        raise ValueError("say commit or fsync")
+    return cast(Durability, value)
+
+
+def _key(value: str) -> str:
+    if len(value) != 64 or not set(value.lower()) <= set("0123456789abcdef"):
+        raise ValueError("a key has 64 hexadecimal digits")
+    return value.lower()
+
+
+def _workers(value: str) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError("say a whole number from 1 on")
+    return int(value)
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting("FLIGHTLOG_HOME", "~/.flightlog", "The folder of all files that Flightlog keeps.", "home", Path),
+    Setting(
+        "FLIGHTLOG_LOG_URL",
+        "sqlite:///{home}/flightlog.db",
+        "Where the log is: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `memory://` for none on disk.",
+        "log_url",
+        str,
+    ),
+    Setting(
+        "FLIGHTLOG_LOG_DURABILITY",
+        "commit",
+        "`commit` survives the end of the process at any moment; `fsync` also the loss of power.",
+        "log_durability",
+        _durability,
+    ),
+    Setting(
+        "FLIGHTLOG_LOG_KEY",
+        "",
+        "The log's key, 64 hexadecimal digits, instead of the file beside the database.",
+        "log_key",
+        _key,
+    ),
+    Setting(
+        "FLIGHTLOG_LOGGING_LEVEL",
+        "INFO",
+        "The lowest level of log lines that are shown and recorded.",
+        "logging_level",
+        _level,
+    ),
+    Setting("FLIGHTLOG_LOGGING_COLORS", "true", "Colours on a terminal.", "logging_colors", _boolean),
+    Setting(
+        "FLIGHTLOG_LOGGING_LOG_PRINTS",
+        "false",
+        "Record what flows and tasks print as log lines, unless they say otherwise.",
+        "logging_log_prints",
+        _boolean,
+    ),
+    Setting(
+        "FLIGHTLOG_TASK_RUNNER_MAX_WORKERS",
+        "64",
+        "How many threads one flow run uses at the most.",
+        "task_runner_max_workers",
+        _workers,
+    ),
+)
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from the environment (or from the given mapping).
+
+    Raises:
+        SettingsError: a value cannot be used; the message names the setting and what it takes.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        raw = environ.get(setting.name, "")
+        if not raw:
+            continue
+        try:
+            values[setting.field] = setting.read(raw)
+        except ValueError as error:
+            shown = "its value" if setting.field == "log_key" else repr(raw)
+            raise SettingsError(f"The setting {setting.name} cannot be {shown}: {error}.") from None
+    home = Path(values.pop("home", "~/.flightlog")).expanduser().absolute()
+    values.setdefault("log_url", f"sqlite:///{home}/flightlog.db")
+    return Settings(home=home, **values)
+
+
+def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """Return the names in the environment that look like settings but are none, each with its nearest match."""
+    environ = os.environ if environ is None else environ
+    names = [setting.name for setting in SETTINGS]
+    return {
+        name: next(iter(get_close_matches(name, names, 1, 0.6)), None)
+        for name in sorted(environ)
+        if name.startswith("FLIGHTLOG_") and name not in names
+    }
+
+
+def credentials(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the values in the environment whose names speak of secrets; paths to key files are none."""
+    environ = os.environ if environ is None else environ
+    return [
+        value for name, value in environ.items() if _CREDENTIALS.search(name) and not value.startswith(("/", "~", "."))
+    ]
