@@ -153,7 +153,7 @@ class UnfinishedRun(UnsuccessfulRun):
     """The run has not ended yet."""
 
 
-class TakenOver(BaseException):  # noqa: N818 - it is not an error: the run goes on elsewhere
+class TakenOver(BaseException):
     """Somebody else owns this run now: the stream's epoch was raised, and late writes are refused.
 
     Attributes:

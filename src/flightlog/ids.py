@@ -70,32 +70,41 @@ class RandomIds:
         return (chance >> 11) / (1 << 53)
 
 
-def text(identifier: bytes) -> str:
+def id_text(identifier: bytes) -> str:
     """Return an id in its usual form, such as ``01890a5d-ac96-774b-bcce-b302099a8057``."""
     return str(uuid.UUID(bytes=identifier))
 
 
-def parse(identifier: str) -> bytes:
+def parse_id(identifier: str) -> bytes:
     """Return the 16 bytes of an id that is written in its usual form; ValueError if it is not one."""
     return uuid.UUID(identifier).bytes
 
 
-ADJECTIVES = tuple(
-    """able agile amber ample aqua astute azure bold brave bright brisk bronze calm candid careful cheerful
-    clever copper coral cosmic crimson crisp curious daring deft diligent eager early earnest electric
-    emerald fair fast fearless fine fleet fond frank free fresh gentle glad golden graceful grand green happy
-    hardy helpful honest humble indigo ivory jade jolly keen kind large light lively loyal lucid lucky
-    magnetic mellow merry mighty modest neat nimble noble olive opal patient placid polite proud quick quiet
-    rapid ready robust rosy ruby scarlet sharp silent silver sincere smart smooth snowy solar solid steady
-    sturdy sunny swift tidy topaz true valiant velvet vivid warm wise witty zesty""".split()
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+ADJECTIVES = _words(
+    """
+    able agile amber ample aqua astute azure bold brave bright brisk bronze calm candid careful
+    cheerful clever copper coral cosmic crimson crisp curious daring deft diligent eager early
+    earnest electric emerald fair fast fearless fine fleet fond frank free fresh gentle glad golden
+    graceful grand green happy hardy helpful honest humble indigo ivory jade jolly keen kind large
+    light lively loyal lucid lucky magnetic mellow merry mighty modest neat nimble noble olive opal
+    patient placid polite proud quick quiet rapid ready robust rosy ruby scarlet sharp silent silver
+    sincere smart smooth snowy solar solid steady sturdy sunny swift tidy topaz true valiant velvet
+    vivid warm wise witty zesty
+    """
 )
-ANIMALS = tuple(
-    """albatross ant antelope badger bat bear beaver bee beetle bison bobcat buffalo camel caribou cat cheetah
-    chipmunk condor coyote crab crane cricket crow deer dingo dolphin dove dragonfly duck eagle elk falcon
-    ferret finch firefly fox frog gazelle gecko gibbon giraffe goose gull hare hawk hedgehog heron hornet
-    horse ibex ibis iguana impala jackal jaguar jay kestrel kingfisher kiwi koala lark lemur leopard lion
-    lizard llama lynx macaw magpie mantis marmot marten meerkat mole moose moth newt ocelot octopus orca
-    oriole osprey otter owl panda panther parrot pelican penguin pheasant pika puffin puma quail rabbit
-    raccoon raven robin salmon seal shark sparrow squid stork swallow swan swift tapir tern tiger toucan
-    trout turtle vole walrus wolf wombat wren yak zebra""".split()
+ANIMALS = _words(
+    """
+    albatross ant antelope badger bat bear beaver bee beetle bison bobcat buffalo camel caribou cat
+    cheetah chipmunk condor coyote crab crane cricket crow deer dingo dolphin dove dragonfly duck
+    eagle elk falcon ferret finch firefly fox frog gazelle gecko gibbon giraffe goose gull hare hawk
+    hedgehog heron hornet horse ibex ibis iguana impala jackal jaguar jay kestrel kingfisher kiwi
+    koala lark lemur leopard lion lizard llama lynx macaw magpie mantis marmot marten meerkat mole
+    moose moth newt ocelot octopus orca oriole osprey otter owl panda panther parrot pelican penguin
+    pheasant pika puffin puma quail rabbit raccoon raven robin salmon seal shark sparrow squid stork
+    swallow swan swift tapir tern tiger toucan trout turtle vole walrus wolf wombat wren yak zebra
+    """
 )

@@ -81,7 +81,7 @@ def _level(value: str) -> int:
 def _durability(value: str) -> Durability:
     if value not in ("commit", "fsync"):
         raise ValueError("say commit or fsync")
-    return cast(Durability, value)
+    return cast("Durability", value)
 
 
 def _key(value: str) -> str:

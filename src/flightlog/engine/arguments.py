@@ -140,11 +140,11 @@ def sources(value: Any, tracker: Tracker) -> list[bytes]:
 
 
 def _source(item: Any, tracker: Tracker) -> bytes | None:
-    from flightlog import ids
+    from flightlog.ids import parse_id
 
     if isinstance(item, BaseFuture):
         return None if item.task_run is None else item.task_run.key
     if isinstance(item, State):
         text = item.state_details.task_run_id
-        return None if text is None else ids.parse(text)
+        return None if text is None else parse_id(text)
     return tracker.find(item)

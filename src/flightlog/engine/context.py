@@ -52,7 +52,7 @@ class FlowRunContext:
         task_runner: where submitted tasks go.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a run consists of, put together in one place
         self,
         engine: Engine,
         flow: Any,
@@ -105,7 +105,13 @@ class TaskRunContext:
     __slots__ = ("closed", "flow_context", "isasync", "log_prints", "parameters", "task", "task_run")
 
     def __init__(
-        self, flow_context: FlowRunContext, task: Any, task_run: TaskRun, parameters: Mapping[str, Any], *, log_prints: bool
+        self,
+        flow_context: FlowRunContext,
+        task: Any,
+        task_run: TaskRun,
+        parameters: Mapping[str, Any],
+        *,
+        log_prints: bool,
     ) -> None:
         self.flow_context = flow_context
         self.task = task

@@ -16,7 +16,7 @@ DIGEST_BYTES = 16
 _MAX_DEPTH = 60
 
 
-class _NoDigest(Exception):  # noqa: N818 - a signal inside this module
+class _NoDigest(Exception):
     """A piece that means nothing in another process."""
 
 

@@ -1,9 +1,9 @@
 """How a flow run goes: from the call to its final state. One coroutine for sync and async."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine import provenance
@@ -169,9 +169,7 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
     if caller is not None and parent is not None:
         mirror = _mirror(flow, caller, parent)
         cause = mirror.cause
-    run = FlowRun(
-        Journal(engine, key, name), key, name, retries=flow.retries, delays=flow.delays, cause=cause
-    )
+    run = FlowRun(Journal(engine, key, name), key, name, retries=flow.retries, delays=flow.delays, cause=cause)
     runner = flow.task_runner.duplicate()
     context = FlowRunContext(
         engine,
@@ -237,7 +235,7 @@ def _facts(call: FlowCall, parameters: dict[str, Any], name: str, runner: Any) -
         "name": name,
         "version": flow.version,
         "entrypoint": entrypoint(flow.fn),
-        "directory": os.getcwd(),
+        "directory": str(Path.cwd()),
         "code": code,
         "python": provenance.python_version(),
         "packages": packages,

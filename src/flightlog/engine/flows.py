@@ -39,7 +39,7 @@ class Flow(Generic[P, R]):
         version: the flow's version; the MD5 of its source file by default.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options that users know
         self,
         fn: Callable[P, R],
         *,
@@ -78,7 +78,7 @@ class Flow(Generic[P, R]):
         self.key = function_key(fn)
         self.key_hash = key_hash(self.key)
 
-    def with_options(
+    def with_options(  # noqa: PLR0913 - the options that users know
         self,
         *,
         name: str | None = None,
@@ -113,35 +113,25 @@ class Flow(Generic[P, R]):
         )
 
     @overload
-    def __call__(
-        self: "Flow[P, Coroutine[Any, Any, T]]",
-        *args: P.args,
-        return_state: Literal[False] = False,
-        wait_for: Iterable[Any] | None = None,
-        **kwargs: P.kwargs,
-    ) -> Coroutine[Any, Any, T]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def __call__(
-        self: "Flow[P, Coroutine[Any, Any, T]]",
-        *args: P.args,
+        self: "Flow[..., Coroutine[Any, Any, T]]",
+        *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = None,
-        **kwargs: P.kwargs,
+        **kwargs: Any,
     ) -> Coroutine[Any, Any, State[T]]: ...
     @overload
     def __call__(
-        self,
-        *args: P.args,
-        return_state: Literal[False] = False,
-        wait_for: Iterable[Any] | None = None,
-        **kwargs: P.kwargs,
-    ) -> R: ...
+        self, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
+    ) -> State[R]: ...
     @overload
     def __call__(
-        self, *args: P.args, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: P.kwargs
-    ) -> State[R]: ...
+        self, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+    ) -> R: ...
 
-    def __call__(
+    def __call__(  # type: ignore[misc]  # the marks `return_state` and `wait_for` are reserved names
         self, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> Any:
         """Run the flow and return its value; awaitable if the function is async.

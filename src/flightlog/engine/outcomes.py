@@ -79,12 +79,9 @@ _CRASHES: tuple[tuple[type[BaseException], str, str], ...] = (
 
 def crash(error: BaseException) -> tuple[State[Any], dict[str, Any]]:
     """Return the state that an interruption leads to, and what the log is told."""
-    for kind, message, cause in _CRASHES:
-        if isinstance(error, kind):
-            break
-    else:
-        message = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {error}"
-        message, cause = _shortened(MASKER.mask(message)), "infrastructure"
+    unexpected = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {error}"
+    known = ((message, cause) for kind, message, cause in _CRASHES if isinstance(error, kind))
+    message, cause = next(known, (_shortened(MASKER.mask(unexpected)), "infrastructure"))
     state: State[Any] = State(StateType.CRASHED, None, message, error)
     return state, {"message": message, "error": error_facts(error), "cause": cause}
 

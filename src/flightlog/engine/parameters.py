@@ -11,7 +11,6 @@ from flightlog.engine.masking import MASKER
 from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArgumentError
 
 
-
 class Signature:
     """The parameters of a flow's or task's function.
 
@@ -123,11 +122,11 @@ class Validator:
         hints = inspect.get_annotations(target, eval_str=True)
         fields: dict[str, Any] = {}
         for number, (name, parameter) in enumerate(self._signature.signature.parameters.items()):
-            hint = hints.get(name, Any)
+            hint: Any = hints.get(name, Any)
             if parameter.kind is Parameter.VAR_POSITIONAL:
-                hint = tuple[hint, ...]
+                hint = tuple[hint, ...]  # type: ignore[valid-type]
             elif parameter.kind is Parameter.VAR_KEYWORD:
-                hint = dict[str, hint]
+                hint = dict[str, hint]  # type: ignore[valid-type]
             elif parameter.default is None:
                 hint = hint | None if isinstance(hint, type) or hasattr(hint, "__origin__") else hint
             fields[f"p{number}"] = (hint, Field(alias=name))

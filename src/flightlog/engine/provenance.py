@@ -33,7 +33,7 @@ def packages() -> bytes:
     found = set()
     for folder in sys.path:
         try:
-            names = os.listdir(folder or ".")
+            names = [path.name for path in Path(folder or ".").iterdir()]
         except OSError:
             continue
         for name in names:

@@ -19,7 +19,7 @@ _PLAIN = frozenset({int, float, str, bytes})
 _NOTHING: MappingProxyType[bytes, bytes] = MappingProxyType({})
 
 
-class NotRecordable(Exception):  # noqa: N818 - says why, it is no failure
+class NotRecordable(Exception):
     """A value that is not written down; the text says why."""
 
 

@@ -1,13 +1,13 @@
 """A run on its way: its identity, its state by the rules, and the events it leaves in the log."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flightlog import ids
 from flightlog.engine.transitions import Command, RunState, decide, evolve
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
 from flightlog.events.types import FLOW_RUN, TASK_RUN, flow_run_stream
+from flightlog.ids import id_text
 
 if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine
@@ -26,16 +26,16 @@ class Journal:
 
     def __init__(self, engine: "Engine", flow_run_id: bytes, flow_run_name: str, epoch: int = 1) -> None:
         self.engine = engine
-        self.flow_run_id = ids.text(flow_run_id)
+        self.flow_run_id = id_text(flow_run_id)
         self.flow_run_name = flow_run_name
         self.stream = flow_run_stream(self.flow_run_id)
         self.epoch = epoch
 
-    def append(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Append:  # noqa: B006 - read only
+    def append(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Append:
         """Return an append of events to the flow run's stream."""
         return Append(self.stream, events, None, self.epoch, blobs)
 
-    def put(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Unit:  # noqa: B006 - read only
+    def put(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Unit:
         """Put events in line for the next commit."""
         return self.engine.log.enqueue([self.append(events, blobs)])
 
@@ -58,7 +58,7 @@ class Run:
     @property
     def id(self) -> str:
         """The run's id in its usual form."""
-        return ids.text(self.key)
+        return id_text(self.key)
 
     @property
     def flow_run_id(self) -> str:
@@ -103,7 +103,7 @@ class TaskRun(Run):
     __slots__ = ("number", "task_name")
     kind = TASK_RUN
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a run consists of, put together in one place
         self,
         journal: Journal,
         key: bytes,

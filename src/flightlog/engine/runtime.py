@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flightlog import settings as settings_module
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine import run_logs
 from flightlog.engine.masking import MASKER
@@ -16,7 +15,8 @@ from flightlog.events.narration import narrate
 from flightlog.events.opening import open_log, path_of
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
-from flightlog.settings import Settings
+from flightlog.settings import Settings, credentials
+from flightlog.settings import load as load_settings
 
 
 class Engine:
@@ -40,7 +40,7 @@ class Engine:
         self.ids = ids or RandomIds()
         self.lines = run_logs.LineBuffer(self)
         run_logs.configure(settings.logging_level, settings.logging_colors)
-        for secret in settings_module.credentials():
+        for secret in credentials():
             MASKER.learn(secret)
 
     def tell(self, run: Run, event: NewEvent) -> None:
@@ -81,13 +81,13 @@ def current_engine() -> Engine:
     if _engine is None:
         with _lock:
             if _engine is None:
-                _engine = open_engine(settings_module.load())
+                _engine = open_engine(load_settings())
     return _engine
 
 
 def close_engine() -> None:
     """Close the engine of this process, if it is open; the next flow run opens it anew, with fresh settings."""
-    global _engine  # noqa: PLW0603 - one engine for the process
+    global _engine
     with _lock:
         engine, _engine = _engine, None
     if engine is not None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
-from flightlog import clock, ids
+from flightlog.clock import SystemClock, to_datetime
 from flightlog.errors import (
     CancelledRun,
     CrashedRun,
@@ -18,6 +18,7 @@ from flightlog.errors import (
     UnsuccessfulRun,
 )
 from flightlog.events.narration import state_text
+from flightlog.ids import id_text
 
 R = TypeVar("R")
 
@@ -114,13 +115,13 @@ class State(Generic[R]):
         self.data = data
         self.state_details = state_details or StateDetails()
         self.states = states
-        self._timestamp: datetime | int = clock.SystemClock().now() if timestamp is None else timestamp
+        self._timestamp: datetime | int = SystemClock().now() if timestamp is None else timestamp
 
     @property
     def timestamp(self) -> datetime:
         """When the state was entered, in UTC."""
         if isinstance(self._timestamp, int):
-            self._timestamp = clock.to_datetime(self._timestamp)
+            self._timestamp = to_datetime(self._timestamp)
         return self._timestamp
 
     def is_scheduled(self) -> bool:
@@ -185,7 +186,7 @@ class State(Generic[R]):
         failure = self._failure()
         if raise_on_failure:
             raise failure
-        return failure if self.data is None else self.data  # type: ignore[return-value,no-any-return]
+        return failure if self.data is None else self.data  # type: ignore[return-value]
 
     def _failure(self) -> BaseException:
         if isinstance(self.data, BaseException):
@@ -231,18 +232,20 @@ Cancelling = _state(StateType.CANCELLING)
 Retrying = _state(StateType.RUNNING, "Retrying")
 
 
-def Scheduled(scheduled_time: datetime | None = None, *, name: str = "Scheduled", message: str | None = None) -> State[Any]:  # noqa: N802
+def Scheduled(  # noqa: N802 - named as the states are
+    scheduled_time: datetime | None = None, *, name: str = "Scheduled", message: str | None = None
+) -> State[Any]:
     """Return a state of type SCHEDULED, due at `scheduled_time` (now by default)."""
     due = scheduled_time or datetime.now(UTC)
     return State(StateType.SCHEDULED, name, message, None, StateDetails(scheduled_time=due))
 
 
-def AwaitingRetry(scheduled_time: datetime | None = None, *, message: str | None = None) -> State[Any]:  # noqa: N802
+def AwaitingRetry(scheduled_time: datetime | None = None, *, message: str | None = None) -> State[Any]:
     """Return the state of a run that will be tried again at `scheduled_time`."""
     return Scheduled(scheduled_time, name="AwaitingRetry", message=message)
 
 
-def Paused(*, timeout_seconds: float | None = None, message: str | None = None) -> State[Any]:  # noqa: N802
+def Paused(*, timeout_seconds: float | None = None, message: str | None = None) -> State[Any]:
     """Return the state of a run that waits for somebody, for `timeout_seconds` at most."""
     due = None if timeout_seconds is None else datetime.now(UTC) + timedelta(seconds=timeout_seconds)
     return State(StateType.PAUSED, None, message, None, StateDetails(scheduled_time=due))
@@ -305,6 +308,6 @@ def run_details(
     """Return the details of a state that belongs to a run."""
     return StateDetails(
         flow_run_id,
-        None if task_run_id is None else ids.text(task_run_id),
-        None if child_flow_run_id is None else ids.text(child_flow_run_id),
+        None if task_run_id is None else id_text(task_run_id),
+        None if child_flow_run_id is None else id_text(child_flow_run_id),
     )

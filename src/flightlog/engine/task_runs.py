@@ -204,7 +204,8 @@ def _conclude(call: TaskCall, outcome: Outcome) -> tuple[State[Any], End, Any]:
     blobs: Any = {}
     found = unsuccessful(outcome, "Task", task.timeout_seconds)
     if found is None:
-        state, facts = _returned_state(outcome.value), {}
+        state = _returned_state(outcome.value)
+        facts: dict[str, Any] = {}
         if state.type is StateType.COMPLETED:
             facts, blobs = value_facts(engine.key, state.data, task.persist_result)
         elif state.type is StateType.FAILED:
@@ -229,9 +230,7 @@ def _refuse(call: TaskCall, error: UpstreamTaskError) -> State[Any]:
     event = run.record(Refuse({"message": str(error)}))
     run.journal.put([*call.pending, event])
     call.pending = []
-    return State(
-        StateType.PENDING, "NotReady", str(error), state_details=run_details(run.flow_run_id, run.key)
-    )
+    return State(StateType.PENDING, "NotReady", str(error), state_details=run_details(run.flow_run_id, run.key))
 
 
 def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]:
@@ -249,4 +248,3 @@ def cancelled(call: TaskCall) -> State[Any]:
     """End a call whose flow ended before it could start."""
     state: State[Any] = State(StateType.CANCELLED, message="The flow run ended before this task run could start.")
     return _end(call, (state, {"cause": "cancelled"}))
-

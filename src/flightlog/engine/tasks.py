@@ -37,7 +37,7 @@ class Task(Generic[P, R]):
         key: what tells the function apart: module and qualified name.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options that users know
         self,
         fn: Callable[P, R],
         *,
@@ -70,7 +70,7 @@ class Task(Generic[P, R]):
         self.key = function_key(fn)
         self.key_hash = key_hash(self.key)
 
-    def with_options(
+    def with_options(  # noqa: PLR0913 - the options that users know
         self,
         *,
         name: str | None = None,
@@ -101,27 +101,25 @@ class Task(Generic[P, R]):
         )
 
     @overload
-    def __call__(
-        self: "Task[P, Coroutine[Any, Any, T]]",
-        *args: P.args,
-        return_state: Literal[False] = False,
-        wait_for: Iterable[Any] | None = None,
-        **kwargs: P.kwargs,
-    ) -> Coroutine[Any, Any, T]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def __call__(
-        self,
-        *args: P.args,
-        return_state: Literal[False] = False,
+        self: "Task[..., Coroutine[Any, Any, T]]",
+        *args: Any,
+        return_state: Literal[True],
         wait_for: Iterable[Any] | None = None,
-        **kwargs: P.kwargs,
-    ) -> R: ...
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[T]]: ...
     @overload
     def __call__(
-        self, *args: P.args, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: P.kwargs
+        self, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> State[R]: ...
-
+    @overload
     def __call__(
+        self, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+    ) -> R: ...
+
+    def __call__(  # type: ignore[misc]  # the marks `return_state` and `wait_for` are reserved names
         self, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> Any:
         """Run the task here and now, and return its value; awaitable if the function is async.
@@ -143,27 +141,29 @@ class Task(Generic[P, R]):
         return finish(run_sync(run_task(SYNC, call)), return_state)
 
     @overload
+    def submit(  # type: ignore[overload-overlap]  # a coroutine function's future is another class
+        self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncFuture[T]: ...
+    @overload
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    @overload
     def submit(
-        self: "Task[P, Coroutine[Any, Any, T]]",
-        *args: P.args,
+        self, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
+    ) -> State[R]: ...
+    @overload
+    def submit(
+        self: "Task[..., Coroutine[Any, Any, T]]",
+        *args: Any,
         return_state: Literal[False] = False,
         wait_for: Iterable[Any] | None = None,
-        **kwargs: P.kwargs,
+        **kwargs: Any,
     ) -> AsyncFuture[T]: ...
     @overload
     def submit(
-        self,
-        *args: P.args,
-        return_state: Literal[False] = False,
-        wait_for: Iterable[Any] | None = None,
-        **kwargs: P.kwargs,
+        self, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> Future[R]: ...
-    @overload
-    def submit(
-        self, *args: P.args, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: P.kwargs
-    ) -> State[R]: ...
 
-    def submit(
+    def submit(  # type: ignore[misc]  # the marks `return_state` and `wait_for` are reserved names
         self, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> Any:
         """Give the call to the flow's task runner and return its future at once.

@@ -83,7 +83,9 @@ class Rerun:
 
 Command = Create | Start | End | Refuse | Rerun
 
-_SUFFIX: Final = {state: suffix for suffix, (state, name) in STATES.items() if name.upper() == state and suffix != "created"}
+_SUFFIX: Final = {
+    state: suffix for suffix, (state, name) in STATES.items() if name.upper() == state and suffix != "created"
+}
 _STARTABLE: Final = frozenset({"PENDING", "SCHEDULED"})
 
 
@@ -103,6 +105,8 @@ def decide(run: RunState, command: Command) -> Fact:
         case Start(facts) if run.type in _STARTABLE:
             return Fact(f"{run.kind}.running", {**facts, "attempt": run.attempt + 1} if run.attempt else facts)
         case End(type_, facts, now, retriable) if run.type not in TERMINAL and run.type != "":
+            if run.attempt != 1:
+                facts = {**facts, "attempt": run.attempt}
             if type_ == "FAILED" and retriable and run.type == "RUNNING" and run.attempt < run.budget:
                 retry = run.attempt - (run.budget - 1 - run.retries)
                 delay = run.delays[min(retry, len(run.delays)) - 1] if run.delays else 0.0

@@ -157,6 +157,12 @@ def decode_data(payload: bytes, fetch: Callable[[bytes], bytes]) -> dict[str, An
     }
 
 
+def may_have_blobs(payload: bytes) -> bool:
+    """Tell, without decoding it, whether a payload could rest on blobs; if not, it surely does not."""
+    # A digest is 32 bytes (bin 8, 0xc4 0x20); a spilled part is an extension of 40 (ext 8, 0xc7 0x28).
+    return b"\xc4\x20" in payload or b"\xc7\x28" in payload
+
+
 def blob_digests(payload: bytes) -> list[bytes]:
     """Return the digests of the blobs that a payload rests on: spilled parts and recorded values."""
     found: list[bytes] = []

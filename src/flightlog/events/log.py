@@ -104,7 +104,7 @@ class Log:
         self, after: int = 0, types: Sequence[str] | None = None, limit: int | None = None
     ) -> Iterator[Event]:
         """Yield the events with positions above `after`, in order: of some types or of all, at most `limit`."""
-        while limit is None or limit > 0:
+        while limit != 0:
             page = _PAGE if limit is None else min(_PAGE, limit)
             rows = self.store.read_all(after, types, page)
             for row in rows:

@@ -218,7 +218,7 @@ class SqliteStore:
             for unit in units:
                 unit.versions, unit.error = [], None
                 placed = place(unit, head_of, known)
-                if unit.error is None and placed:
+                if placed:
                     self._store_blobs(connection, unit)
                 if isinstance(known, _Known):
                     known.add(placed)
@@ -253,11 +253,12 @@ class SqliteStore:
 
     def _type_id(self, connection: sqlite3.Connection, name: str, new_types: dict[str, int]) -> int:
         known = self._types.get(name) or new_types.get(name)
-        if known is None:
-            row = connection.execute(_SELECT_TYPE, (name,)).fetchone()
-            known = row[0] if row else connection.execute(_INSERT_TYPE, (name,)).lastrowid
-            new_types[name] = known
-        return known
+        if known is not None:
+            return known
+        row = connection.execute(_SELECT_TYPE, (name,)).fetchone()
+        made: int = row[0] if row else connection.execute(_INSERT_TYPE, (name,)).lastrowid or 0
+        new_types[name] = made
+        return made
 
     def _store_blobs(self, connection: sqlite3.Connection, unit: Unit) -> None:
         for part in unit.parts:

@@ -44,6 +44,7 @@ class StateChange(Payload):
 class End(StateChange):
     """A run, or an attempt of it, ended."""
 
+    attempt: int = Field(1, ge=0, description="Which attempt; 0 if the run never started.")
     result: Result | None = None
     error: Error | None = None
     cause: Cause | None = Field(None, description="The class of what went wrong.")

@@ -1,0 +1,114 @@
+"""``flightlog NOUN VERB``. Sub-commands are imported when they are called, so that ``--help`` is quick."""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from flightlog.errors import FlightlogError, LogUnavailable, RunNotFound, ScriptError
+from flightlog.version import __version__
+
+OK, FAILED, USAGE, NOT_FOUND, RUN_FAILED, RUN_CRASHED, RUN_CANCELLED, INTERRUPTED = 0, 1, 2, 3, 10, 11, 12, 130
+
+EXIT_CODES = """\
+Exit codes:
+
+\b
+    0   all is well
+    1   the command failed
+    2   the command line is wrong
+    3   there is no such run, flow or log
+   10   the run failed
+   11   the run crashed
+   12   the run was cancelled
+  130   interrupted (Ctrl-C)
+"""
+
+# name -> (module, attribute, one line of help); the help of a group must not cost its import
+_COMMANDS = {
+    "run": ("flightlog.cli.run", "run", "Run a flow that is in a file or module."),
+    "runs": ("flightlog.cli.runs", "runs", "List, show and watch flow runs, and read their logs."),
+    "events": ("flightlog.cli.events", "events", "Read the log: what happened, in order."),
+    "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),
+    "version": ("flightlog.cli.version", "version", "Show the versions of Flightlog and what it stands on."),
+    "help": ("flightlog.cli.version", "help_", "Explain: exit-codes, environment."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names, as they are to be listed."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find a command; name the nearest one if there is none."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], _COMMANDS, 1)
+            hint = f" Did you mean `flightlog {near[0]}`?" if near else " See `flightlog --help`."
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  flightlog run pipeline.py:etl --param day='"2026-01-31"'
+  flightlog runs ls
+  flightlog runs logs @last
+""",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="flightlog")
+def cli() -> None:
+    """Flightlog runs Python functions as flows of tasks, and records all that happens in one log.
+
+    The log is $FLIGHTLOG_HOME/flightlog.db (by default in ~/.flightlog), or wherever FLIGHTLOG_LOG_URL says.
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit; a known error is one line, never a traceback."""
+    try:
+        code = cli.main(args, prog_name="flightlog", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else OK)
+    except click.exceptions.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (RunNotFound, ScriptError, LogUnavailable) as error:
+        _say(error)
+        sys.exit(NOT_FOUND)
+    except FlightlogError as error:
+        _say(error)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); Python would complain once more when it flushes.
+        sys.stdout = None
+        sys.exit(OK)
+
+
+def _say(error: FlightlogError) -> None:
+    click.echo(f"{click.style('Error:', fg='red')} {error}", err=True)

@@ -1,0 +1,143 @@
+"""How things are printed: tables for people, tab-separated when piped, JSON for programs."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ICONS = {
+    "COMPLETED": ("✓", "green"),
+    "FAILED": ("✕", "red"),
+    "CRASHED": ("!", "magenta"),
+    "CANCELLED": ("⊘", "yellow"),
+    "CANCELLING": ("⊘", "yellow"),
+    "RUNNING": ("▶", "blue"),
+    "SCHEDULED": ("↻", "yellow"),
+    "PAUSED": ("‖", "yellow"),
+    "PENDING": ("◷", "bright_black"),
+}
+_NO_ICON = ("?", "white")
+
+
+def json_option(function: F) -> F:
+    """Add ``--json`` to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def color_option(function: F) -> F:
+    """Add ``--color`` to a command; the context keeps the answer."""
+
+    def choose(ctx: click.Context, _: click.Parameter, value: str) -> None:
+        ctx.color = _wants_color(value)
+
+    return click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        expose_value=False,
+        callback=choose,
+        help="Colours: `auto` on a terminal only. Also NO_COLOR and FORCE_COLOR.",
+    )(function)
+
+
+def _wants_color(value: str) -> bool:
+    if value != "auto":
+        return value == "always"
+    # https://no-color.org and https://force-color.org: any value but an empty one counts.
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+
+
+def is_terminal() -> bool:
+    """Tell whether a person looks at standard output: a terminal, and not a CI's."""
+    return sys.stdout.isatty() and not os.environ.get("CI")
+
+
+def say(text: str = "", **style: Any) -> None:
+    """Print a line of data."""
+    context = click.get_current_context(silent=True)
+    click.echo(click.style(text, **style) if style else text, color=None if context is None else context.color)
+
+
+def note(text: str) -> None:
+    """Print a line about what goes on, beside the data."""
+    click.echo(text, err=True)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+
+
+def print_json_line(document: Any) -> None:
+    """Print one line of JSON."""
+    click.echo(json.dumps(document, ensure_ascii=False, default=str))
+
+
+def state_label(state_type: str, state_name: str) -> str:
+    """Return a state as icon and word."""
+    return f"{ICONS.get(state_type, _NO_ICON)[0]} {state_name}"
+
+
+def state_color(state_type: str) -> str:
+    """Return the colour that goes with a state type."""
+    return ICONS.get(state_type, _NO_ICON)[1]
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], colors: Sequence[str | None] = ()) -> None:
+    """Print rows: aligned with headers on a terminal, tab-separated without art when piped.
+
+    Args:
+        headers: the columns' names.
+        rows: the cells.
+        colors: per row, the colour of its first cell.
+    """
+    rows = list(rows)
+    if not is_terminal():
+        for row in rows:
+            say("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+        return
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(str(row[i])) for row in [headers, *rows]) for i in range(len(headers))]
+    say("  ".join(_pad(h, w, cell_len(h)) for h, w in zip(headers, widths, strict=True)).rstrip(), bold=True)
+    for number, row in enumerate(rows):
+        cells = [_pad(cell, width, cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        if number < len(colors) and colors[number]:
+            cells[0] = click.style(cells[0], fg=colors[number])
+        say("  ".join(cells).rstrip())
+
+
+def _pad(cell: str, width: int, length: int) -> str:
+    return cell + " " * (width - length)
+
+
+def duration(microseconds: int | None) -> str:
+    """Return a time span as people read it: ``850 ms``, ``4.2 s``, ``3m 20s``, ``2h 05m``."""
+    if microseconds is None:
+        return ""
+    seconds = microseconds / 1e6
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {seconds:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people read it."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

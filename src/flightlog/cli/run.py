@@ -1,0 +1,92 @@
+"""``flightlog run``: run a flow that is in a file or module."""
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import click
+
+from flightlog.cli.main import OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
+from flightlog.cli.printing import color_option, json_option, note, print_json, say, state_color, state_label
+
+
+@click.command()
+@click.argument("target", metavar="FILE.py[:FLOW]")
+@click.option(
+    "--param", "-p", "params", multiple=True, metavar="NAME=JSON", help="A parameter; a plain word is a string."
+)
+@json_option
+@color_option
+def run(target: str, params: tuple[str, ...], as_json: bool) -> int:
+    """Run a flow and wait for its end.
+
+    FILE.py[:FLOW] names a file and a flow in it (which may be left out if there is but one), or MODULE:FLOW.
+    The exit code says how the run ended: 0 Completed, 10 Failed, 11 Crashed, 12 Cancelled.
+
+    \b
+    Examples:
+      flightlog run pipeline.py:etl --param rows=100 --param 'tables=["a", "b"]'
+      flightlog run mypackage.flows:nightly --json
+    """
+    parameters = _parameters(params)
+    from flightlog.engine.loading import load_flow
+    from flightlog.errors import FlightlogError, ParameterBindError
+
+    flow = load_flow(target)
+    try:
+        state = flow(**parameters, return_state=True)
+        if flow.isasync:
+            state = asyncio.run(state)
+    except ParameterBindError as error:
+        raise click.UsageError(str(error)) from None
+    except FlightlogError:
+        raise
+    except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+        note("The run was interrupted, and is recorded as Crashed. See: flightlog runs show @last")
+        return RUN_CRASHED
+    _report(state, as_json)
+    return {"COMPLETED": OK, "CRASHED": RUN_CRASHED, "CANCELLED": RUN_CANCELLED}.get(state.type.value, RUN_FAILED)
+
+
+def _parameters(params: tuple[str, ...]) -> dict[str, Any]:
+    """Return the parameters by name; what is no JSON is a string."""
+    parameters: dict[str, Any] = {}
+    for param in params:
+        name, equals, value = param.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.BadParameter(f"{param!r} is not NAME=JSON, such as rows=100.", param_hint="--param")
+        try:
+            parameters[name] = json.loads(value)
+        except json.JSONDecodeError as error:
+            if value[:1] in ("[", "{", '"'):
+                raise click.BadParameter(f"{name} is no JSON: {error}.", param_hint="--param") from None
+            parameters[name] = value
+    return parameters
+
+
+def _report(state: Any, as_json: bool) -> None:
+    run_id = state.state_details.flow_run_id
+    value = state.data if state.is_completed() else None
+    if as_json:
+        state_facts = {"type": state.type.value, "name": state.name, "message": state.message}
+        print_json({"flow_run_id": run_id, "state": state_facts, "result": _plain(value)})
+        return
+    if value is not None:
+        say(str(value))
+    if not sys.stderr.isatty():
+        return
+    label = click.style(state_label(state.type.value, state.name), fg=state_color(state.type.value))
+    note(f"{label}  {run_id}")
+    if not state.is_completed():
+        note(f"  see why     flightlog runs show {run_id[:18]}")
+        note(f"  read logs   flightlog runs logs {run_id[:18]} --level error")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; its repr if it has none."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return repr(value)
+    return value

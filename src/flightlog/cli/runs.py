@@ -1,0 +1,337 @@
+"""``flightlog runs``: list, show and watch flow runs, and read their logs."""
+
+import dataclasses
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flightlog.cli.main import OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
+from flightlog.cli.printing import (
+    color_option,
+    duration,
+    is_terminal,
+    json_option,
+    note,
+    print_json,
+    print_json_line,
+    say,
+    state_color,
+    state_label,
+    table,
+)
+from flightlog.cli.reading import projected
+from flightlog.clock import SystemClock, isoformat, to_datetime
+
+if TYPE_CHECKING:
+    from flightlog.projections.projector import Projector
+    from flightlog.projections.queries import AttemptView, FlowRunView, TaskRunView
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_ENDS = {"COMPLETED": OK, "FAILED": RUN_FAILED, "CRASHED": RUN_CRASHED, "CANCELLED": RUN_CANCELLED}
+_SHORT_ID = 18
+_MOST_SHOWN = 30
+
+
+@click.group(epilog="RUN is an id, the first 8 digits or more of one, a run's name, @last or @last-failed.")
+def runs() -> None:
+    """List, show and watch flow runs, and read their logs."""
+
+
+@runs.command("ls")
+@click.option("--limit", "-n", default=20, show_default=True, type=click.IntRange(1), help="How many at the most.")
+@click.option("--flow", help="Only runs of that flow.")
+@click.option("--state", help="Only runs in that state: failed, completed, running, TimedOut ...")
+@click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@json_option
+@color_option
+def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_json: bool) -> None:
+    """List the latest flow runs, newest first.
+
+    \b
+    Examples:
+      flightlog runs ls
+      flightlog runs ls --state failed --json
+    """
+    from flightlog.projections import queries
+
+    with projected() as projector:
+        found = queries.list_flow_runs(projector, limit=limit, flow=flow, state=state)
+        if quiet:
+            for run in found:
+                say(run.id)
+            return
+        counts = queries.count_task_runs(projector, [run.id for run in found])
+        if as_json:
+            print_json([_run_document(run) | {"task_runs": counts[run.id]} for run in found])
+            return
+    if not found:
+        note("No runs yet." if flow is None and state is None else "No runs fit.")
+        return
+    rows = [
+        (
+            _label(run),
+            run.flow,
+            run.name,
+            _when(run.created),
+            _took(run),
+            _counts(counts[run.id]),
+            run.id[:_SHORT_ID],
+        )
+        for run in found
+    ]
+    table(["STATE", "FLOW", "NAME", "CREATED", "TOOK", "TASKS", "ID"], rows, [state_color(r.state_type) for r in found])
+
+
+@runs.command("show")
+@click.argument("run")
+@json_option
+@color_option
+def show_run(run: str, as_json: bool) -> None:
+    """Show a flow run: its state, its task runs with their attempts, and what went wrong.
+
+    \b
+    Examples:
+      flightlog runs show @last
+      flightlog runs show 01a2059f --json
+    """
+    from flightlog.projections import queries
+
+    with projected() as projector:
+        found = queries.find_flow_run(projector, run)
+        tasks = queries.list_task_runs(projector, found.id)
+        attempts = queries.list_attempts(projector, found.id)
+        edges = queries.list_dependencies(projector, found.id)
+    if as_json:
+        document = _run_document(found)
+        document["task_runs"] = [_task_document(task, attempts, edges) for task in tasks]
+        document["attempts"] = [dataclasses.asdict(a) for a in attempts if a.run_id == found.id]
+        print_json(document)
+        return
+    _show_head(found)
+    _show_tasks(tasks)
+    _show_failures(found, tasks, attempts)
+
+
+def _show_head(run: "FlowRunView") -> None:
+    label = click.style(_label(run), fg=state_color(run.state_type), bold=True)
+    say(f"{label}  {run.flow} / {run.name}")
+    facts = [
+        ("id", run.id),
+        ("message", run.message),
+        ("created", isoformat(run.created)),
+        ("took", _took(run)),
+        ("attempts", str(run.run_count) if run.run_count > 1 else None),
+        ("parameters", run.parameters if run.parameters != "{}" else None),
+        ("code", run.entrypoint),
+        ("parent", run.parent_flow_run_id),
+    ]
+    for name, value in facts:
+        if value:
+            say(f"  {name:<11} {value.splitlines()[0]}")
+
+
+def _show_tasks(tasks: "list[TaskRunView]") -> None:
+    if not tasks:
+        return
+    say()
+    # Those that need looking at must not be lost in a long list.
+    notable = [task for task in tasks if task.state_type != "COMPLETED"]
+    kept = tasks if len(tasks) <= _MOST_SHOWN else (notable[:_MOST_SHOWN] or tasks[:_MOST_SHOWN])
+    rows = [
+        (
+            state_label(task.state_type, task.state_name),
+            task.name,
+            _took(task),
+            str(task.run_count) if task.run_count != 1 else "",
+            (task.message or "").splitlines()[0][:80] if task.message else "",
+        )
+        for task in kept
+    ]
+    table(["STATE", "TASK RUN", "TOOK", "ATTEMPTS", "MESSAGE"], rows, [state_color(task.state_type) for task in kept])
+    if len(kept) < len(tasks):
+        note(f"... and {len(tasks) - len(kept)} more task runs; all of them with --json.")
+
+
+def _show_failures(run: "FlowRunView", tasks: "list[TaskRunView]", attempts: "list[AttemptView]") -> None:
+    names = {task.id: task.name for task in tasks} | {run.id: run.name}
+    failed = {task.id for task in tasks if task.state_type in ("FAILED", "CRASHED")} or {run.id}
+    shown = [a for a in attempts if a.run_id in failed and a.traceback and run.state_type in ("FAILED", "CRASHED")]
+    for attempt in shown[-3:]:
+        say()
+        say(f"{names[attempt.run_id]}, attempt {attempt.attempt} ({attempt.cause}):", bold=True)
+        say((attempt.traceback or "").rstrip())
+
+
+@runs.command("logs")
+@click.argument("run")
+@click.option("--level", type=click.Choice(list(_LEVELS)), default="debug", help="The lowest level to show.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
+@click.option("--jsonl", is_flag=True, help="Print one JSON document a line.")
+@json_option
+@color_option
+def show_logs(run: str, level: str, follow: bool, jsonl: bool, as_json: bool) -> None:
+    """Print what a flow run and its task runs logged, oldest first.
+
+    \b
+    Examples:
+      flightlog runs logs @last
+      flightlog runs logs @last-failed --level error
+    """
+    from flightlog.projections import queries
+
+    if as_json and follow:
+        raise click.UsageError("--json prints one document, which --follow never ends; use --jsonl.")
+    with projected() as projector:
+        found = queries.find_flow_run(projector, run)
+        place = (0, 0, -1)
+        documents: list[dict[str, Any]] = []
+        while True:
+            ended = queries.find_flow_run(projector, found.id).is_final
+            lines = queries.list_lines(projector, found.id, level=_LEVELS[level], after=place)
+            place = lines[-1][0] if lines else place
+            for _, line in lines:
+                document = dataclasses.asdict(line) | {"at": isoformat(line.at)}
+                documents.append(document) if as_json else _print_line(found, line, document, jsonl)
+            if not follow or ended:
+                break
+            time.sleep(0.2)
+    if as_json:
+        print_json(documents)
+
+
+def _print_line(run: "FlowRunView", line: Any, document: dict[str, Any], jsonl: bool) -> None:
+    if jsonl:
+        print_json_line(document)
+        return
+    name = next((name for name, number in _LEVELS.items() if number == line.level), str(line.level)).upper()
+    speaker = f"Flow run {run.name!r}" if line.task_run is None else f"Task run {line.task_run!r}"
+    time_ = to_datetime(line.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    color = {30: "yellow", 40: "red", 50: "red"}.get(line.level)
+    say(f"{time_} | {click.style(f'{name:<7}', fg=color)} | {speaker} - {line.message}")
+
+
+@runs.command("watch")
+@click.argument("run", default="@last")
+@color_option
+def watch_run(run: str) -> int:
+    """Watch a flow run until it ends: one line for each task on a terminal, one for each change elsewhere.
+
+    The exit code says how it ended: 0 Completed, 10 Failed, 11 Crashed, 12 Cancelled.
+
+    \b
+    Examples:
+      flightlog runs watch
+      flightlog runs watch brave-heron
+    """
+    from flightlog.projections import queries
+
+    with projected() as projector:
+        found = queries.find_flow_run(projector, run)
+        ended = _watch_live(projector, found) if is_terminal() else _watch_lines(projector, found)
+        if ended is None:
+            note("Its process is gone, and left no end in the log: the run crashed.")
+            return RUN_CRASHED
+    return _ENDS.get(ended.state_type, RUN_FAILED)
+
+
+def _watch_lines(projector: "Projector", run: "FlowRunView") -> "FlowRunView | None":
+    """Print one plain line for each state change."""
+    from flightlog.events.narration import state_of
+    from flightlog.events.types import flow_run_stream
+    from flightlog.projections import queries
+
+    version = 0
+    names: dict[bytes | None, str] = {}
+    while True:
+        now = queries.find_flow_run(projector, run.id)
+        for event in projector.log.read(flow_run_stream(run.id), version):
+            version = event.version
+            task_run = event.data.get("task_run_id")
+            if "name" in event.data and event.type.endswith(".created"):
+                names[task_run] = event.data["name"]
+            state, name = state_of(event.type, event.data)
+            say(f"{isoformat(event.occurred_at)} {state_label(state, name)} {names.get(task_run, run.name)}")
+        if now.is_final or queries.is_lost(now):
+            return now if now.is_final else None
+        time.sleep(0.2)
+
+
+def _watch_live(projector: "Projector", run: "FlowRunView") -> "FlowRunView | None":
+    """Draw a line for each task, again and again."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from flightlog.cli.live import picture
+    from flightlog.projections import queries
+
+    console = Console(no_color=bool(os.environ.get("NO_COLOR")) or None)
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            now = queries.find_flow_run(projector, run.id)
+            tasks = queries.count_by_task(projector, run.id)
+            open_runs = queries.list_task_runs(projector, run.id, states=("RUNNING", "FAILED", "CRASHED"))
+            live.update(picture(now, tasks, open_runs, SystemClock().now()), refresh=True)
+            if now.is_final or queries.is_lost(now):
+                return now if now.is_final else None
+            time.sleep(0.125)
+
+
+# --- what is shown of a run ---------------------------------------------------------------------------
+
+
+def _label(run: "FlowRunView") -> str:
+    from flightlog.projections.queries import is_lost
+
+    label = state_label(run.state_type, run.state_name)
+    return f"{label} (its process is gone)" if is_lost(run) else label
+
+
+def _took(run: Any) -> str:
+    if run.started is None:
+        return ""
+    return duration((run.ended or SystemClock().now()) - run.started)
+
+
+def _when(moment: int) -> str:
+    return to_datetime(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return "  ".join(f"{state_label(state, str(count))}" for state, count in sorted(counts.items()))
+
+
+def _times(view: Any) -> dict[str, Any]:
+    return {
+        name: None if getattr(view, name) is None else isoformat(getattr(view, name))
+        for name in ("created", "started", "ended")
+    }
+
+
+def _run_document(run: "FlowRunView") -> dict[str, Any]:
+    import json
+
+    from flightlog.projections.queries import is_lost
+
+    document = dataclasses.asdict(run) | _times(run)
+    document["parameters"] = json.loads(run.parameters or "{}")
+    document["lost"] = is_lost(run)
+    return document
+
+
+def _task_document(task: "TaskRunView", attempts: "list[AttemptView]", edges: Any) -> dict[str, Any]:
+    document = dataclasses.asdict(task) | _times(task)
+    own = [attempt for attempt in attempts if attempt.run_id == task.id]
+    document["attempts"] = [
+        {
+            **dataclasses.asdict(attempt),
+            "started": None if attempt.started is None else isoformat(attempt.started),
+            "ended": None if attempt.ended is None else isoformat(attempt.ended),
+        }
+        for attempt in own
+    ]
+    document["inputs"] = [
+        {"parameter": edge.parameter, "upstream": edge.upstream} for edge in edges if edge.task_run_id == task.id
+    ]
+    return document

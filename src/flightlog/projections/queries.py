@@ -1,0 +1,293 @@
+"""The read side: what server and command line ask. Typed answers from the projections."""
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, or_, select
+
+from flightlog.ids import id_text, parse_id
+from flightlog.errors import RunNotFound
+from flightlog.events.types import TERMINAL
+from flightlog.projections.logs import log_lines
+from flightlog.projections.projector import Projector
+from flightlog.projections.runs import attempts, dependencies, flow_runs, task_runs
+
+_SHORTEST_PREFIX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRunView:
+    """A flow run as it is now. Times are in microseconds since 1970 (UTC), None if not yet."""
+
+    id: str
+    name: str
+    flow: str
+    version: str | None
+    state_type: str
+    state_name: str
+    message: str | None
+    created: int
+    started: int | None
+    ended: int | None
+    run_count: int
+    parent_flow_run_id: str | None
+    entrypoint: str | None
+    parameters: str | None
+    host: str | None
+    boot: str | None
+    pid: int | None
+    process_started: int | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended."""
+        return self.state_type in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRunView:
+    """A task run as it is now."""
+
+    id: str
+    name: str
+    task: str
+    state_type: str
+    state_name: str
+    message: str | None
+    created: int
+    started: int | None
+    ended: int | None
+    run_count: int
+    parent: str | None
+    child_flow_run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """An attempt of a run: the flow run's own or a task run's."""
+
+    run_id: str
+    attempt: int
+    started: int | None
+    ended: int | None
+    state_type: str
+    cause: str | None
+    error_type: str | None
+    error: str | None
+    traceback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyView:
+    """A task run was given what another one made."""
+
+    task_run_id: str
+    parameter: str
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineView:
+    """A log line."""
+
+    at: int
+    level: int
+    task_run: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """How many task runs of one task are in each state type."""
+
+    task: str
+    counts: dict[str, int]
+    retried: int
+
+
+def _view(kind: type[Any], row: Any) -> Any:
+    values = {name: getattr(row, name) for name in kind.__dataclass_fields__}
+    return kind(**{name: id_text(value) if isinstance(value, bytes) else value for name, value in values.items()})
+
+
+def list_flow_runs(
+    projector: Projector, *, limit: int = 20, flow: str | None = None, state: str | None = None
+) -> list[FlowRunView]:
+    """Return the latest flow runs, newest first.
+
+    Args:
+        projector: the projections.
+        limit: how many at the most.
+        flow: only runs of the flow of that name.
+        state: only runs in a state of that type or name, whatever its case.
+    """
+    query = select(flow_runs).order_by(flow_runs.c.id.desc()).limit(limit)
+    if flow is not None:
+        query = query.where(flow_runs.c.flow == flow)
+    if state is not None:
+        wanted = state.upper()
+        query = query.where(or_(flow_runs.c.state_type == wanted, func.upper(flow_runs.c.state_name) == wanted))
+    return [_view(FlowRunView, row) for row in projector.rows(query)]
+
+
+def find_flow_run(projector: Projector, wanted: str) -> FlowRunView:
+    """Return the flow run that somebody means: by id, prefix of the id, name, ``@last`` or ``@last-failed``.
+
+    Raises:
+        RunNotFound: there is none, or more than one; the message names what is near.
+    """
+    if wanted in ("@last", "@last-failed"):
+        query = select(flow_runs).order_by(flow_runs.c.id.desc()).limit(1)
+        if wanted == "@last-failed":
+            query = query.where(flow_runs.c.state_type.in_(("FAILED", "CRASHED")))
+        else:
+            query = query.where(flow_runs.c.parent_flow_run_id.is_(None))
+    else:
+        query = select(flow_runs).order_by(flow_runs.c.id.desc()).limit(6).where(_meant(wanted))
+    rows = projector.rows(query)
+    if not rows:
+        raise RunNotFound(_not_found(projector, wanted))
+    if len(rows) > 1:
+        some = ", ".join(f"{id_text(row.id)[:18]} ({row.flow})" for row in rows[:5])
+        raise RunNotFound(f"{wanted!r} fits several runs: {some}. Use more of the id.")
+    found: FlowRunView = _view(FlowRunView, rows[0])
+    return found
+
+
+def _meant(wanted: str) -> Any:
+    by_name = flow_runs.c.name == wanted
+    digits = wanted.lower().replace("-", "")
+    if len(digits) < _SHORTEST_PREFIX or len(digits) > 32 or not set(digits) <= set("0123456789abcdef"):
+        return by_name
+    low, high = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
+    return or_(by_name, flow_runs.c.id.between(low, high))
+
+
+def _not_found(projector: Projector, wanted: str) -> str:
+    from difflib import get_close_matches
+
+    names = [row.name for row in projector.rows(select(flow_runs.c.name).order_by(flow_runs.c.id.desc()).limit(500))]
+    near = get_close_matches(wanted, names, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else " See `flightlog runs ls`."
+    return f"There is no flow run {wanted!r}.{hint}"
+
+
+def list_task_runs(
+    projector: Projector, flow_run_id: str, states: Sequence[str] | None = None
+) -> list[TaskRunView]:
+    """Return the task runs of a flow run, oldest first; all, or those in one of some state types."""
+    query = select(task_runs).where(task_runs.c.flow_run_id == parse_id(flow_run_id)).order_by(task_runs.c.id)
+    if states is not None:
+        query = query.where(task_runs.c.state_type.in_(states))
+    return [_view(TaskRunView, row) for row in projector.rows(query)]
+
+
+def count_task_runs(projector: Projector, flow_run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return how many task runs each flow run has, by state type."""
+    counts: dict[str, dict[str, int]] = {run: {} for run in flow_run_ids}
+    query = (
+        select(task_runs.c.flow_run_id, task_runs.c.state_type, func.count())
+        .where(task_runs.c.flow_run_id.in_([parse_id(run) for run in flow_run_ids]))
+        .group_by(task_runs.c.flow_run_id, task_runs.c.state_type)
+    )
+    for run, state, count in projector.rows(query):
+        counts[id_text(run)][state] = count
+    return counts
+
+
+def count_by_task(projector: Projector, flow_run_id: str) -> list[TaskCounts]:
+    """Return how many task runs of each task are in each state, in the order in which the tasks first ran."""
+    query = (
+        select(
+            task_runs.c.task,
+            task_runs.c.state_type,
+            func.count().label("runs"),
+            func.sum(func.max(task_runs.c.run_count - 1, 0)).label("retried"),
+            func.min(task_runs.c.id).label("first"),
+        )
+        .where(task_runs.c.flow_run_id == parse_id(flow_run_id))
+        .group_by(task_runs.c.task, task_runs.c.state_type)
+        .order_by("first")
+    )
+    found: dict[str, TaskCounts] = {}
+    for row in projector.rows(query):
+        before = found.get(row.task, TaskCounts(row.task, {}, 0))
+        found[row.task] = TaskCounts(row.task, before.counts | {row.state_type: row.runs}, before.retried + row.retried)
+    return list(found.values())
+
+
+def list_attempts(projector: Projector, flow_run_id: str) -> list[AttemptView]:
+    """Return all attempts of a flow run and its task runs, in the order of the runs' ids."""
+    query = (
+        select(attempts)
+        .where(attempts.c.flow_run_id == parse_id(flow_run_id))
+        .order_by(attempts.c.run_id, attempts.c.attempt)
+    )
+    return [_view(AttemptView, row) for row in projector.rows(query)]
+
+
+def list_dependencies(projector: Projector, flow_run_id: str) -> list[DependencyView]:
+    """Return which task runs of a flow run were given what others made."""
+    query = select(dependencies).where(dependencies.c.flow_run_id == parse_id(flow_run_id))
+    return [_view(DependencyView, row) for row in projector.rows(query.order_by(dependencies.c.task_run_id))]
+
+
+def list_lines(
+    projector: Projector, flow_run_id: str, *, level: int = 0, after: tuple[int, int, int] = (0, 0, -1)
+) -> list[tuple[tuple[int, int, int], LineView]]:
+    """Return the log lines of a flow run, oldest first, each with its place (to go on after).
+
+    Args:
+        projector: the projections.
+        flow_run_id: the flow run.
+        level: the lowest level.
+        after: only lines after that place.
+    """
+    names = {run.id: run.name for run in list_task_runs(projector, flow_run_id)}
+    lines = log_lines.c
+    query = (
+        select(log_lines)
+        .where(
+            lines.flow_run_id == parse_id(flow_run_id),
+            lines.level >= level,
+            or_(
+                lines.at > after[0],
+                (lines.at == after[0]) & (lines.position > after[1]),
+                (lines.at == after[0]) & (lines.position == after[1]) & (lines.line > after[2]),
+            ),
+        )
+        .order_by(lines.at, lines.position, lines.line)
+    )
+    return [
+        (
+            (row.at, row.position, row.line),
+            LineView(
+                row.at,
+                row.level,
+                None if row.task_run_id is None else names.get(id_text(row.task_run_id), "<unknown>"),
+                row.message,
+            ),
+        )
+        for row in projector.rows(query)
+    ]
+
+
+def is_lost(run: FlowRunView) -> bool:
+    """Tell whether a run is called running though its process is gone, as far as this machine can tell."""
+    if run.state_type != "RUNNING" or run.pid is None or run.host != socket.gethostname():
+        return False
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        if run.boot is not None and boot != run.boot:
+            return True
+        # A process id says nothing, it is given again; with the start time it is unique (proc(5), field 22).
+        fields = Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]) != run.process_started or fields[0] in ("Z", "X")
+    except FileNotFoundError:
+        return os.path.exists("/proc/self")
+    except (OSError, ValueError, IndexError):
+        return False
