@@ -124,9 +124,9 @@ class Validator:
         for number, (name, parameter) in enumerate(self._signature.signature.parameters.items()):
             hint: Any = hints.get(name, Any)
             if parameter.kind is Parameter.VAR_POSITIONAL:
-                hint = tuple[hint, ...]  # type: ignore[valid-type]
+                hint = tuple[hint, ...]
             elif parameter.kind is Parameter.VAR_KEYWORD:
-                hint = dict[str, hint]  # type: ignore[valid-type]
+                hint = dict[str, hint]
             elif parameter.default is None:
                 hint = hint | None if isinstance(hint, type) or hasattr(hint, "__origin__") else hint
             fields[f"p{number}"] = (hint, Field(alias=name))

@@ -240,12 +240,16 @@ def Scheduled(  # noqa: N802 - named as the states are
     return State(StateType.SCHEDULED, name, message, None, StateDetails(scheduled_time=due))
 
 
-def AwaitingRetry(scheduled_time: datetime | None = None, *, message: str | None = None) -> State[Any]:
+def AwaitingRetry(  # noqa: N802 - named as the states are
+    scheduled_time: datetime | None = None, *, message: str | None = None
+) -> State[Any]:
     """Return the state of a run that will be tried again at `scheduled_time`."""
     return Scheduled(scheduled_time, name="AwaitingRetry", message=message)
 
 
-def Paused(*, timeout_seconds: float | None = None, message: str | None = None) -> State[Any]:
+def Paused(  # noqa: N802 - named as the states are
+    *, timeout_seconds: float | None = None, message: str | None = None
+) -> State[Any]:
     """Return the state of a run that waits for somebody, for `timeout_seconds` at most."""
     due = None if timeout_seconds is None else datetime.now(UTC) + timedelta(seconds=timeout_seconds)
     return State(StateType.PAUSED, None, message, None, StateDetails(scheduled_time=due))

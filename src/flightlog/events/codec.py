@@ -9,6 +9,7 @@ makes the event and are packed outside the lock of the commit; version and hash 
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
@@ -21,6 +22,7 @@ _MAX_BODY: Final = MAX_RECORD - 1024  # leaves room for log id, stream, version 
 _MAX_NAME: Final = 512
 _SPILLED: Final = 1
 _WHOLE: Final = "*"
+_REFERENCE: Final = 43  # what a spilled part takes in its payload, in bytes
 _local = threading.local()
 
 
@@ -41,7 +43,8 @@ class Envelope(NamedTuple):
     data: bytes
 
 
-class Spilled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Spilled:  # not a tuple: msgpack would write it as a list
     """Stands in a payload for a part that was too long: the SHA-256 and size of the blob that holds it."""
 
     digest: bytes
@@ -106,12 +109,16 @@ def _spill(data: Mapping[str, Any]) -> tuple[bytes, dict[bytes, bytes]]:
     """Move the longest parts of a payload into blobs until the rest fits."""
     parts: dict[str, Any] = dict(data)
     packed = {name: pack(value) for name, value in parts.items()}
+    excess = len(pack(data)) - _MAX_BODY
     blobs: dict[bytes, bytes] = {}
     for name in sorted(packed, key=lambda name: -len(packed[name])):
+        if excess <= 0 or len(packed[name]) <= _REFERENCE:
+            break
         parts[name] = _reference(packed[name], blobs)
-        payload = pack(parts)
-        if len(payload) <= _MAX_BODY:
-            return payload, blobs
+        excess -= len(packed[name]) - _REFERENCE
+    if excess <= 0:
+        return pack(parts), blobs
+    blobs.clear()
     return pack({_WHOLE: _reference(pack(data), blobs)}), blobs
 
 
@@ -121,10 +128,18 @@ def _reference(content: bytes, blobs: dict[bytes, bytes]) -> Spilled:
     return Spilled(digest, len(content))
 
 
-def prefix(log_id: bytes, stream: str) -> bytes:
-    """Return how every record of a stream begins."""
+def check_stream(stream: str) -> None:
+    """Refuse a stream's name that is too long.
+
+    Raises:
+        LogError: it has more than 512 characters.
+    """
     if len(stream) > _MAX_NAME:
         raise LogError(f"A stream's name has at most {_MAX_NAME} characters: {stream[:80]!r}.")
+
+
+def prefix(log_id: bytes, stream: str) -> bytes:
+    """Return how every record of a stream begins."""
     return b"\x9c" + pack(log_id) + pack(stream)
 
 

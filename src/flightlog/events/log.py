@@ -174,7 +174,7 @@ class Log:
             if not self._leader.acquire(blocking=False):
                 return False
             try:
-                if not unit.done and not self._lead(wait=False):
+                if self._queue and not self._lead(wait=False):
                     return False
             finally:
                 self._leader.release()
@@ -298,6 +298,7 @@ class Log:
 
 
 def _part(append: Append) -> Part:
+    codec.check_stream(append.stream)
     epoch = append.epoch or 0
     bodies = []
     blobs = dict(append.blobs)

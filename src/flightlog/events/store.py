@@ -179,7 +179,7 @@ Known = Callable[[bytes], tuple[str, int] | None]
 """Tells in which stream and at which version an event id is recorded, or None."""
 
 
-def place(unit: Unit, head_of: Callable[[str], Head], known: Known | None) -> list[NewRow]:
+def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bool) -> list[NewRow]:
     """Decide on a unit: give its events versions and hashes, or set its error; return what to store.
 
     Heads are moved forward in place. An append whose event ids are all recorded already changes nothing
@@ -188,14 +188,18 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known | None) -> li
     Args:
         unit: what is to be appended.
         head_of: returns the present head of a stream, the same object for the same stream.
-        known: where an event id is recorded, if that can be told; None to trust that all are new.
+        known: where an event id is recorded.
+        doubt: whether to look every event id up; else only those of an append that would be refused.
     """
     heads = [head_of(part.stream) for part in unit.parts]
-    if known is not None and (versions := _recorded(unit, known)) is not None:
-        unit.versions = versions
-        return []
-    unit.error = next(filter(None, map(_refusal, unit.parts, heads)), None)
-    if unit.error is not None:
+    refusal = next(filter(None, map(_refusal, unit.parts, heads)), None)
+    if doubt or refusal is not None:
+        versions = _recorded(unit, known)
+        if versions is not None or unit.error is not None:
+            unit.versions = versions or []
+            return []
+    if refusal is not None:
+        unit.error = refusal
         return []
     rows: list[NewRow] = []
     for part, head in zip(unit.parts, heads, strict=True):
@@ -220,7 +224,7 @@ def _refusal(part: Part, head: Head) -> BaseException | None:
 
 
 def _recorded(unit: Unit, known: Known) -> list[list[int]] | None:
-    """Return the versions of a unit that is recorded already; None for one that is new."""
+    """Return the versions of a unit that is recorded already; None for one that is new, or in part (an error)."""
     found = [[known(body.event_id) for body in part.bodies] for part in unit.parts]
     flat = [place for places in found for place in places]
     if not any(flat):
@@ -232,6 +236,6 @@ def _recorded(unit: Unit, known: Known) -> list[list[int]] | None:
                 f"An append to {part.stream!r} has events of which some are recorded already and some are not; "
                 "an event id may be used for one event only."
             )
-            return []
+            return None
         versions.append([place[1] for place in places if place])
     return versions

@@ -28,7 +28,7 @@ class MemoryStore:
         """Commit the units; see `flightlog.events.store.Store.write`."""
         with self._lock:
             for unit in units:
-                for row in place(unit, self._head, self._known.get):
+                for row in place(unit, self._head, self._known.get, doubt=True):
                     self._keep(row)
                 if unit.error is None:
                     for part in unit.parts:

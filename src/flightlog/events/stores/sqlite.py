@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Head, IndexedRow, Known, LogHead, NewRow, Row, StreamEnd, Unit, place
+from flightlog.events.store import Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, place
 from flightlog.events.stores import tables
 from flightlog.ids import RandomIds
 from flightlog.settings import Durability
@@ -177,12 +177,12 @@ class SqliteStore:
             if not self._begin(connection, wait=wait):
                 return False
             try:
-                self._write(connection, units, known=None)
+                self._write(connection, units, doubt=False)
             except sqlite3.IntegrityError:
                 # Some event is recorded already: look at each one before it is stored.
                 _rollback(connection)
                 self._begin(connection, wait=True)
-                self._write(connection, units, known=_Known(connection))
+                self._write(connection, units, doubt=True)
         except sqlite3.Error as error:
             raise translate(error, self.location) from error
         for unit in units:
@@ -201,10 +201,11 @@ class SqliteStore:
         _patiently(lambda: connection.execute(_BEGIN))
         return True
 
-    def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], known: "Known | None") -> None:
+    def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], *, doubt: bool) -> None:
         """Store the units inside the transaction that has begun, and commit it."""
         heads: dict[str, Head] = {}
         new_types: dict[str, int] = {}
+        known = _Known(connection)
 
         def head_of(stream: str) -> Head:
             if stream not in heads:
@@ -217,10 +218,10 @@ class SqliteStore:
             rows: list[tuple[Any, ...]] = []
             for unit in units:
                 unit.versions, unit.error = [], None
-                placed = place(unit, head_of, known)
+                placed = place(unit, head_of, known, doubt=doubt)
                 if placed:
                     self._store_blobs(connection, unit)
-                if isinstance(known, _Known):
+                if doubt:
                     known.add(placed)
                 for row in placed:
                     position += 1

@@ -1,0 +1,35 @@
+"""What all tests share."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flightlog.engine import bridge, runtime
+from flightlog.events import log as log_module
+
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a home folder of its own."""
+    home = tmp_path / "flightlog-home"
+    for name in ("FLIGHTLOG_LOG_URL", "FLIGHTLOG_LOG_KEY", "FLIGHTLOG_LOG_DURABILITY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLIGHTLOG_HOME", str(home))
+    return home
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """After each test no log is open, and no thread of ours runs."""
+    yield
+    runtime.close_engine()
+    bridge.stop_background_loop()
+    left = [log.store.location for log in log_module._OPEN]
+    for log in list(log_module._OPEN):
+        log.close()
+    assert left == [], "these logs were left open"
+    ours = [t.name for t in threading.enumerate() if t.name in ("flightlog-flush", "flightlog-loop")]
+    assert ours == [], "these threads were left running"
