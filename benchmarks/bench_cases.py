@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench_children import ChildError, answer, run
@@ -92,9 +93,10 @@ class Bench:
         self._server = PrefectServer(self.sides["prefect"]) if "prefect" in self.sides else None
 
     def close(self) -> None:
-        """End the server."""
+        """End the server and remove the data."""
         if self._server is not None:
             self._server.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     # --- the pieces -------------------------------------------------------------------------------
 
@@ -136,7 +138,7 @@ class Bench:
                 self._settle(side)
 
     def _inside(self, side: Side, case: str, n: int, mode: Mode, key: str) -> list[float]:
-        command = [side.python, side.script, case, str(n)]
+        command: list[str | Path] = [side.python, side.script, case, str(n)]
         samples = answer(run(command, self._env(side, key, mode), _SECONDS))["samples"]
         return [float(sample) for sample in samples]
 
@@ -159,7 +161,7 @@ class Bench:
         row = self.row(key, title, "s")
 
         def measure(side: Side) -> list[float]:
-            command = [side.python, "-c", side.imports[number]]
+            command: list[str | Path] = [side.python, "-c", side.imports[number]]
             env = side.env(self._home(side, "import"))
             run(command, env, _SECONDS)  # compiles what is not compiled yet
             return _wall(command, env, 3)
@@ -173,17 +175,14 @@ class Bench:
             self._server.stop()
 
         def measure(side: Side) -> list[float]:
-            command = [side.python, *(["-c", "pass"] if side.name == "raw" else [side.cold_script])]
-            if side.name == "prefect" and server:
-                env = self._env(side, key)
-            else:
-                env = side.env(self._home(side, key))
+            raw: list[str | Path] = ["-c", "pass"]
+            command = [side.python, *(raw if side.name == "raw" else [side.cold_script])]
+            env = self._env(side, key) if server else side.env(self._home(side, key))
             if not row.samples.get(side.name):
                 run(command, env, _SECONDS)
             return _wall(command, env, 1 if side.name == "prefect" and not server else 3)
 
-        names = ("flightlog", "prefect", "dbos", "raw")
-        self._in_turns(row, ("prefect",) if server else names, measure)
+        self._in_turns(row, ("flightlog", "prefect", "dbos", "raw"), measure)
 
     def stored(self, n: int) -> None:
         """Count the bytes on disk that a task run costs."""
@@ -344,10 +343,10 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
         ),
         "import": lambda: bench.imports(0, "import", "`import` of the package"),
         "import-names": lambda: bench.imports(1, "import-names", "import of what a flow file needs"),
-        "append": lambda: [bench.append(batch) for batch in (1, 100, 1000)] and None,
+        **{f"append-{batch}": partial(bench.append, batch) for batch in (1, 100, 1000)},
         "bytes": lambda: bench.stored(sizes.stored),
-        "cold-server": lambda: bench.cold("cold-server", "the same, Prefect's server running already", server=True),
         "cold": lambda: bench.cold("cold", "cold process: one flow, one task", server=False),
+        "cold-server": lambda: bench.cold("cold-server", "the same, Prefect's server running already", server=True),
         "rss": lambda: bench.grown(sizes.grown),
     }
 
@@ -364,4 +363,3 @@ def run_cases(bench: Bench, only: list[str]) -> None:
                 case()
     finally:
         bench.close()
-        shutil.rmtree(bench._folder, ignore_errors=True)

@@ -56,7 +56,7 @@ def run(
             start_new_session=True,
         )
         late = threading.Event()
-        timer = threading.Timer(timeout, lambda: (late.set(), _end_session(process.pid)))
+        timer = threading.Timer(timeout, _end_late, (process.pid, late))
         timer.start()
         try:
             # Without a limit of its own: with one, `wait` looks only every 50 ms.
@@ -71,6 +71,11 @@ def run(
             raise ChildError(f"took longer than {timeout:.0f} s")
         output.seek(0)
         return Finished(process.returncode, seconds, output.read().decode())
+
+
+def _end_late(pid: int, late: threading.Event) -> None:
+    late.set()
+    _end_session(pid)
 
 
 def _end_session(pid: int) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -97,17 +98,17 @@ class Foreign:
     Attributes:
         name: the package, and its folder under ``.envs``.
         version: the one that is compared.
-        lifted: requirements of the package whose version may be what the index has, where the index
-            does not have the one that it asks for. Only for packages that take no part in what is measured.
+        lifted: requirements of the package whose version may be what the index has, where the index does not
+            have the one that it asks for, each with the reason why that does not touch what is measured.
     """
 
     name: str
     version: str
-    lifted: tuple[str, ...] = ()
+    lifted: Mapping[str, str] = field(default_factory=dict)
 
 
-# certifi is a file of certificates, and the server is reached by plain HTTP on 127.0.0.1.
-PREFECT = Foreign("prefect", "3.9.1", lifted=("certifi",))
+_CERTIFICATES = "a list of certificates, and the server is reached by plain HTTP on 127.0.0.1"
+PREFECT = Foreign("prefect", "3.9.1", {"certifi": _CERTIFICATES})
 DBOS = Foreign("dbos", "3.4.0")
 
 
@@ -184,6 +185,16 @@ def checked(python: Path) -> list[str]:
     return [] if done.returncode == 0 else done.stdout.strip().splitlines()
 
 
+def _notes(python: Path, package: Foreign) -> list[str]:
+    """Return what differs in an environment from what the package asks for, with the reason where it was meant."""
+    reasons = [
+        f"{name} was lifted on purpose, since the package index had none that fits: it is {reason}"
+        for name, reason in package.lifted.items()
+        if any(name in line for line in checked(python))
+    ]
+    return [*checked(python), *reasons]
+
+
 def facts(side: Side, home: Path) -> dict[str, str]:
     """Return the versions in a side's environment."""
     code = _FACTS.replace("NAMES", repr(side.packages))
@@ -228,7 +239,7 @@ def all_sides() -> tuple[list[Side], list[str]]:
             skipped.append(str(error))
             continue
         side = Side(name, title, python, front_doors[name], packages)
-        side.notes = checked(python) if name in foreign else []
+        side.notes = _notes(python, foreign[name]) if name in foreign else []
         sides.append(side)
     sides.append(Side("raw", "raw limit", Path(sys.executable), ("pass", "pass")))
     return sides, skipped

@@ -19,6 +19,7 @@ No test asserts a time: these numbers are for reading.
 import argparse
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -55,6 +56,8 @@ def _load() -> str:
 def main() -> None:
     """Run what the command line asks for."""
     arguments = _arguments()
+    # So that Prefect's server is ended on the way out of this too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sides, skipped = all_sides()
     for line in skipped:
         print(line, file=sys.stderr)
