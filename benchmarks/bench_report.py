@@ -217,10 +217,10 @@ Speed without a word on durability says nothing: this is what the numbers pay fo
 | side | when a task returns | after the process is killed | after the power is lost |
 |---|---|---|---|
 | Flightlog, default (`commit`) | its start was committed before its body ran (WAL, `synchronous=NORMAL`); its end \
-goes with the next commit, or within some hundredths of a second | every committed start is there; the ends that were still \
-waiting are not | the last commits may be lost, the file stays whole |
+goes with the next commit, or within some hundredths of a second | every committed start is there; the ends that \
+were still waiting are not | the last commits may be lost, the file stays whole |
 | Flightlog, `fsync` | the same, and each commit is synced (`FULL`) | the same | every commit is there |
-| Prefect, default | its state was sent to the server as an event, which the server stores later, in batches (WAL, \
+| Prefect, default | its state was sent to the server as an event, which the server stores afterwards (WAL, \
 `synchronous=NORMAL`) | what was not yet sent is lost | the last commits may be lost, the file stays whole |
 | Prefect, `fsync` row | the same; the server is patched to `FULL`, for which Prefect has no setting | the same | \
 what the server has committed is there; the client has not waited for it |
@@ -238,7 +238,7 @@ cover there. The two rows of equal durability take that away: there each side ha
 where DBOS commits its output: both are one commit per task. The rows "on record after SIGKILL" are measured, not
 claimed: a flow calls that many tasks, each returns, and the process is killed at once; then the database is read.
 A number below that of the tasks is work that had returned and is not on record as completed: with Flightlog it is on
-record as started, so a run that resumes does it again; with DBOS there is none.
+record as started.
 """
 
 _REPEAT = """\
@@ -278,7 +278,7 @@ def _markdown_table(table: list[list[str]]) -> str:
 def _remarks(rows: Sequence[Row], sides: Sequence[Side], skipped: Sequence[str]) -> list[str]:
     titles = {side.name: side.title for side in sides}
     lines = list(skipped)
-    lines += [f"{side.title}'s environment, by `pip check`: {note}" for side in sides for note in side.notes]
+    lines += [f"{side.title}'s environment: {note}" for side in sides for note in side.notes]
     lines += [f"{row.title}: no number for {titles[name]}: {why}" for row in rows for name, why in row.notes.items()]
     return lines
 

@@ -192,7 +192,7 @@ def _notes(python: Path, package: Foreign) -> list[str]:
         for name, reason in package.lifted.items()
         if any(name in line for line in checked(python))
     ]
-    return [*checked(python), *reasons]
+    return [*(f"`pip check` says: {line}" for line in checked(python)), *reasons]
 
 
 def facts(side: Side, home: Path) -> dict[str, str]:

@@ -21,11 +21,7 @@ def network_file_system(path: Path, mounts: str | None = None) -> str | None:
         if not _MOUNTS.exists():
             return None
         mounts = _MOUNTS.read_text(errors="replace")
-    target = path.absolute()
-    for parent in (target, *target.parents):
-        if parent.exists():
-            target = parent.resolve()
-            break
+    target = path.absolute().resolve()
     best, kind = -1, ""
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")
