@@ -6,6 +6,7 @@ that really happens: the survey's cache is read before it is there, and the next
 
 import email.message
 import json
+import re
 import tempfile
 from collections import Counter
 from email.parser import HeaderParser
@@ -65,7 +66,7 @@ def read_cache(path: Path) -> int:
 def summarise(packages: list[Metadata], sizes: list[int]) -> dict[str, object]:
     """Return what is worth telling of all packages."""
     needed = Counter(
-        requirement.split(" ")[0].split("[")[0].rstrip("<>=!~").split(">")[0].split("<")[0].split("=")[0].split("!")[0]
+        re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
         for package in packages
         for requirement in package["requires"]
     )

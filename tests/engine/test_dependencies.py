@@ -105,7 +105,7 @@ def test_E63_futures_in_nested_containers_are_replaced_in_a_copy(wrap: Any, unwr
     assert f() == 1
 
 
-def test_E63_containers_without_futures_arrive_as_they_are() -> None:
+def test_E63_subclasses_of_containers_keep_their_type() -> None:
     """Subclasses of containers keep their type when they hold futures."""
     from collections import OrderedDict, namedtuple
 
@@ -427,7 +427,7 @@ def test_E70_transformed_results_lose_the_link(history: Any) -> None:
 
     @flow
     def f() -> None:
-        take(give(["x"]) + ["y"])
+        take(len(give(["x"])) * 12345)
 
     f()
     assert inputs_of(history, history.task_runs("take")[0]).get("x", []) == []
