@@ -34,7 +34,9 @@ def read_metadata(folder: str) -> Metadata:
         "name": str(headers["Name"]),
         "version": str(headers["Version"]),
         "license": str(headers["License-Expression"] or headers["License"] or "not said").splitlines()[0][:40],
-        "requires": [line.split(";")[0].strip() for line in headers.get_all("Requires-Dist", []) if "extra" not in line],
+        "requires": [
+            line.split(";")[0].strip() for line in headers.get_all("Requires-Dist", []) if "extra" not in line
+        ],
     }
 
 

@@ -10,7 +10,6 @@ from flightlog.engine import bridge, runtime
 from flightlog.events import log as log_module
 
 
-
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a home folder of its own."""

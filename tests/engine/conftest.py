@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flightlog.clock import Clock, SystemClock
+from flightlog.engine.bridge import stop_background_loop
 from flightlog.engine.runtime import Engine, using
 from flightlog.events.log import Log
 from flightlog.events.model import Event
@@ -123,6 +124,7 @@ def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
     with using(engine):
         yield engine
     engine.log.close()
+    stop_background_loop()
     left = [thread for thread in threading.enumerate() if thread not in before]
     for thread in left:
         thread.join(10)

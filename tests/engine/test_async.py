@@ -1,3 +1,4 @@
+
 """Async flows and tasks, and how they mix with sync ones."""
 
 import asyncio
@@ -92,10 +93,10 @@ def test_E8_an_async_task_of_a_sync_flow_raises_its_own_exception() -> None:
     @flow
     def f() -> int:
         with pytest.raises(ValueError, match="boom"):
-            broken()
+            _ = broken()
         return 1
 
-    assert f() == 1  # type: ignore[comparison-overlap]
+    assert f() == 1
 
 
 def test_E52_async_calls_are_awaited() -> None:
@@ -196,7 +197,7 @@ def test_E63_async_futures_are_resolved_in_arguments() -> None:
     @flow
     async def f() -> Any:
         future = double.submit(1)
-        return [await double(future), await double.submit(future).result(), add_one.submit(future).wait().result()]  # type: ignore[arg-type, union-attr]
+        return [await double(future), await double.submit(future).result(), add_one.submit(future).wait().result()]
 
     assert asyncio.run(f()) == [4, 4, 3]
 

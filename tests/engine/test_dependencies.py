@@ -1,15 +1,22 @@
+# mypy: disable-error-code="untyped-decorator"
+
 """Dependencies: futures and states in arguments, runs that cannot start, and what the log knows of inputs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from flightlog import allow_failure, flow, quote, task
+import flightlog
+from flightlog import allow_failure, quote
 from flightlog.engine.futures import Future
 from flightlog.errors import UpstreamTaskError
 from flightlog.task_runners import ConcurrentTaskRunner, SequentialTaskRunner
+
+flow: Callable[..., Any] = flightlog.flow
+task: Callable[..., Any] = flightlog.task
 
 
 @task
@@ -109,7 +116,7 @@ def test_E63_subclasses_of_containers_keep_their_type() -> None:
     """Subclasses of containers keep their type when they hold futures."""
     from collections import OrderedDict, namedtuple
 
-    pair = namedtuple("pair", "a b")  # noqa: PYI024
+    pair = namedtuple("pair", "a b")
 
     @flow
     def f() -> Any:
@@ -290,11 +297,8 @@ def test_E65_allow_failure_does_not_allow_crashes() -> None:
         seen.append(state.name)
         return 1
 
-    try:
-        f()
-    except KeyboardInterrupt:
-        pass
-    assert seen in ([], ["NotReady"])
+    f()
+    assert seen == ["NotReady"]
 
 
 def test_E66_a_quoted_future_arrives_as_a_future() -> None:

@@ -1,9 +1,13 @@
+# mypy: disable-error-code="untyped-decorator"
+
 """Flows: declaration, calling, and what their final state is."""
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import threading
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +15,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from flightlog import flow, get_run_context, task
+import flightlog
+from flightlog import get_run_context
 from flightlog.engine.context import FlowRunContext
 from flightlog.engine.runtime import Engine
 from flightlog.errors import (
@@ -23,6 +28,9 @@ from flightlog.errors import (
 )
 from flightlog.states import Cancelled, Completed, Crashed, Failed, Paused, Running
 from flightlog.task_runners import ConcurrentTaskRunner, SequentialTaskRunner
+
+flow: Callable[..., Any] = flightlog.flow
+task: Callable[..., Any] = flightlog.task
 
 
 @task
@@ -160,7 +168,7 @@ def test_E12_the_version_falls_back_to_the_md5_of_the_source_file() -> None:
 def test_E12_the_version_is_none_without_a_source_file() -> None:
     """A function whose source file cannot be read has no version."""
     scope: dict[str, Any] = {"flow": flow}
-    exec(compile("@flow\ndef f():\n    return 1\n", "<nowhere>", "exec"), scope)  # noqa: S102
+    exec(compile("@flow\ndef f():\n    return 1\n", "<nowhere>", "exec"), scope)
     assert scope["f"].version is None
 
 
@@ -457,10 +465,8 @@ def test_E26_a_swallowed_failure_fails_a_flow_that_returns_none() -> None:
     @flow
     def f() -> None:
         one()
-        try:
+        with contextlib.suppress(ValueError):
             broken()
-        except ValueError:
-            pass
 
     state = f(return_state=True)
     assert state.is_failed()
@@ -749,6 +755,27 @@ def test_E39_cancellation_crashes_an_async_flow(history: Any) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_E40_an_interrupt_in_a_submitted_task_of_this_thread_crashes_the_flow(
+    error: type[BaseException], history: Any
+) -> None:
+    """With the sequential runner, an interrupt while a submitted task runs ends the flow, it is not swallowed."""
+
+    @task
+    def t() -> None:
+        raise error
+
+    @flow(task_runner=SequentialTaskRunner)
+    def f() -> int:
+        t.submit()
+        return 5
+
+    with pytest.raises(error):
+        f()
+    [run] = history.flow_runs("f")
+    assert history.flow_states(run)[-1] == "Crashed"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_E40_an_interrupt_in_a_task_crashes_task_and_flow(error: type[BaseException], history: Any) -> None:
     """KeyboardInterrupt and SystemExit in a task that is called directly crash the task and its flow."""
 
@@ -790,11 +817,11 @@ def test_E5_a_task_may_call_tasks_and_flows(history: Any) -> None:
 
     @task
     def outer(x: int) -> int:
-        return number(x) + inner(x)  # type: ignore[no-any-return]
+        return int(number(x) + inner(x))
 
     @flow
     def f() -> int:
-        return outer.submit(3).result()
+        return int(outer.submit(3).result())
 
     assert f() == 7
     assert len(history.flow_runs("inner")) == 1

@@ -1,3 +1,4 @@
+
 """Log lines: on the console and in the log."""
 
 import hashlib
@@ -86,10 +87,12 @@ def test_E163_a_failure_and_its_retry_on_the_console(capfd: Any) -> None:
     shown = [TIME.sub("", line) for line in err.splitlines()]
     told = [line for line in shown if re.match(r"[A-Z]+ +\| Task run", line)]
     run = told[0].split("'")[1]
+    again = (
+        "Received non-final state 'AwaitingRetry' when proposing final state 'Failed' and will attempt to run again..."
+    )
     assert told == [
         f"ERROR   | Task run '{run}' - Encountered exception during execution:",
-        f"INFO    | Task run '{run}' - Received non-final state 'AwaitingRetry' when proposing final state "
-        "'Failed' and will attempt to run again...",
+        f"INFO    | Task run '{run}' - {again}",
         f"ERROR   | Task run '{run}' - Encountered exception during execution:",
         told[-1],
     ]
@@ -144,7 +147,9 @@ def test_E163_a_crash_on_the_console(capfd: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         f()
     err = capfd.readouterr().err
-    assert re.search(r"ERROR   \| Flow run '[^']+' - Crash detected! Execution was aborted by an interrupt signal\.", err)
+    assert re.search(
+        r"ERROR   \| Flow run '[^']+' - Crash detected! Execution was aborted by an interrupt signal\.", err
+    )
 
 
 def test_E130_the_run_logger_in_flow_and_task(capfd: Any, history: Any) -> None:
@@ -184,7 +189,7 @@ def test_E130_the_run_logger_in_submitted_and_async_tasks(history: Any) -> None:
     @flow
     def f() -> None:
         t.submit().wait()
-        u.submit().wait()
+        _ = u.submit().wait()
 
     f()
     assert history.log_lines() == ["sync", "async"]
@@ -359,5 +364,7 @@ def test_E161_a_subflow_says_who_created_it(capfd: Any) -> None:
 
     parent()
     shown = lines(capfd.readouterr().err)
-    assert any(re.fullmatch(r"INFO    \| Flow run '[^']+' - Created subflow run '[^']+' for flow 'child'", x) for x in shown)
+    assert any(
+        re.fullmatch(r"INFO    \| Flow run '[^']+' - Created subflow run '[^']+' for flow 'child'", x) for x in shown
+    )
     assert not any("Created task run" in line for line in shown)

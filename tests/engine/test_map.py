@@ -1,13 +1,20 @@
+# mypy: disable-error-code="untyped-decorator"
+
 """Mapping: one call per item."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from flightlog import allow_failure, flow, task, unmapped
+import flightlog
+from flightlog import allow_failure, unmapped
 from flightlog.errors import MappingLengthMismatch, MappingMissingIterable
 from flightlog.task_runners import SequentialTaskRunner
+
+flow: Callable[..., Any] = flightlog.flow
+task: Callable[..., Any] = flightlog.task
 
 
 @task

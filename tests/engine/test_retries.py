@@ -1,3 +1,4 @@
+
 """Retries of tasks and flows, and what a retried flow uses again."""
 
 import asyncio

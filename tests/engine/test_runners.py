@@ -1,3 +1,4 @@
+
 """Task runners: how submitted tasks run."""
 
 import threading

@@ -1,3 +1,4 @@
+
 """States: types, names, predicates, how they are shown, and their results."""
 
 from datetime import UTC, datetime, timedelta
@@ -40,7 +41,7 @@ def test_E80_final_types(type_: StateType) -> None:
 @pytest.mark.parametrize("type_", list(StateType))
 def test_E83_each_predicate_is_true_of_its_type_alone(type_: StateType) -> None:
     """`is_completed()` and the like look at the type."""
-    state = State(type_, name="Whatever")
+    state: State[Any] = State(type_, name="Whatever")
     for other in StateType:
         assert getattr(state, f"is_{other.value.lower()}")() == (other is type_)
 

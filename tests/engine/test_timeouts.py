@@ -1,3 +1,4 @@
+
 """Time limits of flows and tasks."""
 
 import asyncio
@@ -199,7 +200,7 @@ def test_E37_an_async_flow_is_cancelled_at_the_next_await(history: Any) -> None:
         finally:
             ends.append("cancelled")
 
-    state: Any = asyncio.run(f(return_state=True))  # type: ignore[arg-type]
+    state: Any = asyncio.run(f(return_state=True))
     assert state.name == "TimedOut"
     assert ends == ["cancelled"]
 
@@ -254,5 +255,5 @@ def test_E38_a_timeout_error_of_async_user_code_is_plain_failed() -> None:
         assert state.name == "Failed"
         raise TimeoutError("mine")
 
-    state: Any = asyncio.run(f(return_state=True))  # type: ignore[arg-type]
+    state: Any = asyncio.run(f(return_state=True))
     assert state.name == "Failed"

@@ -184,7 +184,7 @@ def _forked(work: Callable[[], Any]) -> int:
         return process
     code = 1
     try:
-        sys.stderr = open(os.devnull, "w") if "QUIET" in os.environ else sys.stderr  # noqa: SIM115
+        sys.stderr = Path(os.devnull).open("w") if "QUIET" in os.environ else sys.stderr  # noqa: SIM115
         work()
         current_engine().log.close()
         code = 0

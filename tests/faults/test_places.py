@@ -80,7 +80,7 @@ def test_a_flow_on_a_full_disk_raises_and_goes_on_when_there_is_space(
     fill(False)
     log = current_engine().log
     assert verify(log.store).problems == []
-    started = [event for event in log.read_all(types=["task_run.running"])]
+    started = list(log.read_all(types=["task_run.running"]))
     assert len(started) >= len(ran), "a body ran whose start is not on record"
 
 

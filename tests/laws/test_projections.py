@@ -21,13 +21,18 @@ RUNS = [bytes([n]) * 16 for n in range(1, 4)]
 TASKS = [bytes([n]) * 16 for n in range(11, 15)]
 PROJECTIONS: list[Projection] = [RunsProjection(), LogsProjection()]
 error = st.fixed_dictionaries({"type": st.just("ValueError"), "message": st.text(max_size=20)})
-ended = st.fixed_dictionaries({}, optional={"message": st.text(max_size=20), "attempt": st.integers(0, 3), "error": error})
+ended = st.fixed_dictionaries(
+    {}, optional={"message": st.text(max_size=20), "attempt": st.integers(0, 3), "error": error}
+)
 
 
 def _data(suffix: str, draw: Any, kind: str) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if suffix == "created":
-        data = {"name": draw(st.text(max_size=10)), **({"flow": "f"} if kind == "flow_run" else {"task": "t", "key": "k"})}
+        data = {
+            "name": draw(st.text(max_size=10)),
+            **({"flow": "f"} if kind == "flow_run" else {"task": "t", "key": "k"}),
+        }
         if kind == "task_run" and draw(st.booleans()):
             data["inputs"] = {"x": draw(st.lists(st.sampled_from(TASKS), max_size=2))}
     elif suffix == "running":
@@ -84,7 +89,9 @@ def test_I6_one_at_a_time_equals_the_batch(history: list[tuple[str, str, dict[st
 
 @given(logs(), st.data())
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_I6_any_restart_point_gives_the_same(history: list[tuple[str, str, dict[str, Any]]], data: st.DataObject) -> None:
+def test_I6_any_restart_point_gives_the_same(
+    history: list[tuple[str, str, dict[str, Any]]], data: st.DataObject
+) -> None:
     """Starting again from any earlier point, and applying some events twice, changes nothing."""
     with recorded(history) as log:
         events = list(log.read_all())

@@ -1,0 +1,1 @@
+"""Flows and tasks: pure decisions, runners, results, and one bridge where sync meets async."""

@@ -139,7 +139,7 @@ class Flow(Generic[P, R]):
         The value is what the function returns, with futures and states in it replaced by their values.
 
         Args:
-            *args, **kwargs: the arguments; they are checked against the annotations, and cast.
+            args, kwargs: the arguments; they are checked against the annotations, and cast.
             return_state: return the final `State` instead, and do not raise for a flow that failed.
             wait_for: for a flow that is called in a flow: futures or states that have to complete before.
 

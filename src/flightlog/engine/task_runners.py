@@ -25,7 +25,7 @@ class TaskRunner(ABC):
 
     @property
     def name(self) -> str:
-        """The runner's name: its class's, lower-cased, without ``taskrunner``."""
+        """The runner's name, which is its class's, lower-cased, without ``taskrunner``."""
         return type(self).__name__.lower().removesuffix("taskrunner")
 
     @property

@@ -125,7 +125,7 @@ class Task(Generic[P, R]):
         """Run the task here and now, and return its value; awaitable if the function is async.
 
         Args:
-            *args, **kwargs: the arguments; futures and states among them are awaited and replaced by their values.
+            args, kwargs: the arguments; futures and states among them are awaited and replaced by their values.
             return_state: return the final `State` instead, and do not raise for a task that failed.
             wait_for: futures or states that have to complete before.
 
@@ -169,7 +169,7 @@ class Task(Generic[P, R]):
         """Give the call to the flow's task runner and return its future at once.
 
         Args:
-            *args, **kwargs: the arguments; futures and states among them are awaited before the task starts.
+            args, kwargs: the arguments; futures and states among them are awaited before the task starts.
             return_state: wait for the end and return the final `State` instead.
             wait_for: futures or states that have to complete before.
 
@@ -189,7 +189,7 @@ class Task(Generic[P, R]):
         Futures and states among the arguments are waited for first, to know how many items there are.
 
         Args:
-            *args, **kwargs: the arguments.
+            args, kwargs: the arguments.
             return_state: wait for the ends and return the final states instead.
             wait_for: futures or states that have to complete before.
 

@@ -88,7 +88,7 @@ class Event:
 
     @property
     def version(self) -> int:
-        """Its place in the stream: 1, 2, 3 ... without gaps."""
+        """Its place in the stream, from 1 on without gaps."""
         return self.envelope.version
 
     @property
@@ -123,7 +123,7 @@ class Event:
 
     @property
     def hash(self) -> bytes:
-        """The SHA-256 of the record: what the next event of the stream carries."""
+        """The SHA-256 of the record, which the next event of the stream carries."""
         return hashlib.sha256(self.record).digest()
 
     @property

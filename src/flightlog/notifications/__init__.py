@@ -1,0 +1,1 @@
+"""Notifications: rules, incidents, deliveries. Nobody lives here yet; the room is kept for them."""

@@ -52,7 +52,7 @@ class LogContract(ABC):
             actor="cli:ann",
         )
         log.append("a", [cause, event], epoch=3)
-        read = list(log.read("a", after=1))[0]
+        read = next(iter(log.read("a", after=1)))
         assert (read.stream, read.version, read.id, read.type) == ("a", 2, event.id, "thing.happened")
         assert (read.occurred_at, read.actor, read.follows, read.epoch) == (123_456_789, "cli:ann", cause.id, 3)
         assert read.envelope.schema == 7

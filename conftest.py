@@ -1,0 +1,47 @@
+"""Runs the code blocks of README and docs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+# What sets things up is run by the tests of the package and by continuous integration itself.
+_SET_UP = ("pip install", "git clone", "make ")
+
+
+def run_shell(example: Example) -> None:
+    """Run a block of shell commands; each has to succeed."""
+    for line in str(example.parsed).splitlines():
+        if line.strip() and not line.startswith(_SET_UP):
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            subprocess.run(line, shell=True, check=True, env={**os.environ, "PATH": path}, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def documented_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the examples of each page a home folder of their own."""
+    from flightlog.engine.bridge import stop_background_loop
+    from flightlog.engine.runtime import close_engine
+
+    before = os.environ.get("FLIGHTLOG_HOME")
+    os.environ["FLIGHTLOG_HOME"] = str(tmp_path_factory.mktemp("home"))
+    yield
+    close_engine()
+    stop_background_loop()
+    if before is None:
+        del os.environ["FLIGHTLOG_HOME"]
+    else:
+        os.environ["FLIGHTLOG_HOME"] = before
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), CodeBlockParser(language="bash", evaluator=run_shell)],
+    patterns=["README.md", "docs/**/*.md"],
+    fixtures=["documented_home"],
+    setup=lambda namespace: namespace.update(__name__="__main__"),
+).pytest()
