@@ -104,8 +104,8 @@ def package_survey(cache_folder: Path) -> str:
     logger.info("found %s packages", len(folders))
     metadata = read_metadata.map(folders)
     sizes = measure.map(folders, unmapped((".py", ".pyi")))
-    summary = summarise.submit(metadata, sizes)  # type: ignore[arg-type]
-    return report(summary, surveys)  # type: ignore[arg-type]
+    summary = summarise.submit(metadata, sizes)
+    return report(summary, surveys)
 
 
 if __name__ == "__main__":

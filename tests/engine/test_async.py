@@ -1,4 +1,3 @@
-
 """Async flows and tasks, and how they mix with sync ones."""
 
 import asyncio
@@ -197,7 +196,8 @@ def test_E63_async_futures_are_resolved_in_arguments() -> None:
     @flow
     async def f() -> Any:
         future = double.submit(1)
-        return [await double(future), await double.submit(future).result(), add_one.submit(future).wait().result()]
+        given: Any = future
+        return [await double(given), await double.submit(given).result(), add_one.submit(given).result()]
 
     assert asyncio.run(f()) == [4, 4, 3]
 

@@ -490,3 +490,54 @@ def test_E42_a_subflow_with_a_failed_upstream_raises() -> None:
     state = f(return_state=True)
     assert state.is_failed()
     assert isinstance(state.result(raise_on_failure=False), UpstreamTaskError)
+
+
+@dataclass
+class Node:
+    """A dataclass whose objects refer to each other."""
+
+    parent: Any = None
+    children: list[Any] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "dataclass"])
+@pytest.mark.parametrize("how", ["call", "submit"])
+def test_E63_cyclic_arguments_are_passed_on(kind: str, how: str) -> None:
+    """An argument that contains itself reaches the task, as it does without the decorator."""
+    cyclic: Any
+    if kind == "list":
+        cyclic = []
+        cyclic.append(cyclic)
+    elif kind == "dict":
+        cyclic = {}
+        cyclic["me"] = cyclic
+    else:
+        cyclic = Node()
+        cyclic.children.append(Node(parent=cyclic))
+
+    @task
+    def t(x: Any) -> int:
+        return 1 if x is cyclic else 2
+
+    @flow
+    def f() -> Any:
+        return t(cyclic) if how == "call" else t.submit(cyclic).result()
+
+    assert f() == 1
+
+
+def test_E63_deeply_nested_arguments_are_passed_on() -> None:
+    """An argument that is nested deeper than Python's stack reaches the task."""
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+
+    @task
+    def t(x: Any) -> int:
+        return len(x)
+
+    @flow
+    def f() -> Any:
+        return t(deep)
+
+    assert f() == 1

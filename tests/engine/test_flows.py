@@ -876,3 +876,46 @@ def test_E20_a_run_is_in_the_log_before_its_code_runs(engine: Engine) -> None:
 
     f()
     assert seen == ["flow_run.created", "flow_run.running"]
+
+
+def test_E28_a_cyclic_value_is_returned_by_decision_2() -> None:
+    """A flow and a task may return a value that contains itself."""
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+
+    @flow
+    def f() -> Any:
+        assert number(5) == 5
+        return cyclic
+
+    state = f(return_state=True)
+    assert state.is_completed()
+    assert state.result() is cyclic
+
+
+@pytest.mark.parametrize("where", ["flow", "task", "submitted"])
+def test_E26_an_exception_that_cannot_be_shown_is_a_failure(where: str) -> None:
+    """An exception whose `__str__` raises fails the run as any other, and is raised itself."""
+
+    class Unshowable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("str")
+
+    def raise_it() -> None:
+        raise Unshowable
+
+    t = task(name="t")(raise_it)
+
+    @flow
+    def f() -> int:
+        if where == "flow":
+            raise_it()
+        elif where == "task":
+            t()
+        else:
+            t.submit().result()
+        return 1
+
+    state = f(return_state=True)
+    assert state.name == "Failed"
+    assert isinstance(state.result(raise_on_failure=False), Unshowable)

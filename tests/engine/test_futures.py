@@ -1,4 +1,3 @@
-
 """Futures: waiting for submitted tasks."""
 
 import threading

@@ -1,4 +1,3 @@
-
 """Log lines: on the console and in the log."""
 
 import hashlib

@@ -1,4 +1,3 @@
-
 """Parameters of flows: casting, validation, and what the log keeps of them."""
 
 import json

@@ -1,4 +1,3 @@
-
 """Retries of tasks and flows, and what a retried flow uses again."""
 
 import asyncio

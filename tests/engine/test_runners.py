@@ -1,4 +1,3 @@
-
 """Task runners: how submitted tasks run."""
 
 import threading
@@ -239,3 +238,37 @@ def test_E104_a_runner_leaves_no_threads() -> None:
         if "worker" in thread.name.lower() or "task" in thread.name.lower():
             thread.join(10)
     assert threading.active_count() <= before + 1
+
+
+class Refusing(TaskRunner):
+    """A runner that takes nothing, as if no thread could be started."""
+
+    def submit(self, future: Any) -> None:
+        """Refuse."""
+        raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.timeout(20, method="signal")
+def test_E110_a_runner_that_cannot_take_a_task_does_not_hang_the_flow() -> None:
+    """If a task cannot be submitted, the flow ends: it does not wait for the task for ever."""
+
+    @flow(task_runner=Refusing())
+    def f() -> None:
+        give.submit(1)
+
+    assert f(return_state=True).is_failed()
+
+
+@pytest.mark.timeout(20, method="signal")
+def test_E110_an_argument_that_cannot_be_looked_into_does_not_hang_a_retried_flow() -> None:
+    """An argument whose iteration raises fails each attempt of the flow, which ends."""
+
+    class Bad(list[int]):
+        def __iter__(self) -> Any:
+            raise RuntimeError("iter")
+
+    @flow(retries=1)
+    def f() -> None:
+        give.submit(Bad([1]))
+
+    assert f(return_state=True).is_failed()

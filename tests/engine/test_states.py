@@ -1,4 +1,3 @@
-
 """States: types, names, predicates, how they are shown, and their results."""
 
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,3 @@
-
 """Tasks: declaration, calling, and the names of their runs."""
 
 import hashlib
@@ -312,3 +311,31 @@ def test_E6_a_task_with_the_same_name_of_another_function_counts_by_itself(runne
 
     assert f() == (2, 1)
     assert [data["name"][-2:] for data in history.task_runs("t")] == ["-0", "-0"]
+
+
+@pytest.mark.parametrize("how", ["call", "submit"])
+def test_E52_stop_iteration_of_a_task_arrives_as_itself(how: str) -> None:
+    """A task that raises StopIteration (as `next` does) fails with that very exception."""
+
+    @task
+    def t() -> Any:
+        return next(iter(()))
+
+    @flow
+    def f() -> int:
+        with pytest.raises(StopIteration):
+            _ = t() if how == "call" else t.submit().result()
+        return 1
+
+    assert f() == 1
+
+
+def test_E26_stop_iteration_of_a_flow_arrives_as_itself() -> None:
+    """A flow that raises StopIteration fails with that very exception."""
+
+    @flow
+    def f() -> None:
+        raise StopIteration(5)
+
+    with pytest.raises(StopIteration):
+        f()

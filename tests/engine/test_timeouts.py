@@ -1,4 +1,3 @@
-
 """Time limits of flows and tasks."""
 
 import asyncio

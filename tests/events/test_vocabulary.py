@@ -86,10 +86,10 @@ def ends_as(state: Any) -> Any:
 def written() -> list[Any]:
     """Return the events that flows of every kind leave."""
     with memory_engine(VirtualClock()) as engine:
-        everything(1, return_state=True)
-        everything("no number", return_state=True)  # type: ignore[call-overload]
+        _ = everything(1, return_state=True)
+        _ = everything("no number", return_state=True)
         for state in (Completed(name="Skipped", message="why not"), Cancelled(), Paused()):
-            ends_as(state, return_state=True)
+            _ = ends_as(state, return_state=True)
         with pytest.raises(SystemExit):
             flow(lambda: exits())()
         engine.log.flush()

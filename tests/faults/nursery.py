@@ -190,11 +190,10 @@ def _forked(work: Callable[[], Any]) -> int:
         code = 0
     except BaseException:
         traceback.print_exc()
-    finally:
-        os._exit(code)
-    return 0
+    os._exit(code)
 
 
 if __name__ == "__main__":
     os.environ["QUIET"] = "1"
-    {"crash": crash, "many": many}[sys.argv[1]](*sys.argv[2:])
+    programs: dict[str, Callable[..., None]] = {"crash": crash, "many": many}
+    programs[sys.argv[1]](*sys.argv[2:])

@@ -37,7 +37,7 @@ def total(numbers: list[int]) -> int:
 @flow
 def sums(count: int) -> int:
     """Add up some numbers."""
-    return total(shaky.map(range(count)))  # type: ignore[arg-type]
+    return total(shaky.map(range(count)))
 
 
 def open_projector(home: Path) -> tuple[Log, Projector]:

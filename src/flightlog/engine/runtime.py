@@ -45,6 +45,8 @@ class Engine:
 
     def tell(self, run: Run, event: NewEvent) -> None:
         """Show on the console what an event of a run says."""
+        if event.type.endswith(".running"):
+            return  # the most frequent event by far says nothing
         for line in narrate(event.type, event.data, run.kind):
             by_flow = line.by_flow or run.kind == FLOW_RUN
             logger = run_logs.FLOW_RUNS if by_flow else run_logs.TASK_RUNS

@@ -192,7 +192,9 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bo
         doubt: whether to look every event id up; else only those of an append that would be refused.
     """
     heads = [head_of(part.stream) for part in unit.parts]
-    refusal = next(filter(None, map(_refusal, unit.parts, heads)), None)
+    refusal = None
+    for part, head in zip(unit.parts, heads, strict=True):
+        refusal = refusal or _refusal(part, head)
     if doubt or refusal is not None:
         versions = _recorded(unit, known)
         if versions is not None or unit.error is not None:
@@ -203,15 +205,16 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bo
         return []
     rows: list[NewRow] = []
     for part, head in zip(unit.parts, heads, strict=True):
-        first = head.version + 1
+        version, hash_ = head.version, head.hash
         for body in part.bodies:
-            head.version += 1
-            record = codec.join(head.prefix, head.version, head.hash, body.packed)
-            head.hash = hashlib.sha256(record).digest()
-            rows.append(NewRow(part.stream, head.version, body, record))
+            version += 1
+            record = codec.join(head.prefix, version, hash_, body.packed)
+            hash_ = hashlib.sha256(record).digest()
+            rows.append(NewRow(part.stream, version, body, record))
+        unit.versions.append(list(range(head.version + 1, version + 1)))
+        head.version, head.hash = version, hash_
         if part.epoch is not None:
             head.epoch = part.epoch
-        unit.versions.append(list(range(first, head.version + 1)))
     return rows
 
 

@@ -1,0 +1,118 @@
+"""Makes a golden log: the records that this version writes, with fixed ids and times.
+
+Run once for a release, ``python tests/golden/make.py tests/golden/<version>.jsonl``; what it wrote is never changed.
+"""
+
+import asyncio
+import base64
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from flightlog import flow, get_run_logger, task
+from flightlog.states import Cancelled
+from flightlog.task_runners import SequentialTaskRunner
+from flightlog.testing import VirtualClock, memory_engine
+
+
+class CountedIds:
+    """Ids that count, so that a golden log is the same whenever it is made."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def new(self) -> bytes:
+        """Return the next id."""
+        with self._lock:
+            self._count += 1
+            return bytes.fromhex("01890a5dac967000") + (0x8 << 60 | self._count).to_bytes(8, "big")
+
+    def slug(self) -> str:
+        """Return the next name."""
+        return f"golden-run-{self._count}"
+
+    def fraction(self) -> float:
+        """Return always the same."""
+        return 0.5
+
+
+@task
+def load(n: int) -> list[int]:
+    """Return a value for a blob."""
+    get_run_logger().info("loading %s", n)
+    return list(range(n))
+
+
+@task(retries=1, retry_delay_seconds=30)
+def shaky(attempts: list[int]) -> bool:
+    """Fail at the first attempt."""
+    attempts.append(1)
+    if len(attempts) == 1:
+        raise ValueError("not yet")
+    return True
+
+
+@task
+def never(_: Any) -> None:
+    """Never run: what it rests on fails."""
+
+
+@task
+def fails() -> None:
+    """Fail with a long text, which spills."""
+    raise KeyError("k" * 100_000)
+
+
+@flow
+def child(n: int) -> int:
+    """Be a subflow."""
+    return len(load(n))
+
+
+@flow(task_runner=SequentialTaskRunner, flow_run_name="golden-{n}")
+def golden(n: int) -> Any:
+    """Leave an event of most types."""
+    state = fails(return_state=True)
+    never(state, return_state=True)
+    shaky([])
+    child(n)
+    return load.map([1, 2])
+
+
+@flow
+def ends_cancelled() -> Any:
+    """End in a state made by hand."""
+    return Cancelled(message="not today")
+
+
+@flow
+async def crashes() -> None:
+    """End by an interruption."""
+    raise asyncio.CancelledError
+
+
+def main(path: str) -> None:
+    """Write the golden log."""
+    with memory_engine(VirtualClock(), CountedIds()) as engine:
+        _ = golden(3)
+        _ = golden("no number", return_state=True)
+        _ = ends_cancelled(return_state=True)
+        try:
+            asyncio.run(crashes())
+        except asyncio.CancelledError:
+            pass
+        engine.log.flush()
+        lines = []
+        for row in engine.log.store.indexed(0, 10_000):
+            record = base64.b64encode(row.record).decode()
+            lines.append(json.dumps({"position": row.position, "recorded_at": row.recorded_at, "record": record}))
+        blobs = engine.log.store._blobs  # type: ignore[attr-defined]
+        lines += [json.dumps({"blob": base64.b64encode(content).decode()}) for content in blobs.values()]
+    Path(path).write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

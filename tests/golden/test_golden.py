@@ -1,0 +1,72 @@
+"""Golden logs: what earlier versions wrote is read and folded, for ever."""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from flightlog.events import codec
+from flightlog.events.model import Event
+from flightlog.events.store import GENESIS
+from flightlog.events.vocabulary import payload
+from flightlog.projections.logs import LogsProjection
+from flightlog.projections.projection import fold
+from flightlog.projections.runs import RunsProjection
+
+LOGS = sorted(Path(__file__).parent.glob("*.jsonl"))
+
+
+def read(path: Path) -> list[Event]:
+    """Return the events of a golden log."""
+    documents = [json.loads(line) for line in path.read_text().splitlines()]
+    contents = [base64.b64decode(document["blob"]) for document in documents if "blob" in document]
+    blobs = {hashlib.sha256(content).digest(): content for content in contents}
+    return [
+        Event(document["position"], document["recorded_at"], base64.b64decode(document["record"]), blobs.__getitem__)
+        for document in documents
+        if "record" in document
+    ]
+
+
+def test_there_is_a_golden_log() -> None:
+    """The golden logs are there."""
+    assert LOGS
+
+
+@pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
+def test_I9_golden_logs_are_read_for_ever(path: Path) -> None:
+    """Every record of an earlier version decodes, is chained, and fits today's vocabulary once it is lifted."""
+    events = read(path)
+    heads: dict[str, tuple[int, bytes]] = {}
+    for event in events:
+        version, previous = heads.get(event.stream, (0, GENESIS))
+        assert (event.version, event.envelope.previous) == (version + 1, previous)
+        heads[event.stream] = (event.version, event.hash)
+        assert payload(event) is not None
+        assert codec.blob_digests(event.envelope.data) is not None
+
+
+def test_the_log_of_0_1_folds_to_what_it_folded_to() -> None:
+    """The first golden log gives the runs, attempts, dependencies and lines that it gave when it was made."""
+    events = read(Path(__file__).parent / "0.1.0.jsonl")
+    runs, lines = fold(RunsProjection(), events), fold(LogsProjection(), events)
+    assert Counter(table for table, _ in runs) == {
+        "flow_runs": 5, "task_runs": 7, "attempts": 11, "dependencies": 1,
+    }  # fmt: skip
+    flows = [
+        (row["name"], row["state_type"], row["state_name"]) for (table, _), row in runs.items() if table == "flow_runs"
+    ]
+    assert flows[0] == ("golden-3", "COMPLETED", "Completed")
+    assert [state for _, state, _ in flows] == ["COMPLETED", "COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+    tasks = [
+        (row["task"], row["state_name"], row["run_count"]) for (table, _), row in runs.items() if table == "task_runs"
+    ]
+    assert ("shaky", "Completed", 2) in tasks
+    assert ("never", "NotReady", 0) in tasks
+    assert ("child", "Completed", 1) in tasks
+    messages = [row["message"] for row in lines.values()]
+    assert "loading 3" in messages
+    assert "Crash detected! Execution was cancelled by the runtime environment." in messages
