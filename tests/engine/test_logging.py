@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flightlog import flow, get_run_logger, task
+from flightlog import flow, get_run_logger, states, task
 from flightlog.errors import MissingContextError
 
 TIME = re.compile(r"^\d\d:\d\d:\d\d\.\d\d\d \| ")
@@ -367,3 +367,51 @@ def test_E161_a_subflow_says_who_created_it(capfd: Any) -> None:
         re.fullmatch(r"INFO    \| Flow run '[^']+' - Created subflow run '[^']+' for flow 'child'", x) for x in shown
     )
     assert not any("Created task run" in line for line in shown)
+
+
+def test_E163_a_flow_that_is_retried_says_so(capfd: Any) -> None:
+    """A flow's retry is told as a task's is."""
+
+    @flow(retries=1)
+    def f() -> None:
+        raise ValueError("boom")
+
+    f(return_state=True)
+    err = capfd.readouterr().err
+    assert len(re.findall(r"INFO    \| Flow run '[^']+' - Received non-final state 'AwaitingRetry'", err)) == 1
+    assert len(re.findall(r"ERROR   \| Flow run '[^']+' - Encountered exception during execution:", err)) == 2
+
+
+@pytest.mark.parametrize("name", ["Failed", "Cancelled", "Crashed"])
+def test_E163_final_states_other_than_completed_are_errors(name: str, capfd: Any) -> None:
+    """The Finished line is an ERROR for every final state but Completed."""
+
+    @task
+    def t() -> Any:
+        return vars(states)[name](message="m")
+
+    @flow
+    def f() -> int:
+        t.submit()
+        return 1
+
+    f()
+    shown = lines(capfd.readouterr().err)
+    assert any(
+        re.fullmatch(rf"ERROR   \| Task run 't-[^']+' - Finished in state {name}\('m'\)", line) for line in shown
+    )
+
+
+def test_E165_a_custom_name_is_shown_with_its_type(capfd: Any) -> None:
+    """A Completed state of another name is shown with its type."""
+
+    @task
+    def t() -> Any:
+        return states.Completed(name="Skipped", data=1)
+
+    @flow
+    def f() -> Any:
+        return [t()]
+
+    assert f() == [1]
+    assert " - Finished in state Skipped(type=COMPLETED)\n" in capfd.readouterr().err

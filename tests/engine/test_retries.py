@@ -441,3 +441,119 @@ def test_E39_an_interrupt_is_not_retried() -> None:
     with pytest.raises(KeyboardInterrupt):
         f()
     assert calls == [1]
+
+
+def test_E35_repeated_equal_calls_are_each_used_once() -> None:
+    """Of several equal calls each result is used again for one call, and new calls run."""
+    attempts: list[int] = []
+    calls: list[int] = []
+
+    @task
+    def ticket() -> int:
+        calls.append(1)
+        return len(calls)
+
+    @flow(retries=1)
+    def f() -> Any:
+        attempts.append(1)
+        tickets = [ticket(), ticket()]
+        if len(attempts) == 1:
+            raise ValueError
+        return tickets + [ticket()]
+
+    assert f() == [1, 2, 3]
+
+
+def test_E35_a_task_that_rests_on_one_that_ran_again_runs_again() -> None:
+    """If an upstream gives another value in the retry, what rests on it runs with the new value."""
+    attempts: list[int] = []
+
+    @task
+    def now() -> int:
+        if len(attempts) == 1:
+            raise ValueError
+        return len(attempts)
+
+    @task
+    def double(x: int) -> int:
+        return 2 * x
+
+    @flow(retries=1)
+    def f() -> Any:
+        attempts.append(1)
+        return [double.submit(now.submit()).result()]
+
+    assert f() == [4]
+
+
+def test_E35_arguments_that_have_no_pickle_run_again() -> None:
+    """A call whose arguments cannot be told apart is not used again: it runs."""
+    attempts: list[int] = []
+    calls: list[int] = []
+
+    @task
+    def t(function: Any) -> Any:
+        calls.append(1)
+        return function()
+
+    @flow(retries=1)
+    def f() -> Any:
+        attempts.append(1)
+        number = len(attempts)
+        value = t(lambda: number)
+        if len(attempts) == 1:
+            raise ValueError
+        return value
+
+    assert f() == 2
+    assert len(calls) == 2
+
+
+def test_E34_retries_of_a_subflow_stay_in_its_run(history: Any) -> None:
+    """A subflow with retries has one flow run, and its parent sees only the end."""
+    flaky = Flaky(1)
+
+    @flow(retries=1)
+    def child() -> int:
+        return flaky()
+
+    @flow
+    def parent() -> Any:
+        return [child()]
+
+    assert parent() == [2]
+    [run] = history.flow_runs("child")
+    assert "AwaitingRetry" in history.flow_states(run)
+
+
+def test_E34_an_async_flow_is_retried(virtual_clock: Any) -> None:
+    """Retries and their delays work for async flows."""
+    flaky = Flaky(2)
+
+    @task
+    async def t() -> int:
+        await asyncio.sleep(0)
+        return flaky()
+
+    @flow(retries=2, retry_delay_seconds=7)
+    async def f() -> int:
+        return await t()
+
+    assert asyncio.run(f()) == 3
+    assert virtual_clock.slept == pytest.approx([7, 7])
+
+
+def test_E56_async_tasks_wait_their_delays(virtual_clock: Any) -> None:
+    """Delays go for async tasks, too."""
+    flaky = Flaky(2)
+
+    @task(retries=2, retry_delay_seconds=[1, 5])
+    async def t() -> int:
+        return flaky()
+
+    @flow
+    async def f() -> int:
+        return await t.submit().result()
+
+    assert asyncio.run(f()) == 3
+    assert virtual_clock.slept == pytest.approx([1, 5])

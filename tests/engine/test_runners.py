@@ -1,6 +1,8 @@
 """Task runners: how submitted tasks run."""
 
+import signal
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -240,7 +242,7 @@ def test_E104_a_runner_leaves_no_threads() -> None:
     assert threading.active_count() <= before + 1
 
 
-class Refusing(TaskRunner):
+class Refusing(ConcurrentTaskRunner):
     """A runner that takes nothing, as if no thread could be started."""
 
     def submit(self, future: Any) -> None:
@@ -272,3 +274,30 @@ def test_E110_an_argument_that_cannot_be_looked_into_does_not_hang_a_retried_flo
         give.submit(Bad([1]))
 
     assert f(return_state=True).is_failed()
+
+
+@pytest.mark.timeout(30, method="signal")
+def test_E39_an_interrupt_while_a_flow_waits_for_its_tasks_leaves_none_without_an_end(history: Any) -> None:
+    """When Ctrl-C ends a flow that waits for what it submitted, tasks that had not begun are Cancelled."""
+    returned = threading.Event()
+
+    @task
+    def interrupting() -> None:
+        returned.wait(30)
+        time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        go.wait(30)
+
+    go = threading.Event()
+
+    @flow(task_runner=ConcurrentTaskRunner(max_workers=1))
+    def f() -> None:
+        interrupting.submit()
+        give.submit(1)
+        give.submit(2)
+        returned.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        f()
+    go.set()
+    assert [states[-1] for states in history.states("give")] == ["Cancelled", "Cancelled"]

@@ -339,3 +339,20 @@ def test_E26_stop_iteration_of_a_flow_arrives_as_itself() -> None:
 
     with pytest.raises(StopIteration):
         f()
+
+
+def test_E50_an_object_with_an_async_call_is_an_async_task() -> None:
+    """An object whose `__call__` is a coroutine function is treated as an async function."""
+
+    class Adder:
+        async def __call__(self, x: int) -> int:
+            return x + 1
+
+    adder: Any = task(name="adder")(Adder())
+    assert adder.isasync is True
+
+    @flow
+    def f() -> Any:
+        return [adder(1)]
+
+    assert f() == [2]

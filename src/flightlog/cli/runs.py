@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -136,9 +137,14 @@ def _show_tasks(tasks: "list[TaskRunView]") -> None:
     if not tasks:
         return
     say()
-    # Those that need looking at must not be lost in a long list.
-    notable = [task for task in tasks if task.state_type != "COMPLETED"]
-    kept = tasks if len(tasks) <= _MOST_SHOWN else (notable[:_MOST_SHOWN] or tasks[:_MOST_SHOWN])
+    kept = tasks
+    if len(tasks) > _MOST_SHOWN:
+        # Those that need looking at must not be lost in a long list.
+        _show_counts(tasks)
+        kept = [task for task in tasks if task.state_type != "COMPLETED"][:_MOST_SHOWN]
+        if not kept:
+            return
+        say()
     rows = [
         (
             state_label(task.state_type, task.state_name),
@@ -150,8 +156,22 @@ def _show_tasks(tasks: "list[TaskRunView]") -> None:
         for task in kept
     ]
     table(["STATE", "TASK RUN", "TOOK", "ATTEMPTS", "MESSAGE"], rows, [state_color(task.state_type) for task in kept])
-    if len(kept) < len(tasks):
-        note(f"... and {len(tasks) - len(kept)} more task runs; all of them with --json.")
+
+
+def _show_counts(tasks: "list[TaskRunView]") -> None:
+    """Print a line for each task: how many runs of it there are in each state."""
+    by_task: dict[str, list[TaskRunView]] = {}
+    for task in tasks:
+        by_task.setdefault(task.task, []).append(task)
+    rows = []
+    for name, runs in by_task.items():
+        counts = Counter(run.state_type for run in runs)
+        times = sorted(run.ended - run.started for run in runs if run.started and run.ended)
+        median = duration(times[len(times) // 2]) if times else ""
+        retried = sum(max(run.run_count - 1, 0) for run in runs)
+        rows.append((name, str(len(runs)), _counts(dict(counts)), f"↻ {retried}" if retried else "", median))
+    table(["TASK", "RUNS", "STATES", "RETRIES", "MEDIAN"], rows)
+    note(f"{len(tasks)} task runs; each of them with --json.")
 
 
 def _show_failures(run: "FlowRunView", tasks: "list[TaskRunView]", attempts: "list[AttemptView]") -> None:

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from flightlog.settings import Durability
 APPLICATION_ID = 0x464C4F47  # "FLOG"
 BUSY_SECONDS = 60.0
 _CHECKPOINT_PAGES = 4000
+_CACHED_HEADS = 1000
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -46,6 +48,19 @@ _INSERT_TYPE = _sql(tables.insert_type)
 _INSERT_EVENT = _sql(tables.insert_event)
 _INSERT_BLOB = _sql(tables.insert_blob) + " ON CONFLICT (digest) DO NOTHING"
 _SELECT_KNOWN = _sql(tables.select_known)
+
+
+@dataclass(slots=True)
+class _Cache:
+    """Where the log and some streams end, as of the writer's last commit.
+
+    `changes` is SQLite's ``data_version``: it changes when another connection commits, and then all of this is void.
+    """
+
+    changes: int
+    position: int
+    recorded_at: int
+    heads: dict[str, Head]
 
 
 class SqliteStore:
@@ -71,6 +86,7 @@ class SqliteStore:
         self._durability = durability
         self._writer: sqlite3.Connection | None = None
         self._types: dict[str, int] = {}
+        self._cache: _Cache | None = None
         self._prefixes: dict[str, bytes] = {}
         self._reading = threading.Lock()
         self._uri = f"file:{_quote(path)}?mode=rw"
@@ -104,7 +120,7 @@ class SqliteStore:
         """Return the one connection that writes; the log's leader lock guards it."""
         if self._pid != os.getpid():
             # A forked child must not touch its parent's connections; it drops them and opens its own.
-            self._writer = None
+            self._writer = self._cache = None
             self._engine.dispose(close=False)
             self._connect()
         if self._writer is None:
@@ -203,18 +219,20 @@ class SqliteStore:
 
     def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], *, doubt: bool) -> None:
         """Store the units inside the transaction that has begun, and commit it."""
-        heads: dict[str, Head] = {}
         new_types: dict[str, int] = {}
         known = _Known(connection)
+        touched: dict[str, Head] = {}
+        cache, self._cache = self._fresh_cache(connection), None  # on any error the next commit reads anew
 
         def head_of(stream: str) -> Head:
-            if stream not in heads:
-                heads[stream] = self._load_head(connection, stream)
-            return heads[stream]
+            head = cache.heads.get(stream)
+            if head is None:
+                head = cache.heads[stream] = self._load_head(connection, stream)
+            touched[stream] = head
+            return head
 
         try:
-            end = connection.execute(_SELECT_END).fetchone() or (0, 0)
-            position, recorded_at = end[0], max(end[1], self._clock.now())
+            position, recorded_at = cache.position, max(cache.recorded_at, self._clock.now())
             rows: list[tuple[Any, ...]] = []
             for unit in units:
                 unit.versions, unit.error = [], None
@@ -226,18 +244,30 @@ class SqliteStore:
                 for row in placed:
                     position += 1
                     type_id = self._type_id(connection, row.body.type, new_types)
-                    key = heads[row.stream].key
+                    key = touched[row.stream].key
                     event_id = row.body.event_id
                     rows.append((position, key, row.version, type_id, recorded_at, event_id, row.record))
             connection.executemany(_INSERT_EVENT, rows)
             connection.executemany(
-                _UPDATE_STREAM, [(head.version, head.hash, head.epoch, head.key) for head in heads.values()]
+                _UPDATE_STREAM, [(head.version, head.hash, head.epoch, head.key) for head in touched.values()]
             )
             connection.execute("COMMIT")
         except BaseException:
             _rollback(connection)
             raise
         self._types.update(new_types)
+        cache.position = position
+        cache.recorded_at = recorded_at if rows else cache.recorded_at
+        self._cache = cache
+
+    def _fresh_cache(self, connection: sqlite3.Connection) -> _Cache:
+        """Return where the log and its streams end: as remembered, if nobody else has written since."""
+        (changes,) = connection.execute("PRAGMA data_version").fetchone()
+        cache = self._cache
+        if cache is None or cache.changes != changes or len(cache.heads) > _CACHED_HEADS:
+            end = connection.execute(_SELECT_END).fetchone() or (0, 0)
+            cache = _Cache(changes, *end, {})
+        return cache
 
     def _load_head(self, connection: sqlite3.Connection, stream: str) -> Head:
         prefix = self._prefixes.get(stream)
