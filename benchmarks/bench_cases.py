@@ -17,7 +17,8 @@ from bench_sides import Mode, Side
 
 _SECONDS = 240.0
 _LONG_SECONDS = 900.0
-_RECORDING_SECONDS = 180.0
+_RECORDING_SECONDS = 900.0
+_STALLED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Bench:
         if side.name == "prefect":
             found = self._await_recorded(side, home, before + n)
             if found < before + n:
-                raise ChildError(f"its server recorded {found - before:,} of {n:,} task runs")
+                raise ChildError(f"its server had recorded {found - before:,} of {n:,} task runs when the wait ended")
             assert self._server is not None
             self._server.stop()
         if side.name == "flightlog":
@@ -282,10 +283,17 @@ class Bench:
             raise ChildError(f"its database cannot be read ({error})") from None
 
     def _await_recorded(self, side: Side, home: Path, wanted: int) -> int:
-        """Wait for the task runs that Prefect's server still has in hand; return how many there are."""
-        deadline = time.monotonic() + _RECORDING_SECONDS
-        while (found := self._recorded(side, home)) < wanted and time.monotonic() < deadline:
+        """Wait for the task runs that Prefect's server still has in hand; return how many there are.
+
+        It gives up once none has come for a minute: a server that is slow is waited for, lost ones are not.
+        """
+        begun = changed = time.monotonic()
+        found = self._recorded(side, home)
+        while found < wanted and time.monotonic() < min(changed + _STALLED_SECONDS, begun + _RECORDING_SECONDS):
             time.sleep(1.0)
+            before, found = found, self._recorded(side, home)
+            if found > before:
+                changed = time.monotonic()
         self._settle(side)
         return found
 

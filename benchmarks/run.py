@@ -2,7 +2,7 @@
 
 How to repeat::
 
-    python benchmarks/run.py                  # everything, three rounds, about ten minutes
+    python benchmarks/run.py                  # everything, three rounds, about twenty minutes
     python benchmarks/run.py --quick          # small numbers, one round: does it still run?
     python benchmarks/run.py --only import    # the cases whose names begin with `import`
     python benchmarks/run.py --rounds 5 --output docs/explanation/benchmarks.md

@@ -3,7 +3,10 @@
 import asyncio
 import contextvars
 import inspect
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -311,3 +314,59 @@ def test_E8_async_from_sync_from_async() -> None:
         return [middle.submit(2).result(), middle(3)]
 
     assert asyncio.run(f()) == [4, 6]
+
+
+ASYNC_IN_SYNC_IN_ASYNC_FLOWS = """
+from flightlog import flow, task
+
+@task
+async def double(x):
+    return 2 * x
+
+@flow
+def inner():
+    return double.submit(1).result()
+
+@flow
+async def middle():
+    return inner()
+
+@flow
+def outer():
+    return middle()
+
+print(outer())
+"""
+
+ASYNC_IN_SYNC_IN_ASYNC_TASKS = """
+from flightlog import flow, task
+
+@task
+async def double(x):
+    return 2 * x
+
+@task
+def inner(x):
+    return double.submit(x).result()
+
+@task
+async def middle(x):
+    return inner(x)
+
+@flow
+def outer():
+    return middle.submit(1).result()
+
+print(outer())
+"""
+
+
+@pytest.mark.parametrize("program", [ASYNC_IN_SYNC_IN_ASYNC_FLOWS, ASYNC_IN_SYNC_IN_ASYNC_TASKS])
+def test_E8_async_submitted_in_sync_in_async_in_sync_does_not_hang(program: str, tmp_path: Path) -> None:
+    """Sync code in async code in a sync flow may submit an async task and wait for it (E111: no deadlock)."""
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    environment = {"FLIGHTLOG_HOME": str(tmp_path), "FLIGHTLOG_LOG_URL": "memory://", "PATH": "/usr/bin:/bin"}
+    # In a process of its own, as a deadlocked event loop could not be ended in this one.
+    done = subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, text=True, timeout=20)
+    assert done.stdout == "2\n", done.stderr

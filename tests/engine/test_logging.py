@@ -402,7 +402,7 @@ def test_E163_final_states_other_than_completed_are_errors(name: str, capfd: Any
     )
 
 
-def test_E165_a_custom_name_is_shown_with_its_type(capfd: Any) -> None:
+def test_E84_a_custom_name_is_shown_with_its_type(capfd: Any) -> None:
     """A Completed state of another name is shown with its type."""
 
     @task

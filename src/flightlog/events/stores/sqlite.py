@@ -12,17 +12,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import sqlalchemy
-from sqlalchemy.dialects import sqlite as dialect
-from sqlalchemy.pool import QueuePool
+from typing import TYPE_CHECKING, Any
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
 from flightlog.events.store import Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, place
-from flightlog.events.stores import tables
+from flightlog.events.stores import sqlite_statements as sql
 from flightlog.ids import RandomIds
 from flightlog.settings import Durability
 
@@ -30,24 +26,14 @@ APPLICATION_ID = 0x464C4F47  # "FLOG"
 BUSY_SECONDS = 60.0
 _CHECKPOINT_PAGES = 4000
 _CACHED_HEADS = 1000
+if TYPE_CHECKING:
+    import sqlalchemy
+
+FORMAT = 1
+"""The version of the layout. A program refuses a log whose number is above its own."""
+
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-
-def _sql(statement: Any) -> str:
-    return str(statement.compile(dialect=dialect.dialect(paramstyle="qmark")))
-
-
-_BEGIN = "BEGIN IMMEDIATE"
-_SELECT_END = _sql(tables.select_end).replace("LIMIT ? OFFSET ?", "LIMIT 1")
-_SELECT_HEAD = _sql(tables.select_head)
-_INSERT_STREAM = _sql(tables.insert_stream)
-_UPDATE_STREAM = _sql(tables.update_stream)
-_SELECT_TYPE = _sql(tables.select_type)
-_INSERT_TYPE = _sql(tables.insert_type)
-_INSERT_EVENT = _sql(tables.insert_event)
-_INSERT_BLOB = _sql(tables.insert_blob) + " ON CONFLICT (digest) DO NOTHING"
-_SELECT_KNOWN = _sql(tables.select_known)
 
 
 @dataclass(slots=True)
@@ -102,9 +88,28 @@ class SqliteStore:
 
     def _connect(self) -> None:
         self._pid = os.getpid()
-        self._engine = sqlalchemy.create_engine(
-            "sqlite://", creator=self._open, poolclass=QueuePool, pool_size=4, max_overflow=64
-        )
+        self._engine: sqlalchemy.Engine | None = None
+
+    def _reader(self) -> "sqlalchemy.Engine":
+        """Return the pool of connections that read; SQLAlchemy is imported for it, and only for it."""
+        import sqlalchemy
+        from sqlalchemy.pool import QueuePool
+
+        with self._reading:
+            if self._pid != os.getpid():
+                self._forked()
+            if self._engine is None:
+                self._engine = sqlalchemy.create_engine(
+                    "sqlite://", creator=self._open, poolclass=QueuePool, pool_size=4, max_overflow=64
+                )
+            return self._engine
+
+    def _forked(self) -> None:
+        """Drop what a forked child must not touch: its parent's connections."""
+        self._writer = self._cache = None
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._connect()
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -119,10 +124,7 @@ class SqliteStore:
     def _writing(self) -> sqlite3.Connection:
         """Return the one connection that writes; the log's leader lock guards it."""
         if self._pid != os.getpid():
-            # A forked child must not touch its parent's connections; it drops them and opens its own.
-            self._writer = self._cache = None
-            self._engine.dispose(close=False)
-            self._connect()
+            self._forked()
         if self._writer is None:
             # The driver's own connection: SQLAlchemy costs four times as much at one row a commit.
             self._writer = self._open()
@@ -141,10 +143,10 @@ class SqliteStore:
                 raise LogUnavailable(
                     f"{self.path} is an SQLite database, but not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL."
                 )
-            if version > tables.FORMAT:
+            if version > FORMAT:
                 raise LogUnavailable(
                     f"The log at {self.path} was written by a newer version of Flightlog (its format is {version}, "
-                    f"this version reads up to {tables.FORMAT}). Update it: pip install --upgrade flightlog."
+                    f"this version reads up to {FORMAT}). Update it: pip install --upgrade flightlog."
                 )
             return self.facts()["log_id"]
         except BaseException as error:
@@ -172,17 +174,13 @@ class SqliteStore:
             raise
 
     def _create_tables(self, connection: sqlite3.Connection) -> None:
-        for table in tables.metadata.sorted_tables:
-            connection.execute(_sql(sqlalchemy.schema.CreateTable(table)))
-            for index in table.indexes:
-                connection.execute(_sql(sqlalchemy.schema.CreateIndex(index)))
-        for trigger in tables.SQLITE_TRIGGERS:
-            connection.execute(trigger)
+        for statement in sql.MAKE:
+            connection.execute(statement)
         created = str(self._clock.now()).encode()
         for name, value in (("log_id", RandomIds().new()), ("created", created)):
-            connection.execute(_sql(tables.insert_fact), (name, value))
+            connection.execute(sql.INSERT_FACT, (name, value))
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={tables.FORMAT}")
+        connection.execute(f"PRAGMA user_version={FORMAT}")
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -208,13 +206,13 @@ class SqliteStore:
     def _begin(self, connection: sqlite3.Connection, *, wait: bool) -> bool:
         if not wait:
             try:
-                connection.execute(_BEGIN)
+                connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF in _BUSY:
                     return False
                 raise
             return True
-        _patiently(lambda: connection.execute(_BEGIN))
+        _patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
         return True
 
     def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], *, doubt: bool) -> None:
@@ -247,9 +245,9 @@ class SqliteStore:
                     key = touched[row.stream].key
                     event_id = row.body.event_id
                     rows.append((position, key, row.version, type_id, recorded_at, event_id, row.record))
-            connection.executemany(_INSERT_EVENT, rows)
+            connection.executemany(sql.INSERT_EVENT, rows)
             connection.executemany(
-                _UPDATE_STREAM, [(head.version, head.hash, head.epoch, head.key) for head in touched.values()]
+                sql.UPDATE_STREAM, [(head.version, head.hash, head.epoch, head.key) for head in touched.values()]
             )
             connection.execute("COMMIT")
         except BaseException:
@@ -265,8 +263,8 @@ class SqliteStore:
         (changes,) = connection.execute("PRAGMA data_version").fetchone()
         cache = self._cache
         if cache is None or cache.changes != changes or len(cache.heads) > _CACHED_HEADS:
-            end = connection.execute(_SELECT_END).fetchone() or (0, 0)
-            cache = _Cache(changes, *end, {})
+            end = connection.execute(sql.SELECT_END).fetchone() or (0, 0)
+            cache = _Cache(changes, end[0], end[1], {})
         return cache
 
     def _load_head(self, connection: sqlite3.Connection, stream: str) -> Head:
@@ -275,35 +273,34 @@ class SqliteStore:
             if len(self._prefixes) > 1000:
                 self._prefixes.clear()
             prefix = self._prefixes[stream] = codec.prefix(self.log_id, stream)
-        row = connection.execute(_SELECT_HEAD, (stream,)).fetchone()
+        row = connection.execute(sql.SELECT_HEAD, (stream,)).fetchone()
         if row is not None:
             return Head(prefix, row[1], row[2], row[3], row[0])
         head = Head(prefix)
-        head.key = connection.execute(_INSERT_STREAM, (stream, 0, head.hash, 0)).lastrowid or 0
+        head.key = connection.execute(sql.INSERT_STREAM, (stream, 0, head.hash, 0)).lastrowid or 0
         return head
 
     def _type_id(self, connection: sqlite3.Connection, name: str, new_types: dict[str, int]) -> int:
         known = self._types.get(name) or new_types.get(name)
         if known is not None:
             return known
-        row = connection.execute(_SELECT_TYPE, (name,)).fetchone()
-        made: int = row[0] if row else connection.execute(_INSERT_TYPE, (name,)).lastrowid or 0
+        row = connection.execute(sql.SELECT_TYPE, (name,)).fetchone()
+        made: int = row[0] if row else connection.execute(sql.INSERT_TYPE, (name,)).lastrowid or 0
         new_types[name] = made
         return made
 
     def _store_blobs(self, connection: sqlite3.Connection, unit: Unit) -> None:
         for part in unit.parts:
             if part.blobs:
-                connection.executemany(_INSERT_BLOB, part.blobs.items())
+                connection.executemany(sql.INSERT_BLOB, part.blobs.items())
 
     # --- reading ----------------------------------------------------------------------------------
 
     def _rows(self, statement: Any, **parameters: Any) -> list[Any]:
-        if self._pid != os.getpid():
-            with self._reading:
-                self._writing()
+        import sqlalchemy
+
         try:
-            with self._engine.connect() as connection:
+            with self._reader().connect() as connection:
                 return [tuple(row) for row in connection.execute(statement, parameters)]
         except sqlalchemy.exc.DBAPIError as error:
             raise translate(error.orig or error, self.location) from error
@@ -312,10 +309,14 @@ class SqliteStore:
 
     def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
         """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
+        from flightlog.events.stores import tables
+
         return [Row(*row) for row in self._rows(tables.select_stream, name=stream, after=after, limit=limit)]
 
     def read_all(self, after: int, types: Sequence[str] | None, limit: int) -> list[Row]:
         """Return events of the log; see `flightlog.events.store.Store.read_all`."""
+        from flightlog.events.stores import tables
+
         if types is None:
             return [Row(*row) for row in self._rows(tables.select_all, after=after, limit=limit)]
         rows = self._rows(tables.select_of_types, after=after, types=list(types), limit=limit)
@@ -323,40 +324,54 @@ class SqliteStore:
 
     def indexed(self, after: int, limit: int) -> list[IndexedRow]:
         """Return events with their columns; see `flightlog.events.store.Store.indexed`."""
+        from flightlog.events.stores import tables
+
         return [IndexedRow(*row) for row in self._rows(tables.select_indexed, after=after, limit=limit)]
 
     def ends(self) -> Iterable[StreamEnd]:
         """Return where every stream ends; see `flightlog.events.store.Store.ends`."""
+        from flightlog.events.stores import tables
+
         return [StreamEnd(*row) for row in self._rows(tables.select_ends) if row[1]]
 
     def head(self) -> LogHead:
         """Return where the log ends."""
+        from flightlog.events.stores import tables
+
         rows = self._rows(tables.select_end)
         return LogHead(*rows[0]) if rows else LogHead(0, 0)
 
     def blob(self, digest: bytes) -> bytes | None:
         """Return a blob by its SHA-256, or None."""
+        from flightlog.events.stores import tables
+
         rows = self._rows(tables.select_blob, digest=digest)
         return rows[0][0] if rows else None
 
     def facts(self) -> dict[str, bytes]:
         """Return what is kept about the log itself."""
-        return dict(self._rows(tables.select_facts))
+        return dict(self._briefly(sql.SELECT_FACTS))
 
     def set_fact(self, name: str, value: bytes) -> bytes:
         """Keep a fact if there is none of that name yet; return the one that is kept."""
-        statement = dialect.insert(tables.facts).values(name=name, value=value).on_conflict_do_nothing()
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(statement)
-        except sqlalchemy.exc.DBAPIError as error:
-            raise translate(error.orig or error, self.location) from error
+        self._briefly(sql.INSERT_FACT, (name, value))
         return self.facts()[name]
+
+    def _briefly(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        """Say one statement on a connection of its own."""
+        try:
+            connection = self._open()
+            try:
+                return connection.execute(statement, parameters).fetchall()
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise translate(error, self.location) from error
 
     def damage(self) -> list[str]:
         """Return what SQLite finds wrong with the file itself; an empty list if it is sound."""
         try:
-            found = [row[0] for row in self._rows(sqlalchemy.text("PRAGMA integrity_check(20)"))]
+            found = [row[0] for row in self._briefly("PRAGMA integrity_check(20)")]
         except LogError as error:
             return [str(error)]
         return [] if found == ["ok"] else found
@@ -366,7 +381,8 @@ class SqliteStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        self._engine.dispose()
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 class _Known:
@@ -382,7 +398,7 @@ class _Known:
     def __call__(self, event_id: bytes) -> tuple[str, int] | None:
         if event_id in self._here:
             return self._here[event_id]
-        row: tuple[str, int] | None = self._connection.execute(_SELECT_KNOWN, (event_id,)).fetchone()
+        row: tuple[str, int] | None = self._connection.execute(sql.SELECT_KNOWN, (event_id,)).fetchone()
         return row
 
 

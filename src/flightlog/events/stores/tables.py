@@ -1,9 +1,13 @@
 """The tables of a log, as SQLAlchemy Core knows them, and the SQL that stores say.
 
-All SQL of the log is made here, from these tables; a store compiles a statement once for its driver.
+All SQL of the log is made here, from these tables. What the SQLite store says while flows run stands compiled in
+`flightlog.events.stores.sqlite_statements`, so that a flow's process need not import SQLAlchemy (which takes
+longer than all the rest); ``python -m flightlog.events.stores.tables`` writes that module, and a test compares.
 """
 
-from typing import Final
+from pathlib import Path
+
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -20,9 +24,8 @@ from sqlalchemy import (
     select,
     update,
 )
-
-FORMAT: Final = 1
-"""The version of this layout. A program refuses a log whose number is above its own."""
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 metadata = MetaData()
 
@@ -148,3 +151,45 @@ select_ends = select(streams.c.name, streams.c.version, streams.c.hash, streams.
 select_blob = select(blobs.c.content).where(blobs.c.digest == bindparam("digest"))
 select_facts = select(facts.c.name, facts.c.value)
 insert_fact = insert(facts).values(name=bindparam("name"), value=bindparam("value"))
+
+
+def sqlite_statements() -> dict[str, str | tuple[str, ...]]:
+    """Return the statements that the SQLite store says while flows run, compiled, by the names of their constants."""
+
+    def sql(statement: Any) -> str:
+        text = str(statement.compile(dialect=sqlite_dialect(paramstyle="qmark")))
+        return " ".join(text.split())
+
+    make = []
+    for table in metadata.sorted_tables:
+        make.append(sql(CreateTable(table)))
+        make += [sql(CreateIndex(index)) for index in sorted(table.indexes, key=lambda index: str(index.name))]
+    return {
+        "MAKE": (*make, *SQLITE_TRIGGERS),
+        "SELECT_END": sql(select_end).replace("LIMIT ? OFFSET ?", "LIMIT 1"),
+        "SELECT_HEAD": sql(select_head),
+        "INSERT_STREAM": sql(insert_stream),
+        "UPDATE_STREAM": sql(update_stream),
+        "SELECT_TYPE": sql(select_type),
+        "INSERT_TYPE": sql(insert_type),
+        "INSERT_EVENT": sql(insert_event),
+        "INSERT_BLOB": sql(insert_blob) + " ON CONFLICT (digest) DO NOTHING",
+        "SELECT_KNOWN": sql(select_known),
+        "SELECT_FACTS": sql(select_facts),
+        "INSERT_FACT": sql(insert_fact) + " ON CONFLICT (name) DO NOTHING",
+    }
+
+
+def sqlite_module() -> str:
+    """Return the source of `flightlog.events.stores.sqlite_statements`."""
+    lines = ['"""SQL for SQLite, compiled from `flightlog.events.stores.tables`, which writes this module."""', ""]
+    for name, statement in sqlite_statements().items():
+        if isinstance(statement, str):
+            lines.append(f"{name} = {statement!r}")
+        else:
+            lines += [f"{name} = (", *(f"    {part!r}," for part in statement), ")"]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("sqlite_statements.py").write_text(sqlite_module())

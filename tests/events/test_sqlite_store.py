@@ -1,0 +1,76 @@
+"""The SQLite store beside what every store does."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from flightlog.events.integrity import verify
+from flightlog.events.log import Log
+from flightlog.events.model import Append
+from flightlog.events.stores import sqlite_statements, tables
+from flightlog.events.stores.sqlite import SqliteStore
+from flightlog.testing.log_contract import new_event
+
+
+def test_the_compiled_statements_are_those_of_the_tables() -> None:
+    """What is said to SQLite while flows run is what SQLAlchemy makes of the tables."""
+    for name, statement in tables.sqlite_statements().items():
+        assert getattr(sqlite_statements, name) == statement, "run: python -m flightlog.events.stores.tables"
+
+
+def test_two_writers_on_one_file_see_each_other(tmp_path: Path) -> None:
+    """What a writer remembers of the log's end is void as soon as another one has written."""
+    one, two = Log(SqliteStore(tmp_path / "log.db")), Log(SqliteStore(tmp_path / "log.db"))
+    for number in range(50):
+        assert (one if number % 3 else two).append("a", [new_event(n=number)]) == [number + 1]
+    assert [event.data["n"] for event in one.read("a")] == list(range(50))
+    assert verify(two.store).problems == []
+    one.close()
+    two.close()
+
+
+def test_durability_is_what_sqlite_is_told(tmp_path: Path) -> None:
+    """Under `commit` SQLite runs with synchronous NORMAL, under `fsync` with FULL, both with a write-ahead log."""
+    for durability, expected in (("commit", 1), ("fsync", 2)):
+        store = SqliteStore(tmp_path / f"{durability}.db", durability=durability)  # type: ignore[arg-type]
+        connection = store._writing()
+        assert connection.execute("PRAGMA synchronous").fetchone() == (expected,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        store.close()
+
+
+def test_a_fork_neither_loses_nor_doubles_events(tmp_path: Path) -> None:
+    """A forked child has its own connection, and what its parent has in line is the parent's to commit."""
+    log = Log(SqliteStore(tmp_path / "log.db"))
+    log.append("a", [new_event(n=0)])
+    unit = log.enqueue([Append("a", [new_event(n=1)])])
+    child = os.fork()
+    if child == 0:
+        try:
+            log.append("child", [new_event(n=2)])
+            read = [event.data["n"] for event in log.read("child")]
+            os._exit(0 if read == [2] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    log.commit(unit)
+    assert [event.data["n"] for event in log.read("a")] == [0, 1]
+    assert [event.data["n"] for event in log.read("child")] == [2]
+    assert verify(log.store).problems == []
+    log.close()
+
+
+def test_another_process_that_holds_the_file_is_waited_for(tmp_path: Path) -> None:
+    """While somebody else writes, `try_commit` says so at once, and `commit` waits."""
+    path = tmp_path / "log.db"
+    log = Log(SqliteStore(path))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    unit = log.enqueue([Append("a", [new_event()])])
+    assert log.try_commit(unit) is False
+    assert not unit.done
+    other.execute("COMMIT")
+    other.close()
+    log.commit(unit)
+    assert unit.done
+    log.close()
