@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import GeneratorType
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from flightlog.engine.annotations import Annotation, allow_failure, quote
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.states import State
 from flightlog.engine.tracking import Tracker
+from flightlog.ids import parse_id
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes, complex})
 _ITERATORS = (GeneratorType, map, filter, zip, enumerate, reversed)
@@ -35,6 +36,11 @@ class Found:
     def __init__(self) -> None:
         self.upstream: list[Upstream] = []
         self.marked = False
+
+
+def are_plain(values: Iterable[Any]) -> bool:
+    """Tell whether there is nothing to look for: all values are numbers, strings and the like."""
+    return all(type(value) in _SCALARS for value in values)
 
 
 def look(value: Any, found: Found, may_fail: bool = False) -> None:
@@ -124,6 +130,9 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def sources(value: Any, tracker: Tracker) -> list[bytes]:
     """Return the task runs whose results are in a value: by future, by state, or by the result's identity."""
+    if type(value) in _SCALARS:
+        run = tracker.find(value)
+        return [] if run is None else [run]
     runs: list[bytes] = []
 
     def visit(item: Any) -> None:
@@ -140,8 +149,6 @@ def sources(value: Any, tracker: Tracker) -> list[bytes]:
 
 
 def _source(item: Any, tracker: Tracker) -> bytes | None:
-    from flightlog.ids import parse_id
-
     if isinstance(item, BaseFuture):
         return None if item.task_run is None else item.task_run.key
     if isinstance(item, State):

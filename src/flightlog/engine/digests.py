@@ -1,14 +1,14 @@
 """Digests of arguments: the same for equal arguments in every process, and a secret of the log's key.
 
 A value is written down piece by piece in one canonical form (sets and dicts sorted, every piece with its
-type), and that is put through HMAC-SHA-256, cut to 16 bytes. Objects that pickle can take apart are written as
+type), and that is put through keyed BLAKE2b (RFC 7693) of 16 bytes. Objects that pickle can take apart are written as
 the parts that it names. What cannot be told to be equal in another process (open files, locks, local functions)
 has no digest: such a call runs again on resume.
 """
 
-import hmac
 import struct
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -36,7 +36,7 @@ def input_digest(key: bytes, arguments: Mapping[str, Any]) -> bytes | None:
         return None
     except Exception:  # noqa: BLE001 - taking an object apart runs its own code, which may raise anything
         return None
-    return hmac.digest(key, b"\x00".join(out), "sha256")[:DIGEST_BYTES]
+    return blake2b(b"\x00".join(out), key=key, digest_size=DIGEST_BYTES, person=b"flightlog input").digest()
 
 
 def _write(value: Any, out: list[bytes], depth: int) -> None:

@@ -1,7 +1,7 @@
 """Values of runs as blobs: pickled, and authenticated with the log's key.
 
-A blob is an HMAC-SHA-256 (32 bytes) under the log's key, and then the pickle. Only the engine reads it, and
-only after the HMAC has been checked; whatever merely views a log never unpickles.
+A blob is a mark of 32 bytes, keyed BLAKE2b (RFC 7693) of the pickle under the log's key, and then the pickle. Only
+the engine reads it, and only after the mark has been checked; whatever merely views a log never unpickles.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ from typing import Any
 
 from flightlog.errors import LogCorrupt
 
-_TAG = b"flightlog pickle v1"
 _PLAIN = frozenset({int, float, str, bytes})
 _NOTHING: MappingProxyType[bytes, bytes] = MappingProxyType({})
 
@@ -78,7 +77,11 @@ def record(key: bytes, value: Any, persist: bool | None = None) -> tuple[dict[st
         pickled = dumps(value)
     except NotRecordable as reason:
         return {"not_recorded": str(reason)}, _NOTHING
-    return blob_of(hmac.digest(key, _TAG + pickled, "sha256") + pickled, "pickle")
+    return blob_of(_mark(key, pickled) + pickled, "pickle")
+
+
+def _mark(key: bytes, pickled: bytes) -> bytes:
+    return hashlib.blake2b(pickled, key=key, digest_size=32, person=b"flightlog pickle").digest()
 
 
 def load(key: bytes, content: bytes) -> Any:
@@ -87,7 +90,7 @@ def load(key: bytes, content: bytes) -> Any:
     Raises:
         LogCorrupt: the blob was not written by the holder of this key.
     """
-    tag, pickled = content[:32], content[32:]
-    if not hmac.compare_digest(tag, hmac.digest(key, _TAG + pickled, "sha256")):
+    mark, pickled = content[:32], content[32:]
+    if not hmac.compare_digest(mark, _mark(key, pickled)):
         raise LogCorrupt("A recorded value does not bear the mark of the log's key, so it is not loaded.")
     return pickle.loads(pickled)  # noqa: S301 - authenticated above

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flightlog.engine.arguments import Found, Upstream, look, replace
+from flightlog.engine.arguments import Found, Upstream, are_plain, look, replace
 from flightlog.engine.bridge import Waits
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.states import State
@@ -23,6 +23,8 @@ async def resolved(waits: Waits, parameters: dict[str, Any], wait_for: Iterable[
     Raises:
         UpstreamTaskError: a run among them, or in `wait_for`, did not complete.
     """
+    if wait_for is None and are_plain(parameters.values()):
+        return parameters
     found = Found()
     for value in parameters.values():
         look(value, found)
@@ -52,6 +54,8 @@ def value_of(source: Any) -> Any:
 
 def open_sources(parameters: Mapping[str, Any], wait_for: Iterable[Any] | None) -> list[BaseFuture[Any]]:
     """Return the futures among some arguments that have not ended."""
+    if wait_for is None and are_plain(parameters.values()):
+        return []
     found = Found()
     for value in parameters.values():
         look(value, found)
