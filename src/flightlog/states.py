@@ -7,6 +7,7 @@ from flightlog.engine.states import (
     Completed,
     Crashed,
     Failed,
+    Late,
     Paused,
     Pending,
     Retrying,
@@ -14,6 +15,7 @@ from flightlog.engine.states import (
     Scheduled,
     State,
     StateType,
+    Suspended,
 )
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Completed",
     "Crashed",
     "Failed",
+    "Late",
     "Paused",
     "Pending",
     "Retrying",
@@ -30,4 +33,5 @@ __all__ = [
     "Scheduled",
     "State",
     "StateType",
+    "Suspended",
 ]

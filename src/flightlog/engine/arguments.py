@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import GeneratorType
 from typing import Any, NamedTuple
 
@@ -13,6 +13,9 @@ from flightlog.engine.tracking import Tracker
 from flightlog.ids import parse_id
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes, complex})
+_CONTAINERS = frozenset({list, tuple, set, frozenset})
+MAX_DEPTH = 150
+"""Arguments are looked into so deep; what lies deeper is passed on as it is."""
 _ITERATORS = (GeneratorType, map, filter, zip, enumerate, reversed)
 
 
@@ -29,13 +32,15 @@ class Found:
     Attributes:
         upstream: the runs they rest on.
         marked: whether anything in them has to be replaced before the call.
+        seen: the containers that were looked into, by identity: some contain themselves.
     """
 
-    __slots__ = ("marked", "upstream")
+    __slots__ = ("marked", "seen", "upstream")
 
     def __init__(self) -> None:
         self.upstream: list[Upstream] = []
         self.marked = False
+        self.seen: set[int] = set()
 
 
 def are_plain(values: Iterable[Any]) -> bool:
@@ -43,55 +48,58 @@ def are_plain(values: Iterable[Any]) -> bool:
     return all(type(value) in _SCALARS for value in values)
 
 
-def look(value: Any, found: Found, may_fail: bool = False) -> None:
-    """Find futures, states, marks and iterators in a value, at any depth."""
-    kind = type(value)
-    if kind in _SCALARS:
-        return
+def look(value: Any, found: Found, may_fail: bool = False, depth: int = 0) -> None:
+    """Find futures, states, marks and iterators in a value, down to `MAX_DEPTH` levels."""
     if isinstance(value, (BaseFuture, State)):
         found.upstream.append(Upstream(value, may_fail))
         found.marked = True
     elif isinstance(value, Annotation):
         found.marked = True
         if not isinstance(value, quote):
-            look(value.value, found, may_fail or isinstance(value, allow_failure))
+            look(value.value, found, may_fail or isinstance(value, allow_failure), depth)
     elif isinstance(value, _ITERATORS):
         found.marked = True
-    else:
-        for item in _items(value):
+    elif type(value) not in _SCALARS and id(value) not in found.seen and depth < MAX_DEPTH:
+        items = items_of(value)
+        if items:
+            found.seen.add(id(value))
+        for item in items:
             if type(item) not in _SCALARS:
-                look(item, found, may_fail)
+                look(item, found, may_fail, depth + 1)
 
 
-def _items(value: Any) -> Any:
-    """Return what a container holds; nothing for any other value."""
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return value
-    if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
-    if hasattr(type(value), "__pydantic_fields__"):
-        return list(vars(value).values())
-    return ()
+def items_of(value: Any) -> Collection[Any]:
+    """Return what a container holds; nothing for any other value, and for one that does not let itself be read."""
+    try:
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return value if type(value) in _CONTAINERS else list(value)
+        if isinstance(value, dict):
+            return [*value.keys(), *value.values()]
+        return list(_fields(value).values())
+    except Exception:  # noqa: BLE001 - a container may be the user's own class
+        return ()
 
 
-def replace(value: Any, result_of: Callable[[Any], Any]) -> Any:
+def replace(value: Any, result_of: Callable[[Any], Any], within: frozenset[int] = frozenset()) -> Any:
     """Return a value with futures and states in it replaced; copies are made only where something is replaced.
 
     Args:
         value: any value.
         result_of: gives what stands in for a future or state.
+        within: the containers around the value, by identity.
     """
-    if type(value) in _SCALARS:
+    if type(value) in _SCALARS or id(value) in within or len(within) >= MAX_DEPTH:
         return value
     if isinstance(value, (BaseFuture, State)):
         return result_of(value)
     if isinstance(value, Annotation):
-        return value.value if isinstance(value, quote) else replace(value.value, result_of)
+        return value.value if isinstance(value, quote) else replace(value.value, result_of, within)
     if isinstance(value, _ITERATORS):
-        return [replace(item, result_of) for item in value]
-    return _rebuilt(value, lambda item: replace(item, result_of))
+        return [replace(item, result_of, within) for item in value]
+    if not items_of(value):
+        return value
+    inside = within | {id(value)}
+    return _rebuilt(value, lambda item: replace(item, result_of, inside))
 
 
 def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -134,17 +142,19 @@ def sources(value: Any, tracker: Tracker) -> list[bytes]:
         run = tracker.find(value)
         return [] if run is None else [run]
     runs: list[bytes] = []
+    seen: set[int] = set()
 
-    def visit(item: Any) -> None:
+    def visit(item: Any, depth: int) -> None:
         run = _source(item, tracker)
         if run is not None:
             if run not in runs:
                 runs.append(run)
-        elif type(item) not in _SCALARS and not isinstance(item, quote):
-            for inner in (item.value,) if isinstance(item, Annotation) else _items(item):
-                visit(inner)
+        elif type(item) not in _SCALARS and not isinstance(item, quote) and id(item) not in seen and depth < MAX_DEPTH:
+            seen.add(id(item))
+            for inner in (item.value,) if isinstance(item, Annotation) else items_of(item):
+                visit(inner, depth + 1)
 
-    visit(value)
+    visit(value, 0)
     return runs
 
 

@@ -8,14 +8,14 @@ the waits of `AsyncWaits` let other coroutines run.
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from inspect import iscoroutinefunction
 from types import GeneratorType
 from typing import Any, Protocol, TypeVar
 
 from flightlog.clock import Clock
-from flightlog.engine.context import Abandoned
+from flightlog.engine.context import Abandoned, inside_async
 from flightlog.events.log import Log
 from flightlog.events.store import Unit
 
@@ -24,6 +24,23 @@ T = TypeVar("T")
 
 class TimedOut(BaseException):
     """A function did not end within its time. Not `TimeoutError`, which user code may raise itself."""
+
+
+class Stopped(BaseException):
+    """Carries a `StopIteration` of user code through coroutines, which Python would turn into a RuntimeError.
+
+    Attributes:
+        error: what the user's code raised (PEP 479 says why it cannot go through by itself).
+    """
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__()
+        self.error = error
+
+
+def is_async(function: Any) -> bool:
+    """Tell whether calling a function, or an object that can be called, gives a coroutine."""
+    return iscoroutinefunction(function) or iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
 
 
 class Waits(Protocol):
@@ -59,11 +76,14 @@ class SyncWaits:
 
     async def call(self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None) -> Any:
         """Call a function in this thread; in one of its own if it has a time limit."""
-        if iscoroutinefunction(function):
+        if is_async(function):
             return run_in_loop(_ASYNC.call(function, args, kwargs, timeout))
         if timeout is None:
-            value = function(*args, **kwargs)
-            return list(value) if type(value) is GeneratorType else value
+            try:
+                value = function(*args, **kwargs)
+                return list(value) if type(value) is GeneratorType else value
+            except StopIteration as error:
+                raise Stopped(error) from None
         return _call_in_thread(function, args, kwargs, timeout)
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
@@ -136,6 +156,8 @@ def _call_in_thread(function: Callable[..., Any], args: Any, kwargs: Any, timeou
             outcome.set_result(list(value) if type(value) is GeneratorType else value)
         except Abandoned:
             pass
+        except StopIteration as error:
+            outcome.set_exception(Stopped(error))
         except BaseException as error:  # noqa: BLE001 - it is raised again in the calling thread
             outcome.set_exception(error)
 
@@ -181,9 +203,16 @@ def stop_background_loop() -> None:
 
 
 def start_in_loop(awaitable: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
-    """Start a coroutine on the background loop, in the context of the caller."""
+    """Start a coroutine for sync code, in its context: on the background loop, or on a loop of its own.
+
+    Sync code that some coroutine called may be what the background loop is waiting for.
+    """
     outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
     context = copy_context()
+    if inside_async():
+        thread = threading.Thread(target=context.run, args=(_run_alone, awaitable, outcome), name="flightlog-own-loop")
+        thread.start()
+        return outcome
     loop = background_loop()
 
     def start() -> None:
@@ -192,6 +221,13 @@ def start_in_loop(awaitable: Coroutine[Any, Any, T]) -> "concurrent.futures.Futu
 
     loop.call_soon_threadsafe(start)
     return outcome
+
+
+def _run_alone(awaitable: Coroutine[Any, Any, T], outcome: "concurrent.futures.Future[T]") -> None:
+    try:
+        outcome.set_result(asyncio.run(awaitable))
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
+        outcome.set_exception(error)
 
 
 def _pass_on(done: "asyncio.Task[T]", outcome: "concurrent.futures.Future[T]") -> None:
@@ -205,13 +241,4 @@ def _pass_on(done: "asyncio.Task[T]", outcome: "concurrent.futures.Future[T]") -
 
 def run_in_loop(awaitable: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end while this thread waits, whatever loop may be running in it."""
-    if threading.current_thread() is not _loop_thread:
-        return start_in_loop(awaitable).result()
-    # The background loop itself is waiting here, so the coroutine needs another one.
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(copy_context().run, asyncio.run, awaitable).result()
-
-
-async def awaited(value: Awaitable[T]) -> T:
-    """Return what an awaitable gives, as a coroutine."""
-    return await value
+    return start_in_loop(awaitable).result()

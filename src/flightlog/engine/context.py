@@ -143,6 +143,20 @@ def get_run_context() -> RunContext:
     return context
 
 
+def inside_async() -> bool:
+    """Tell whether this code belongs, at whatever depth, to a run of an async function."""
+    context = CURRENT.get()
+    while context is not None:
+        if context.isasync:
+            return True
+        context = _above(context)
+    return False
+
+
+def _above(context: RunContext) -> RunContext | None:
+    return context.flow_context if isinstance(context, TaskRunContext) else getattr(context, "parent", None)
+
+
 def current() -> RunContext | None:
     """Return the run that this code belongs to, or None; refuse code whose run has ended.
 
@@ -154,5 +168,5 @@ def current() -> RunContext | None:
     while above is not None:
         if above.closed:
             raise Abandoned("This run has ended; its code may start nothing more.")
-        above = above.flow_context if isinstance(above, TaskRunContext) else getattr(above, "parent", None)
+        above = _above(above)
     return context

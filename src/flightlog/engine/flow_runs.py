@@ -1,7 +1,7 @@
 """How a flow run goes: from the call to its final state. One coroutine for sync and async."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,23 +10,23 @@ from flightlog.engine import provenance
 from flightlog.engine.arguments import Found, look, replace
 from flightlog.engine.bridge import Waits
 from flightlog.engine.calls import Call, CallMemory
-from flightlog.engine.context import FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.digests import input_digest
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.names import entrypoint, run_name, source_file
 from flightlog.engine.outcomes import call_user, crash, end_of, unsuccessful, value_facts
 from flightlog.engine.parameters import learn_secrets, recorded
 from flightlog.engine.results import blob_of
-from flightlog.engine.run_logs import ENGINE, FLOW_RUNS, logged_prints, say
+from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runs import FlowRun, Journal, TaskRun
 from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally, run_details
 from flightlog.engine.submissions import abandon, wait_for_all
-from flightlog.engine.task_runs import new_task_run
+from flightlog.engine.task_runs import inputs_of, new_task_run
 from flightlog.engine.tracking import Tracker
-from flightlog.engine.transitions import Create, End, Start
+from flightlog.engine.transitions import Create, End, Refuse, Start
 from flightlog.engine.upstream import resolved, settled_state, value_of
-from flightlog.errors import LogError, ParameterTypeError, TakenOver
+from flightlog.errors import LogError, ParameterTypeError, TakenOver, UpstreamTaskError
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
 
@@ -44,6 +44,7 @@ class FlowCall:
         caller: the run that it is made in; None for an outermost flow.
         parameters: the arguments by parameter; futures and states still in them.
         wait_for: runs to wait for, besides.
+        inputs: which task runs each argument comes from.
     """
 
     flow: "Flow[Any, Any]"
@@ -51,6 +52,7 @@ class FlowCall:
     caller: RunContext | None
     parameters: dict[str, Any]
     wait_for: Iterable[Any] | None
+    inputs: dict[str, list[bytes]] = field(default_factory=dict)
 
 
 class _Progress:
@@ -71,17 +73,25 @@ class _Progress:
     def start(self) -> Unit:
         """Put in line that an attempt starts."""
         self._pending.append(self.run.record(Start(provenance.process())))
-        if self.mirror is not None and self.mirror.run_count == 0:
+        if self.mirror is not None:
             self._mirrored.append(self.mirror.record(Start()))
         return self._put()
+
+    def refuse(self, message: str) -> tuple[Unit, State[Any]]:
+        """Put in line that the run cannot start; return what to wait for, and the state."""
+        self._pending.append(self.run.record(Refuse({"message": message})))
+        if self.mirror is not None:
+            self._mirrored.append(self.mirror.record(Refuse({"message": message})))
+        return self._put(), State(StateType.PENDING, "NotReady", message)
 
     def end(self, end: End, blobs: Any) -> tuple[Unit, NewEvent]:
         """Put in line that an attempt ended; return what to wait for, and the event."""
         event = self.run.record(end)
         self._pending.append(event)
         self._blobs = {**self._blobs, **blobs}
-        if self.mirror is not None and "scheduled" not in event.data:
-            self._mirrored.append(self.mirror.record(End(end.type, end.facts, end.now, retriable=False)))
+        if self.mirror is not None:
+            facts = {**end.facts, "child_flow_run_id": self.run.key}
+            self._mirrored.append(self.mirror.record(End(end.type, facts, end.now, end.retriable)))
         return self._put(), event
 
     def _put(self) -> Unit:
@@ -101,7 +111,10 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
         LogError, TakenOver: the log does not take the run's events, so the run cannot go on.
     """
     parent = call.caller.flow_context if call.caller is not None else None
-    parameters = await resolved(waits, call.parameters, call.wait_for) if parent is not None else call.parameters
+    parameters = call.parameters
+    if parent is not None:
+        call.inputs = inputs_of(parent, call.parameters, call.wait_for)
+        parameters = await resolved(waits, call.parameters, None)
     digest = input_digest(call.engine.key, parameters)
     memory_key = (None, f"flow:{call.flow.key}", digest)
     if parent is not None and parent.memory is not None:
@@ -134,11 +147,15 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
         if refusal is not None:
             unit, state = _invalid(progress, refusal)
         else:
+            await resolved(waits, {}, call.wait_for)
             with context.task_runner.start(), logged_prints(context.log_prints):
                 unit, state = await _attempts(waits, progress)
+    except UpstreamTaskError as error:
+        unit, state = progress.refuse(str(error))
     except (LogError, TakenOver):
         raise
     except BaseException as error:  # noqa: BLE001 - an interrupt between two steps still ends in the log
+        abandon(context)
         state, facts = crash(error)
         unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
     finally:
@@ -163,7 +180,7 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
     flow, engine, caller = call.flow, call.engine, call.caller
     parent = caller.flow_context if caller is not None else None
     key = engine.ids.new()
-    name = run_name(flow.flow_run_name, parameters) or engine.ids.slug()
+    name = (None if callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters)) or engine.ids.slug()
     mirror: TaskRun | None = None
     cause: bytes | None = None
     if caller is not None and parent is not None:
@@ -183,15 +200,26 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
         log_prints=_prints(flow, engine, parent),
         parent=caller,
     )
-    _announce(run, flow, parent)
-    facts, blobs = _facts(call, parameters, name, runner)
+    if callable(flow.flow_run_name):
+        run.name = run.journal.flow_run_name = _named_inside(context)
+    if parent is None and ENGINE.isEnabledFor(20):
+        say(ENGINE, 20, f"Created flow run {run.name!r} for flow {flow.name!r}", {})
+    facts, blobs = _facts(call, parameters, run.name, runner)
     if mirror is not None and parent is not None:
         facts["parent_flow_run_id"] = parent.flow_run.key
         facts["parent_task_run_id"] = mirror.key
     progress = _Progress(context, mirror, [], blobs)
     if mirror is not None:
         progress.create_mirror(
-            {"task": flow.name, "key": flow.key, "name": mirror.name, "child_flow_run_id": key}
+            {
+                "task": flow.name,
+                "key": flow.key,
+                "name": mirror.name,
+                "child_flow_run_id": key,
+                "child_flow_run_name": run.name,
+            }
+            | ({"inputs": call.inputs} if call.inputs else {})
+            | ({"retries": flow.retries} if flow.retries else {})
             | ({"parent": caller.task_run.key} if isinstance(caller, TaskRunContext) else {})
         )
         run.cause = mirror.cause
@@ -206,22 +234,24 @@ def _mirror(flow: "Flow[Any, Any]", caller: RunContext, parent: FlowRunContext) 
         caller if isinstance(caller, TaskRunContext) else None,
         f"{flow.name}-{flow.key_hash}-{next(counter)}",
         flow.name,
+        flow.retries,
+        flow.delays,
     )
+
+
+def _named_inside(context: FlowRunContext) -> str:
+    """Return the name that a flow's own function gives the run, called inside of it."""
+    token = CURRENT.set(context)
+    try:
+        return run_name(context.flow.flow_run_name, context.parameters) or context.flow_run.name
+    finally:
+        CURRENT.reset(token)
 
 
 def _prints(flow: "Flow[Any, Any]", engine: Engine, parent: FlowRunContext | None) -> bool:
     if flow.log_prints is not None:
         return flow.log_prints
     return engine.settings.logging_log_prints if parent is None else parent.log_prints
-
-
-def _announce(run: FlowRun, flow: "Flow[Any, Any]", parent: FlowRunContext | None) -> None:
-    if parent is None:
-        if ENGINE.isEnabledFor(20):
-            say(ENGINE, 20, f"Created flow run {run.name!r} for flow {flow.name!r}", {})
-    elif FLOW_RUNS.isEnabledFor(20):
-        names = {"flow_run_name": parent.flow_run.name}
-        say(FLOW_RUNS, 20, f"Created subflow run {run.name!r} for flow {flow.name!r}", names)
 
 
 def _facts(call: FlowCall, parameters: dict[str, Any], name: str, runner: Any) -> tuple[dict[str, Any], Any]:

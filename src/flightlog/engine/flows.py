@@ -1,22 +1,22 @@
 """Flows: functions whose every call is a flow run."""
 
 import functools
+import inspect
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from inspect import iscoroutinefunction
 from types import FrameType
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from flightlog.engine import loading, provenance
-from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.bridge import ASYNC, SYNC, is_async, run_sync
 from flightlog.engine.context import current
 from flightlog.engine.flow_runs import FlowCall, run_flow
 from flightlog.engine.names import checked_name, checked_template, function_key, key_hash, source_file
 from flightlog.engine.outcomes import Terminated
-from flightlog.engine.parameters import Signature, Validator
+from flightlog.engine.parameters import Signature, Validator, schema
 from flightlog.engine.runtime import current_engine
 from flightlog.engine.states import State
 from flightlog.engine.task_runners import TaskRunner, checked_runner
@@ -59,13 +59,13 @@ class Flow(Generic[P, R]):
             raise TypeError(f"'fn' must be callable, not {type(fn).__name__}.")
         functools.update_wrapper(self, fn)
         self.fn = fn
-        self.isasync = iscoroutinefunction(fn)
+        self.isasync = is_async(fn)
         self.signature = Signature(fn, _RESERVED)
         default = getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
         self.name = checked_name(name, "unknown-lambda" if default == "<lambda>" else default, "flow")
         self.version = version or provenance.source_digests(source_file(fn))[1]
-        self.description = description or (fn.__doc__ or "").strip() or None
-        self.flow_run_name = checked_template(flow_run_name, "flow_run_name")
+        self.description = description or inspect.getdoc(fn) or None
+        self.flow_run_name = checked_template(flow_run_name, "flow_run_name", self.signature.names)
         self.retries = checked_retries(retries)
         self.retry_delay_seconds = retry_delay_seconds
         self.delays = checked_delays(retry_delay_seconds, self.retries)
@@ -77,6 +77,11 @@ class Flow(Generic[P, R]):
         self.log_prints = log_prints
         self.key = function_key(fn)
         self.key_hash = key_hash(self.key)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The JSON Schema of the parameters: ``properties`` by name, and which are ``required``."""
+        return schema(self.signature)
 
     def with_options(  # noqa: PLR0913 - the options that users know
         self,
@@ -113,10 +118,11 @@ class Flow(Generic[P, R]):
         )
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def __call__(
         self: "Flow[..., Coroutine[Any, Any, T]]",
+        /,
         *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = None,
@@ -124,15 +130,15 @@ class Flow(Generic[P, R]):
     ) -> Coroutine[Any, Any, State[T]]: ...
     @overload
     def __call__(
-        self, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> State[R]: ...
     @overload
     def __call__(
-        self, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> R: ...
 
     def __call__(  # type: ignore[misc]  # the marks `return_state` and `wait_for` are reserved names
-        self, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> Any:
         """Run the flow and return its value; awaitable if the function is async.
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from flightlog.errors import InvalidNameError
@@ -84,12 +86,17 @@ def run_name(template: Any, parameters: Mapping[str, Any]) -> str | None:
     return str(name)
 
 
-def checked_template(template: Any, what: str) -> Any:
+def checked_template(template: Any, what: str, parameters: Sequence[str]) -> Any:
     """Return a run-name template as it is.
 
     Raises:
         TypeError: it is neither a string nor a function.
+        InvalidNameError: it names something that is no parameter.
     """
+    for _, field, _, _ in Formatter().parse(template) if isinstance(template, str) else ():
+        name = re.split(r"[.\[]", field)[0] if field is not None else None
+        if name is not None and name not in parameters:
+            raise InvalidNameError(f"{what} {template!r} names {name!r}; there are the parameters {list(parameters)}.")
     if template is not None and not isinstance(template, str) and not callable(template):
         raise TypeError(f"{what} is a string or a function, not {type(template).__name__}.")
     return template

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine import results
-from flightlog.engine.bridge import TimedOut, Waits
+from flightlog.engine.bridge import Stopped, TimedOut, Waits
 from flightlog.engine.context import CURRENT
 from flightlog.engine.masking import MASKER
 from flightlog.engine.states import State, StateType
@@ -57,6 +57,8 @@ async def call_user(
     except TimedOut:
         context.closed = True
         return Outcome(timed_out=True)
+    except Stopped as stopped:
+        return Outcome(error=stopped.error)
     except BaseException as error:  # noqa: BLE001 - the border between user code and ours
         return Outcome(error=error)
     finally:
@@ -79,7 +81,7 @@ _CRASHES: tuple[tuple[type[BaseException], str, str], ...] = (
 
 def crash(error: BaseException) -> tuple[State[Any], dict[str, Any]]:
     """Return the state that an interruption leads to, and what the log is told."""
-    unexpected = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {error}"
+    unexpected = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {text_of(error)}"
     known = ((message, cause) for kind, message, cause in _CRASHES if isinstance(error, kind))
     message, cause = next(known, (_shortened(MASKER.mask(unexpected)), "infrastructure"))
     state: State[Any] = State(StateType.CRASHED, None, message, error)
@@ -88,7 +90,7 @@ def crash(error: BaseException) -> tuple[State[Any], dict[str, Any]]:
 
 def failure(error: Exception, prefix: str) -> tuple[State[Any], dict[str, Any]]:
     """Return the state that an exception leads to, and what the log is told."""
-    message = _shortened(MASKER.mask(f"{prefix} {type(error).__name__}: {error}"))
+    message = _shortened(MASKER.mask(f"{prefix} {type(error).__name__}: {text_of(error)}"))
     cause = "out_of_memory" if isinstance(error, MemoryError) else "user_error"
     return State(StateType.FAILED, None, message, error), {
         "message": message,
@@ -137,6 +139,14 @@ def value_facts(key: bytes, value: Any, persist: bool | None) -> tuple[dict[str,
     return {"result": reference}, blobs
 
 
+def text_of(error: BaseException) -> str:
+    """Return what an exception says, or that it cannot."""
+    try:
+        return str(error)
+    except Exception as inner:  # noqa: BLE001 - the user's own __str__
+        return f"<its text cannot be shown: {type(inner).__name__}>"
+
+
 def error_facts(error: BaseException) -> dict[str, Any]:
     """Return what the log is told of an exception: class, text, traceback without our own frames."""
     trace = error.__traceback__
@@ -145,7 +155,7 @@ def error_facts(error: BaseException) -> dict[str, Any]:
     lines = traceback.format_exception(type(error), error, trace)
     return {
         "type": type(error).__name__,
-        "message": MASKER.mask(str(error)),
+        "message": MASKER.mask(text_of(error)),
         "traceback": MASKER.mask("".join(lines)),
     }
 

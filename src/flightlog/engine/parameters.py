@@ -24,8 +24,13 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any], reserved: tuple[str, ...]) -> None:
         self.function = function
-        self.signature = inspect.signature(function)
         self._name = getattr(function, "__name__", type(function).__name__)
+        try:
+            self.signature = inspect.signature(function)
+        except ValueError:
+            raise TypeError(
+                f"{self._name!r} does not tell its parameters. Wrap it in a function of your own, and decorate that."
+            ) from None
         for name in reserved:
             if name in self.signature.parameters:
                 raise ReservedArgumentError(
@@ -36,7 +41,7 @@ class Signature:
         self._kinds = {parameter.kind for parameter in parameters}
         self._plain = self._kinds <= {Parameter.POSITIONAL_OR_KEYWORD}
         self.keywords = next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None)
-        self._defaults = {p.name: p.default for p in parameters if p.default is not Parameter.empty}
+        self.defaults = {p.name: p.default for p in parameters if p.default is not Parameter.empty}
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments by parameter, with defaults.
@@ -53,8 +58,8 @@ class Signature:
                 if name in kwargs:
                     bound[name] = kwargs[name]
                     given += 1
-                elif name in self._defaults:
-                    bound[name] = self._defaults[name]
+                elif name in self.defaults:
+                    bound[name] = self.defaults[name]
                 else:
                     break
             else:
@@ -102,10 +107,10 @@ class Validator:
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
-        self._model: Any = None
+        self.model: Any = None
         if signature.names:
             try:
-                self._model = self._build()
+                self.model = self._build()
             except NameError:
                 pass  # an annotation names what is defined further down; at the first call it will be there
             except Exception as error:
@@ -143,10 +148,10 @@ class Validator:
             return parameters
         from pydantic import ValidationError
 
-        if self._model is None:
-            self._model = self._build()
+        if self.model is None:
+            self.model = self._build()
         try:
-            model = self._model.model_validate(parameters)
+            model = self.model.model_validate(parameters)
         except ValidationError as error:
             lines = [
                 f" - {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
@@ -154,6 +159,16 @@ class Validator:
             ]
             raise ParameterTypeError("\n".join(["Flow run received invalid parameters:", *lines])) from None
         return {name: getattr(model, f"p{number}") for number, name in enumerate(self._signature.names)}
+
+
+def schema(signature: Signature) -> dict[str, Any]:
+    """Return the JSON Schema of a function's parameters; of one whose annotations have none, the names only."""
+    required = [name for name in signature.names if name not in signature.defaults]
+    try:
+        found: dict[str, Any] = Validator(signature).model.model_json_schema(by_alias=True)
+    except Exception:  # noqa: BLE001 - an annotation may be any object
+        found = {"type": "object", "properties": {name: {"title": name} for name in signature.names}}
+    return {**found, "title": "Parameters", "required": required}
 
 
 def shown(parameters: Mapping[str, Any]) -> str:
@@ -216,4 +231,4 @@ def _short(value: Any) -> str:
     return text if len(text) <= 300 else text[:300] + " ..."
 
 
-__all__ = ["Signature", "Validator", "learn_secrets", "recorded", "shown"]
+__all__ = ["Signature", "Validator", "learn_secrets", "recorded", "schema", "shown"]

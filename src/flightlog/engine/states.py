@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from flightlog.clock import SystemClock, to_datetime
 from flightlog.errors import (
@@ -18,7 +19,7 @@ from flightlog.errors import (
     UnsuccessfulRun,
 )
 from flightlog.events.narration import state_text
-from flightlog.ids import id_text
+from flightlog.ids import RandomIds, id_text
 
 R = TypeVar("R")
 
@@ -97,7 +98,7 @@ class State(Generic[R]):
         states: the states that decided this one, where it was decided by the runs inside.
     """
 
-    __slots__ = ("_timestamp", "data", "message", "name", "state_details", "states", "type")
+    __slots__ = ("_id", "_timestamp", "data", "message", "name", "state_details", "states", "type")
 
     def __init__(
         self,
@@ -115,7 +116,17 @@ class State(Generic[R]):
         self.data = data
         self.state_details = state_details or StateDetails()
         self.states = states
+        self._id: UUID | None = None
+        if self.type is StateType.SCHEDULED and self.state_details.scheduled_time is None:
+            self.state_details.scheduled_time = datetime.now(UTC)
         self._timestamp: datetime | int = SystemClock().now() if timestamp is None else timestamp
+
+    @property
+    def id(self) -> UUID:
+        """The state's own id."""
+        if self._id is None:
+            self._id = UUID(bytes=RandomIds().new())
+        return self._id
 
     @property
     def timestamp(self) -> datetime:
@@ -191,7 +202,11 @@ class State(Generic[R]):
     def _failure(self) -> BaseException:
         if isinstance(self.data, BaseException):
             return self.data
-        inner = [self.data] if isinstance(self.data, State) else self.states
+        inner = self.states
+        if isinstance(self.data, State):
+            inner = [self.data]
+        elif isinstance(self.data, (list, tuple, set)) and all(isinstance(item, State) for item in self.data):
+            inner = list(self.data)
         for state in inner:
             if state.type in _NO_VALUE:
                 return state._failure()
@@ -253,6 +268,22 @@ def Paused(  # noqa: N802 - named as the states are
     """Return the state of a run that waits for somebody, for `timeout_seconds` at most."""
     due = None if timeout_seconds is None else datetime.now(UTC) + timedelta(seconds=timeout_seconds)
     return State(StateType.PAUSED, None, message, None, StateDetails(scheduled_time=due))
+
+
+def Late(  # noqa: N802 - named as the states are
+    scheduled_time: datetime | None = None, *, message: str | None = None
+) -> State[Any]:
+    """Return the state of a run that is overdue."""
+    return Scheduled(scheduled_time, name="Late", message=message)
+
+
+def Suspended(  # noqa: N802 - named as the states are
+    *, timeout_seconds: float | None = None, message: str | None = None
+) -> State[Any]:
+    """Return the state of a run that waits for somebody, and holds no process meanwhile."""
+    state = Paused(timeout_seconds=timeout_seconds, message=message)
+    state.name = "Suspended"
+    return state
 
 
 class Tally:

@@ -8,8 +8,9 @@ from flightlog.engine.annotations import Annotation, allow_failure, unmapped
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, background_loop, run_sync, start_in_loop
 from flightlog.engine.context import CURRENT, RunContext
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, working_in_pool
+from flightlog.engine.outcomes import interrupt_of
 from flightlog.engine.states import State, StateType, run_details
-from flightlog.engine.task_runs import TaskCall, cancelled, new_call, run_task
+from flightlog.engine.task_runs import TaskCall, cancelled, interrupted, new_call, run_task
 from flightlog.engine.upstream import open_sources
 from flightlog.errors import MappingLengthMismatch, MappingMissingIterable
 
@@ -34,11 +35,26 @@ def submit(
         call.run.journal.put(call.pending)  # type: ignore[union-attr]
         call.pending = []
     future.carry(_Work(call, future))
-    if task.isasync:
-        _start_async(call, future, in_async)
-    else:
-        _start_sync(call, future)
+    try:
+        if task.isasync:
+            _start_async(call, future, in_async)
+        else:
+            _start_sync(call, future)
+    except BaseException as error:
+        _give_up(call, future, error)
+        raise
+    if flow.task_runner.sequential and not in_async and (interrupt := interrupt_of(future.state)) is not None:
+        raise interrupt  # it struck in this very thread
     return future
+
+
+def _give_up(call: TaskCall, future: BaseFuture[Any], error: BaseException) -> None:
+    """Settle the future of a call that could not be started."""
+    if future._claim.acquire(blocking=False):
+        state = interrupted(call, error)
+        call.flow.tally.add(state)
+        future.task_run = call.run
+        future.settle(state)
 
 
 class _Work:

@@ -1,6 +1,6 @@
 """How a task run goes: from the call to its final state. One coroutine for sync and async."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,7 @@ def create(call: TaskCall) -> TaskRun:
     facts: dict[str, Any] = {"task": task.name, "key": task.key, "name": name}
     if call.parent is not None:
         facts["parent"] = call.parent.task_run.key
-    if inputs := _inputs(call):
+    if inputs := inputs_of(flow, call.parameters, call.wait_for):
         facts["inputs"] = inputs
     if task.retries:
         facts["retries"] = task.retries
@@ -117,11 +117,13 @@ def new_task_run(
     )
 
 
-def _inputs(call: TaskCall) -> dict[str, list[bytes]]:
-    """Return which task runs each argument comes from."""
-    tracker = call.flow.tracker
-    inputs = {name: runs for name, value in call.parameters.items() if (runs := sources(value, tracker))}
-    if call.wait_for and (runs := sources(call.wait_for, tracker)):
+def inputs_of(
+    flow: FlowRunContext, parameters: Mapping[str, Any], wait_for: Iterable[Any] | None
+) -> dict[str, list[bytes]]:
+    """Return which task runs of a flow run each argument comes from."""
+    tracker = flow.tracker
+    inputs = {name: runs for name, value in parameters.items() if (runs := sources(value, tracker))}
+    if wait_for and (runs := sources(wait_for, tracker)):
         inputs[_WAIT_FOR] = runs
     return inputs
 
@@ -242,6 +244,11 @@ def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]
     run.journal.put([*call.pending, event])
     call.pending = []
     return state
+
+
+def interrupted(call: TaskCall, error: BaseException) -> State[Any]:
+    """End a call that could not be started."""
+    return _end(call, crash(error))
 
 
 def cancelled(call: TaskCall) -> State[Any]:

@@ -1,12 +1,12 @@
 """Tasks: functions whose every call in a flow is a task run."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from inspect import iscoroutinefunction
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.bridge import ASYNC, SYNC, is_async, run_sync
 from flightlog.engine.context import RunContext, current
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
 from flightlog.engine.names import checked_name, checked_template, function_key, key_hash
@@ -14,7 +14,7 @@ from flightlog.engine.outcomes import interrupt_of
 from flightlog.engine.parameters import Signature
 from flightlog.engine.states import State
 from flightlog.engine.submissions import split, submit
-from flightlog.engine.task_runs import new_call, run_task
+from flightlog.engine.task_runs import TaskCall, new_call, run_task
 from flightlog.engine.upstream import settled_state, value_of
 from flightlog.errors import MissingContextError
 
@@ -55,12 +55,12 @@ class Task(Generic[P, R]):
             raise TypeError(f"'fn' must be callable, not {type(fn).__name__}.")
         functools.update_wrapper(self, fn)
         self.fn = fn
-        self.isasync = iscoroutinefunction(fn)
+        self.isasync = is_async(fn)
         self.signature = Signature(fn, _RESERVED)
         self.name = checked_name(name, getattr(fn, "__name__", type(fn).__name__), "task")
-        self.description = description or (fn.__doc__ or "").strip() or None
+        self.description = description or inspect.getdoc(fn) or None
         self.version = version
-        self.task_run_name = checked_template(task_run_name, "task_run_name")
+        self.task_run_name = checked_template(task_run_name, "task_run_name", self.signature.names)
         self.retries = checked_retries(retries)
         self.retry_delay_seconds = retry_delay_seconds
         self.delays = checked_delays(retry_delay_seconds, self.retries)
@@ -101,10 +101,11 @@ class Task(Generic[P, R]):
         )
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def __call__(
         self: "Task[..., Coroutine[Any, Any, T]]",
+        /,
         *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = None,
@@ -112,15 +113,15 @@ class Task(Generic[P, R]):
     ) -> Coroutine[Any, Any, State[T]]: ...
     @overload
     def __call__(
-        self, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> State[R]: ...
     @overload
     def __call__(
-        self, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> R: ...
 
     def __call__(  # type: ignore[misc]  # the marks `return_state` and `wait_for` are reserved names
-        self, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> Any:
         """Run the task here and now, and return its value; awaitable if the function is async.
 
@@ -137,22 +138,23 @@ class Task(Generic[P, R]):
         parameters = self.signature.bind(args, kwargs)
         call = new_call(self, context, parameters, wait_for)
         if self.isasync and context.isasync:
-            return _finish_async(run_task(ASYNC, call), return_state)
+            return _finish_async(call, return_state)
         return finish(run_sync(run_task(SYNC, call)), return_state)
 
     @overload
     def submit(  # type: ignore[overload-overlap]  # a coroutine function's future is another class
-        self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs
+        self: "Task[P, Coroutine[Any, Any, T]]", /, *args: P.args, **kwargs: P.kwargs
     ) -> AsyncFuture[T]: ...
     @overload
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
     @overload
     def submit(
-        self, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> State[R]: ...
     @overload
     def submit(
         self: "Task[..., Coroutine[Any, Any, T]]",
+        /,
         *args: Any,
         return_state: Literal[False] = False,
         wait_for: Iterable[Any] | None = None,
@@ -160,11 +162,11 @@ class Task(Generic[P, R]):
     ) -> AsyncFuture[T]: ...
     @overload
     def submit(
-        self, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> Future[R]: ...
 
     def submit(  # type: ignore[misc]  # the marks `return_state` and `wait_for` are reserved names
-        self, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> Any:
         """Give the call to the flow's task runner and return its future at once.
 
@@ -181,7 +183,7 @@ class Task(Generic[P, R]):
         return future.wait() if return_state else future  # type: ignore[attr-defined]
 
     def map(
-        self, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+        self, /, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> list[Any]:
         """Submit one call for each item of the iterable arguments; return the futures, in order.
 
@@ -255,8 +257,8 @@ def finish(state: State[Any], return_state: bool) -> Any:
     return state if return_state else state.result()
 
 
-async def _finish_async(run: Coroutine[Any, Any, State[Any]], return_state: bool) -> Any:
-    return finish(await run, return_state)
+async def _finish_async(call: TaskCall, return_state: bool) -> Any:
+    return finish(await run_task(ASYNC, call), return_state)
 
 
 def checked_retries(retries: Any) -> int:
@@ -293,7 +295,13 @@ def checked_delays(delays: Any, retries: int) -> tuple[float, ...]:
 
 
 def checked_timeout(seconds: Any) -> float | None:
-    """Return a time limit in seconds; None for none."""
+    """Return a time limit in seconds; None for none.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if seconds and seconds < 0:
+        raise ValueError(f"`timeout_seconds` cannot be negative: {seconds}.")
     return float(seconds) if seconds else None
 
 

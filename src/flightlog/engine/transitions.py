@@ -110,6 +110,8 @@ def decide(run: RunState, command: Command) -> Fact:
             if type_ == "FAILED" and retriable and run.type == "RUNNING" and run.attempt < run.budget:
                 retry = run.attempt - (run.budget - 1 - run.retries)
                 delay = run.delays[min(retry, len(run.delays)) - 1] if run.delays else 0.0
+                # The attempt may have timed out; the run, though, awaits its retry.
+                facts = {name: value for name, value in facts.items() if name != "name"}
                 return Fact(f"{run.kind}.awaiting_retry", {**facts, "scheduled": now + round(delay * 1e6)})
             return Fact(f"{run.kind}.{_SUFFIX[type_]}", facts)
         case Refuse(facts) if run.type in _STARTABLE:

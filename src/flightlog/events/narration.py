@@ -55,9 +55,13 @@ def narrate(type_: str, data: Mapping[str, Any], kind: str) -> Iterator[Line]:
         if kind == "flow_run":
             if runner := data.get("task_runner"):
                 yield Line(INFO, f"Using task runner {runner!r}")
+        elif child := data.get("child_flow_run_name"):
+            yield Line(INFO, f"Created subflow run {child!r} for flow {data['task']!r}", by_flow=True)
         else:
             yield Line(INFO, f"Created task run {data['name']!r} for task {data['task']!r}", by_flow=True)
         return
+    if "child_flow_run_id" in data:
+        return  # the subflow's own run says it
     state, name = state_of(type_, data)
     if suffix not in ("awaiting_retry",) and state not in TERMINAL:
         return

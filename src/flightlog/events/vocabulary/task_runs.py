@@ -24,6 +24,7 @@ class TaskRunCreated(Payload):
     )
     retries: int | None = Field(None, ge=0, description="How often it may be tried again.")
     child_flow_run_id: Identifier | None = Field(None, description="The flow run that this run stands for.")
+    child_flow_run_name: str | None = Field(None, description="That flow run's name.")
 
 
 class TaskRunning(StateChange):
@@ -44,6 +45,7 @@ class TaskEnd(End):
     """A task run ended."""
 
     task_run_id: Identifier
+    child_flow_run_id: Identifier | None = Field(None, description="The flow run that this run stands for.")
 
 
 class TaskRunAwaitingRetry(TaskEnd):
