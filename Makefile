@@ -44,6 +44,7 @@ types: $(READY) ## Check types, strictly
 
 tests: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -p no:randomly README.md docs
 
 docs: $(READY) ## Build the documentation; warnings are errors
 	$(BIN)/python docs/generate.py

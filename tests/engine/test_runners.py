@@ -262,8 +262,8 @@ def test_E110_a_runner_that_cannot_take_a_task_does_not_hang_the_flow() -> None:
 
 
 @pytest.mark.timeout(20, method="signal")
-def test_E110_an_argument_that_cannot_be_looked_into_does_not_hang_a_retried_flow() -> None:
-    """An argument whose iteration raises fails each attempt of the flow, which ends."""
+def test_E63_an_argument_that_cannot_be_looked_into_is_passed_on() -> None:
+    """An argument whose iteration raises is passed on as it is, also in a flow with retries."""
 
     class Bad(list[int]):
         def __iter__(self) -> Any:
@@ -273,7 +273,7 @@ def test_E110_an_argument_that_cannot_be_looked_into_does_not_hang_a_retried_flo
     def f() -> None:
         give.submit(Bad([1]))
 
-    assert f(return_state=True).is_failed()
+    assert f(return_state=True).is_completed()
 
 
 @pytest.mark.timeout(30, method="signal")

@@ -1,5 +1,6 @@
 """The SQLite store beside what every store does."""
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -46,12 +47,11 @@ def test_a_fork_neither_loses_nor_doubles_events(tmp_path: Path) -> None:
     unit = log.enqueue([Append("a", [new_event(n=1)])])
     child = os.fork()
     if child == 0:
-        try:
+        code = 2
+        with contextlib.suppress(BaseException):
             log.append("child", [new_event(n=2)])
-            read = [event.data["n"] for event in log.read("child")]
-            os._exit(0 if read == [2] else 1)
-        finally:
-            os._exit(2)
+            code = 0 if [event.data["n"] for event in log.read("child")] == [2] else 1
+        os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     log.commit(unit)
     assert [event.data["n"] for event in log.read("a")] == [0, 1]
@@ -68,7 +68,7 @@ def test_another_process_that_holds_the_file_is_waited_for(tmp_path: Path) -> No
     other.execute("BEGIN IMMEDIATE")
     unit = log.enqueue([Append("a", [new_event()])])
     assert log.try_commit(unit) is False
-    assert not unit.done
+    assert [unit.done] == [False]
     other.execute("COMMIT")
     other.close()
     log.commit(unit)

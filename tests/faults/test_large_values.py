@@ -1,6 +1,9 @@
 """Values that are large, or that cannot be written down: documented behaviour, and nothing is lost."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from flightlog.engine.runtime import current_engine
 from flightlog.events.codec import MAX_RECORD
 from flightlog.events.integrity import verify
 from flightlog.events.model import Event
+from flightlog.events.opening import open_log
 
 MEGABYTE = 1_000_000
 
@@ -145,22 +149,35 @@ def test_hostile_values_go_through() -> None:
     assert all("digest" not in event.data for event in events("task_run.running"))
 
 
-def test_every_character_can_be_recorded() -> None:
-    """Lone surrogates, NUL and whatever else a string may hold are recorded."""
+EVERY_CHARACTER = """
+from flightlog import flow, get_run_logger, task
 
-    @task
-    def say(text: str) -> str:
-        get_run_logger().info(text)
-        return text
+@task
+def say(text):
+    get_run_logger().info(text)
+    return text
 
-    @flow
-    def says(text: str) -> str:
-        return say(text)
+@flow
+def says(text):
+    return say(text)
 
-    text = "\x00\ud800 ünï\U0001f680 \\ % {}"
-    assert says(text) == text
-    (line,) = events("log.lines")
-    assert line.data["lines"][0][4] == text
+text = "\\x00\\ud800 \\xfcn\\xef\\U0001f680 % {}"
+assert says(text) == text
+"""
+
+
+def test_every_character_can_be_recorded(own_home: Path) -> None:
+    """Lone surrogates, NUL and whatever else a string may hold are recorded, and shown by the command line."""
+    done = subprocess.run([sys.executable, "-c", EVERY_CHARACTER], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Logging error" not in done.stderr
+    with open_log(f"sqlite:///{own_home}/flightlog.db", create=False) as log:
+        (line,) = log.read_all(types=["log.lines"])
+        assert line.data["lines"][0][4] == "\x00\ud800 \xfcn\xef\U0001f680 % {}"
+    for arguments in (["runs", "logs", "@last"], ["runs", "show", "@last", "--json"], ["events", "ls", "--jsonl"]):
+        command = [sys.executable, "-m", "flightlog", *arguments]
+        shown = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert shown.returncode == 0, shown.stderr
 
 
 def test_persist_result_false_leaves_values_out() -> None:
@@ -181,7 +198,7 @@ def test_persist_result_false_leaves_values_out() -> None:
 
 
 def test_only_pickles_with_the_logs_mark_are_loaded() -> None:
-    """A recorded value is loaded only if it bears the HMAC of the log's key."""
+    """A recorded value is loaded only if it bears the mark of the log's key."""
     from flightlog.engine import results
     from flightlog.errors import LogCorrupt
 

@@ -78,7 +78,8 @@ def outer() -> int:
     futures += [async_step.submit() for _ in range(3)]
     retried()
     inner()
-    return sum([future.result() for future in futures]) + len(step.map(range(3)))
+    total: int = sum(future.result() for future in futures)
+    return total + len(step.map(range(3)))
 
 
 @flow(task_runner=SequentialTaskRunner)

@@ -5,6 +5,7 @@ Run once for a release, ``python tests/golden/make.py tests/golden/<version>.jso
 
 import asyncio
 import base64
+import contextlib
 import json
 import sys
 import threading
@@ -100,10 +101,8 @@ def main(path: str) -> None:
         _ = golden(3)
         _ = golden("no number", return_state=True)
         _ = ends_cancelled(return_state=True)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             asyncio.run(crashes())
-        except asyncio.CancelledError:
-            pass
         engine.log.flush()
         lines = []
         for row in engine.log.store.indexed(0, 10_000):

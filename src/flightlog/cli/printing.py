@@ -62,7 +62,13 @@ def is_terminal() -> bool:
 def say(text: str = "", **style: Any) -> None:
     """Print a line of data."""
     context = click.get_current_context(silent=True)
+    text = _writable(text)
     click.echo(click.style(text, **style) if style else text, color=None if context is None else context.color)
+
+
+def _writable(text: str) -> str:
+    """Return text that every terminal's encoding can take: half a surrogate pair as its escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def note(text: str) -> None:
@@ -72,12 +78,12 @@ def note(text: str) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+    click.echo(_writable(json.dumps(document, ensure_ascii=False, indent=2, default=str)))
 
 
 def print_json_line(document: Any) -> None:
     """Print one line of JSON."""
-    click.echo(json.dumps(document, ensure_ascii=False, default=str))
+    click.echo(_writable(json.dumps(document, ensure_ascii=False, default=str)))
 
 
 def state_label(state_type: str, state_name: str) -> str:

@@ -37,6 +37,11 @@ class RunContext(Protocol):
     closed: bool
 
     @property
+    def parent(self) -> RunContext | None:
+        """The run that it was called in; None for an outermost flow."""
+        ...
+
+    @property
     def flow_context(self) -> FlowRunContext:
         """The flow run that it belongs to."""
         ...
@@ -102,7 +107,7 @@ class TaskRunContext:
         parameters: the resolved arguments, by name.
     """
 
-    __slots__ = ("closed", "flow_context", "isasync", "log_prints", "parameters", "task", "task_run")
+    __slots__ = ("closed", "flow_context", "isasync", "log_prints", "parameters", "parent", "task", "task_run")
 
     def __init__(
         self,
@@ -112,8 +117,10 @@ class TaskRunContext:
         parameters: Mapping[str, Any],
         *,
         log_prints: bool,
+        parent: TaskRunContext | None = None,
     ) -> None:
         self.flow_context = flow_context
+        self.parent: RunContext = parent or flow_context
         self.task = task
         self.task_run = task_run
         self.parameters = parameters
@@ -154,7 +161,8 @@ def inside_async() -> bool:
 
 
 def _above(context: RunContext) -> RunContext | None:
-    return context.flow_context if isinstance(context, TaskRunContext) else getattr(context, "parent", None)
+    """Return the run that a run was called in."""
+    return context.parent
 
 
 def current() -> RunContext | None:

@@ -80,7 +80,7 @@ class Flow(Generic[P, R]):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The JSON Schema of the parameters: ``properties`` by name, and which are ``required``."""
+        """The JSON Schema of the parameters, with ``properties`` by name and which are ``required``."""
         return schema(self.signature)
 
     def with_options(  # noqa: PLR0913 - the options that users know

@@ -72,6 +72,8 @@ class ConsoleFormatter(logging.Formatter):
             word = f"{color}{word}{_RESET}"
         if len(text) > _LONGEST:
             text = f"{text[:_LONGEST]} ... ({len(text)} characters; the log has all of them)"
+        if not text.isascii():
+            text = text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair cannot be written
         return f"{self._time}.{int(created * 1000) % 1000:03d} | {word} | {speaker} - {text}"
 
 

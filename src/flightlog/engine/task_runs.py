@@ -181,7 +181,7 @@ async def _attempts(
     engine, journal = flow.engine, run.journal
     arguments = task.signature.call_with(parameters)
     prints = flow.log_prints if task.log_prints is None else task.log_prints
-    context = TaskRunContext(flow, task, run, parameters, log_prints=prints)
+    context = TaskRunContext(flow, task, run, parameters, log_prints=prints, parent=call.parent)
     facts: dict[str, Any] = {} if digest is None or run.run_count else {"digest": digest}
     with logged_prints(prints):
         while True:

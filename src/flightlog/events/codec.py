@@ -99,8 +99,8 @@ def encode_body(
     blobs: dict[bytes, bytes] = {}
     if len(payload) > _MAX_BODY:
         payload, blobs = _spill(data)
-    if len(type_) > _MAX_NAME or len(actor) > _MAX_NAME:
-        raise LogError(f"An event's type and actor have at most {_MAX_NAME} characters each: {type_[:80]!r}.")
+    if len(type_) > _MAX_NAME or len(actor) > _MAX_NAME or not type_.isprintable():
+        raise LogError(f"An event's type and actor have at most {_MAX_NAME} printable characters: {type_[:80]!r}.")
     # Without the array's own first byte: these eight become the tail of the array of twelve.
     return pack((event_id, type_, schema, occurred_at, actor, follows, epoch, payload))[1:], blobs
 
@@ -134,8 +134,8 @@ def check_stream(stream: str) -> None:
     Raises:
         LogError: it has more than 512 characters.
     """
-    if len(stream) > _MAX_NAME:
-        raise LogError(f"A stream's name has at most {_MAX_NAME} characters: {stream[:80]!r}.")
+    if len(stream) > _MAX_NAME or not stream.isprintable():
+        raise LogError(f"A stream's name has at most {_MAX_NAME} printable characters: {stream[:80]!r}.")
 
 
 def prefix(log_id: bytes, stream: str) -> bytes:

@@ -207,7 +207,7 @@ def _store(connection: sqlalchemy.Connection, projection: Projection, rows: Rows
     groups: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]] = {}
     for (name, key), values in rows.items():
         columns = [column.name for column in tables[name].primary_key]
-        row = dict(zip(columns, key, strict=True)) | values
+        row = {column: _storable(value) for column, value in (*zip(columns, key, strict=True), *values.items())}
         groups.setdefault((name, tuple(sorted(row))), []).append(row)
     for (name, columns_), group in groups.items():
         table = tables[name]
@@ -219,6 +219,13 @@ def _store(connection: sqlalchemy.Connection, projection: Projection, rows: Rows
         else:
             upsert = statement.on_conflict_do_nothing()
         connection.execute(upsert, group)
+
+
+def _storable(value: Any) -> Any:
+    """Return text with half surrogate pairs escaped, which SQLite does not take; the event has it as it was."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 def _writable(path: Path) -> bool:
