@@ -44,7 +44,7 @@ class Settings:
     logging_level: int = 20
     logging_colors: bool = True
     logging_log_prints: bool = False
-    task_runner_max_workers: int = 64
+    task_runner_max_workers: int = 32
 
     def __repr__(self) -> str:
         return f"Settings(home={str(self.home)!r}, log_url={self.log_url!r}, log_durability={self.log_durability!r})"
@@ -136,7 +136,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting(
         "FLIGHTLOG_TASK_RUNNER_MAX_WORKERS",
-        "64",
+        "32",
         "How many threads one flow run uses at the most.",
         "task_runner_max_workers",
         _workers,
