@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flightlog.errors import MissingContextError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
     from flightlog.engine.calls import CallMemory
@@ -83,7 +85,9 @@ class FlowRunContext:
         self.parent = parent
         self.isasync: bool = flow.isasync
         self.closed = False
-        self.counters: dict[str, Any] = {}
+        self.numbers = count()
+        self.counters: dict[str, count[int]] = {}
+        self.loop_tasks: set[asyncio.Task[None]] = set()
         self.open_futures: set[BaseFuture[Any]] = set()
 
     @property

@@ -1,5 +1,6 @@
 """How a flow run goes: from the call to its final state. One coroutine for sync and async."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
@@ -128,7 +129,7 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
         if parent.memory is not None:
             parent.memory.add(*memory_key, Call(None, state))
         if not isinstance(call.caller, TaskRunContext):
-            parent.tally.add(state, next(parent.counters.setdefault("", count())))
+            parent.tally.add(state, next(parent.numbers))
     return state
 
 
@@ -142,12 +143,12 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
         except ParameterTypeError as error:
             refusal = error
     progress = _create(call, parameters)
-    context = progress.context
     try:
         if refusal is not None:
             unit, state = _invalid(progress, refusal)
         else:
             await resolved(waits, {}, call.wait_for)
+            context = progress.context
             with context.task_runner.start(), logged_prints(context.log_prints):
                 unit, state = await _attempts(waits, progress)
     except UpstreamTaskError as error:
@@ -155,15 +156,15 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
     except (LogError, TakenOver):
         raise
     except BaseException as error:  # noqa: BLE001 - an interrupt between two steps still ends in the log
-        abandon(context)
+        abandon(progress.context)
         state, facts = crash(error)
         unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
     finally:
-        context.closed = True
+        progress.context.closed = True
     _settle_details(progress, state)
     if call.caller is None:
         # Nothing leaves the process before what it rests on is committed.
-        engine.lines.put(context.flow_run.id)
+        engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
     return state
 
@@ -303,16 +304,19 @@ async def _attempts(waits: Waits, progress: _Progress) -> tuple[Unit, State[Any]
         unit, event = progress.end(end_of(state, facts, engine.clock.now()), blobs)
         if (due := event.data.get("scheduled")) is None:
             return unit, state
-        await _prepare_retry(waits, context, due)
+        context = progress.context = _next_attempt(context)
+        await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6))
 
 
-async def _prepare_retry(waits: Waits, context: FlowRunContext, due: int) -> None:
-    context.closed = False
-    context.tally = Tally()
-    assert context.memory is not None
-    context.memory.begin_attempt()
-    now = context.engine.clock.now()
-    await waits.sleep(context.engine.clock, max(0.0, (due - now) / 1e6))
+def _next_attempt(context: FlowRunContext) -> FlowRunContext:
+    """Return the context of another attempt: code of one that timed out must not go on in its name."""
+    following = copy.copy(context)
+    following.closed = False
+    following.tally = Tally()
+    following.open_futures = set()
+    assert following.memory is not None
+    following.memory.begin_attempt()
+    return following
 
 
 async def _conclude(

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
+from flightlog.engine.masking import MASKER
 from flightlog.errors import InvalidNameError
 
 _RESERVED = "/%&><"
@@ -81,9 +82,8 @@ def run_name(template: Any, parameters: Mapping[str, Any]) -> str | None:
         name = template()
         if not isinstance(name, str):
             raise TypeError(f"The function that gives a run's name returned {type(name).__name__}, not a string.")
-        return name
-    name = template.format(**parameters)
-    return str(name)
+        return MASKER.mask(name)
+    return MASKER.mask(str(template.format(**parameters)))
 
 
 def checked_template(template: Any, what: str, parameters: Sequence[str]) -> Any:

@@ -4,11 +4,15 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from inspect import Parameter
+from itertools import islice
 from typing import Any, NoReturn
 
 from flightlog.engine import results
+from flightlog.engine.arguments import items_of
 from flightlog.engine.masking import MASKER
 from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArgumentError
+
+_DEEP, _MANY = 5, 1000
 
 
 class Signature:
@@ -215,14 +219,8 @@ def learn_secrets(value: Any, depth: int = 0) -> None:
     """Remember the secrets among some arguments, so that no text in the log holds them."""
     if results.is_secret(value):
         MASKER.learn(value)
-    elif depth < 4 and isinstance(value, dict):
-        for item in value.values():
-            learn_secrets(item, depth + 1)
-    elif depth < 4 and isinstance(value, (list, tuple)):
-        for item in value[:100]:
-            learn_secrets(item, depth + 1)
-    elif depth < 4 and hasattr(type(value), "__pydantic_fields__"):
-        for item in vars(value).values():
+    elif depth < _DEEP:
+        for item in islice(items_of(value), _MANY):
             learn_secrets(item, depth + 1)
 
 

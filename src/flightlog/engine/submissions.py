@@ -118,8 +118,8 @@ def _start_async(call: TaskCall, future: BaseFuture[Any], in_async: bool) -> Non
 
     if in_async:
         task = asyncio.get_running_loop().create_task(work())
-        call.flow.counters.setdefault("tasks", set()).add(task)  # the loop itself holds tasks only weakly
-        task.add_done_callback(call.flow.counters["tasks"].discard)
+        call.flow.loop_tasks.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(call.flow.loop_tasks.discard)
         if isinstance(future, AsyncFuture):
             future.eager = not call.flow.task_runner.sequential
         return

@@ -101,16 +101,13 @@ def new_task_run(
 ) -> TaskRun:
     """Return a task run of a flow run, caused by whoever made the call."""
     journal = flow.flow_run.journal
-    numbers = flow.counters.get("")
-    if numbers is None:
-        numbers = flow.counters.setdefault("", count())
     cause = (flow.flow_run if parent is None else parent.task_run).cause
     return TaskRun(
         journal,
         journal.engine.ids.new(),
         name,
         task_name=task_name,
-        number=next(numbers),
+        number=next(flow.numbers),
         retries=retries,
         delays=delays,
         cause=cause,
@@ -181,7 +178,6 @@ async def _attempts(
     engine, journal = flow.engine, run.journal
     arguments = task.signature.call_with(parameters)
     prints = flow.log_prints if task.log_prints is None else task.log_prints
-    context = TaskRunContext(flow, task, run, parameters, log_prints=prints, parent=call.parent)
     facts: dict[str, Any] = {} if digest is None or run.run_count else {"digest": digest}
     with logged_prints(prints):
         while True:
@@ -190,13 +186,14 @@ async def _attempts(
             call.pending, facts = [], {}
             # Write-ahead: that the body starts is committed before it does.
             await waits.commit(engine.log, unit)
+            # One for each attempt: code of one that timed out must not go on in the next one's name.
+            context = TaskRunContext(flow, task, run, parameters, log_prints=prints, parent=call.parent)
             outcome = await call_user(waits, context, task.fn, arguments, task.timeout_seconds)
             state, end, blobs = _conclude(call, outcome)
             event = run.record(end)
             journal.put([event], blobs)
             if (due := event.data.get("scheduled")) is None:
                 return state
-            context.closed = False
             await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6))
 
 

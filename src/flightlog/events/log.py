@@ -148,6 +148,8 @@ class Log:
 
     def enqueue(self, appends: Sequence[Append]) -> Unit:
         """Put an append in line and return at once; it is committed with the next commit, or in about 10 ms."""
+        if self._closed:
+            raise LogError(f"The log at {self.store.location} is closed: nothing can be appended any more.")
         unit = Unit([_part(append) for append in appends])
         self._queue.append(unit)
         if self._parked:
@@ -222,7 +224,7 @@ class Log:
     def wake(self) -> None:
         """Make sure that what is in line or held back is committed soon."""
         with self._waking:
-            if self._flusher is None and not self._closed:
+            if not self._closed and (self._flusher is None or not self._flusher.is_alive()):
                 self._flusher = threading.Thread(target=self._tick, name="flightlog-flush", daemon=True)
                 self._flusher.start()
         self._parked = False
