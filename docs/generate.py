@@ -3,6 +3,7 @@
 Run it with ``python docs/generate.py``.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def events_page() -> str:
         "",
         "Every event type, with the state that it leads to and the fields of its payload. The stream `flow-run/<id>`",
         "holds a flow run with all its task runs, `logs/<flow run id>` its log lines. Ids and digests are bytes.",
+        "For programs: {download}`the JSON Schema of every payload <event-schemas.json>`.",
         "",
     ]
     for name, schema in json_schemas().items():
@@ -87,7 +89,17 @@ def cli_page() -> str:
     return _NOTE + "\n".join(lines)
 
 
-PAGES = {"settings.md": settings_page, "events.md": events_page, "cli.md": cli_page}
+def schemas_file() -> str:
+    """Return the JSON Schema of every event type's payload, as one document."""
+    return json.dumps(json_schemas(), indent=1, sort_keys=True) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "events.md": events_page,
+    "cli.md": cli_page,
+    "event-schemas.json": schemas_file,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

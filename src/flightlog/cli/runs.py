@@ -234,8 +234,9 @@ def _print_line(run: "FlowRunView", line: Any, document: dict[str, Any], jsonl: 
 
 @runs.command("watch")
 @click.argument("run", default="@last")
+@click.option("--jsonl", "--json", "jsonl", is_flag=True, help="Print one JSON document for each change.")
 @color_option
-def watch_run(run: str) -> int:
+def watch_run(run: str, jsonl: bool) -> int:
     """Watch a flow run until it ends: one line for each task on a terminal, one for each change elsewhere.
 
     The exit code says how it ended: 0 Completed, 10 Failed, 11 Crashed, 12 Cancelled.
@@ -249,15 +250,16 @@ def watch_run(run: str) -> int:
 
     with projected() as projector:
         found = queries.find_flow_run(projector, run)
-        ended = _watch_live(projector, found) if is_terminal() else _watch_lines(projector, found)
+        live = is_terminal() and not jsonl
+        ended = _watch_live(projector, found) if live else _watch_lines(projector, found, jsonl)
         if ended is None:
             note("Its process is gone, and left no end in the log: the run crashed.")
             return RUN_CRASHED
     return _ENDS.get(ended.state_type, RUN_FAILED)
 
 
-def _watch_lines(projector: "Projector", run: "FlowRunView") -> "FlowRunView | None":
-    """Print one plain line for each state change."""
+def _watch_lines(projector: "Projector", run: "FlowRunView", jsonl: bool) -> "FlowRunView | None":
+    """Print one line for each state change."""
     from flightlog.events.narration import state_of
     from flightlog.events.types import flow_run_stream
     from flightlog.projections import queries
@@ -272,7 +274,13 @@ def _watch_lines(projector: "Projector", run: "FlowRunView") -> "FlowRunView | N
             if "name" in event.data and event.type.endswith(".created"):
                 names[task_run] = event.data["name"]
             state, name = state_of(event.type, event.data)
-            say(f"{isoformat(event.occurred_at)} {state_label(state, name)} {names.get(task_run, run.name)}")
+            at, who = isoformat(event.occurred_at), names.get(task_run, run.name)
+            if jsonl:
+                print_json_line(
+                    {"at": at, "run": who, "type": state, "name": name, "message": event.data.get("message")}
+                )
+            else:
+                say(f"{at} {state_label(state, name)} {who}")
         if now.is_final or queries.is_lost(now):
             return now if now.is_final else None
         time.sleep(0.2)
