@@ -1,35 +1,30 @@
 """Flows: functions whose every call is a flow run."""
 
 import functools
-import inspect
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from flightlog.engine import loading, provenance
-from flightlog.engine.bridge import ASYNC, SYNC, is_async, run_sync
+from flightlog.engine.bridge import ASYNC, SYNC, run_sync
 from flightlog.engine.context import current
+from flightlog.engine.definitions import KEEP, Definition, Delays, P, R, default_name, finish
 from flightlog.engine.flow_runs import FlowCall, run_flow
-from flightlog.engine.names import checked_name, checked_template, function_key, key_hash, source_file
+from flightlog.engine.names import checked_template, source_file
 from flightlog.engine.outcomes import Terminated
-from flightlog.engine.parameters import Signature, Validator, schema
+from flightlog.engine.parameters import Validator, schema
 from flightlog.engine.runtime import current_engine
 from flightlog.engine.states import State
 from flightlog.engine.task_runners import TaskRunner, checked_runner
-from flightlog.engine.tasks import checked_delays, checked_retries, checked_timeout, finish
 
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
-_RESERVED = ("return_state", "wait_for")
-_KEEP: Any = object()
 
 
-class Flow(Generic[P, R]):
+class Flow(Definition[P, R]):
     """A function whose every call is a flow run. Make one with `flow`.
 
     Attributes:
@@ -48,35 +43,30 @@ class Flow(Generic[P, R]):
         description: str | None = None,
         flow_run_name: str | Callable[[], str] | None = None,
         retries: int = 0,
-        retry_delay_seconds: float = 0,
+        retry_delay_seconds: Delays = 0,
         task_runner: TaskRunner | type[TaskRunner] | None = None,
         timeout_seconds: float | None = None,
         validate_parameters: bool = True,
         persist_result: bool | None = None,
         log_prints: bool | None = None,
     ) -> None:
-        if not callable(fn):
-            raise TypeError(f"'fn' must be callable, not {type(fn).__name__}.")
-        functools.update_wrapper(self, fn)
-        self.fn = fn
-        self.isasync = is_async(fn)
-        self.signature = Signature(fn, _RESERVED)
-        default = getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
-        self.name = checked_name(name, "unknown-lambda" if default == "<lambda>" else default, "flow")
-        self.version = version or provenance.source_digests(source_file(fn))[1]
-        self.description = description or inspect.getdoc(fn) or None
+        super().__init__(
+            fn,
+            kind="flow",
+            default_name=_dashed(default_name(fn)),
+            name=name,
+            version=version or provenance.source_digests(source_file(fn))[1],
+            description=description,
+            retries=retries,
+            retry_delay_seconds=retry_delay_seconds,
+            timeout_seconds=timeout_seconds,
+            persist_result=persist_result,
+            log_prints=log_prints,
+        )
         self.flow_run_name = checked_template(flow_run_name, "flow_run_name", self.signature.names)
-        self.retries = checked_retries(retries)
-        self.retry_delay_seconds = retry_delay_seconds
-        self.delays = checked_delays(retry_delay_seconds, self.retries)
         self.task_runner = checked_runner(task_runner)
-        self.timeout_seconds = checked_timeout(timeout_seconds)
         self.should_validate_parameters = validate_parameters
         self.validate = Validator(self.signature) if validate_parameters else _as_they_are
-        self.persist_result = persist_result
-        self.log_prints = log_prints
-        self.key = function_key(fn)
-        self.key_hash = key_hash(self.key)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -89,14 +79,14 @@ class Flow(Generic[P, R]):
         name: str | None = None,
         version: str | None = None,
         description: str | None = None,
-        flow_run_name: Any = _KEEP,
+        flow_run_name: Any = KEEP,
         retries: int | None = None,
-        retry_delay_seconds: float | None = None,
+        retry_delay_seconds: Delays | None = None,
         task_runner: TaskRunner | type[TaskRunner] | None = None,
         timeout_seconds: float | None = None,
         validate_parameters: bool | None = None,
-        persist_result: bool | None = _KEEP,
-        log_prints: bool | None = _KEEP,
+        persist_result: bool | None = KEEP,
+        log_prints: bool | None = KEEP,
     ) -> "Flow[P, R]":
         """Return a flow like this one with some options changed; this one stays as it is.
 
@@ -107,14 +97,14 @@ class Flow(Generic[P, R]):
             name=name or self.name,
             version=version or self.version,
             description=description or self.description,
-            flow_run_name=self.flow_run_name if flow_run_name is _KEEP else flow_run_name,
+            flow_run_name=self.flow_run_name if flow_run_name is KEEP else flow_run_name,
             retries=self.retries if retries is None else retries,
             retry_delay_seconds=self.retry_delay_seconds if retry_delay_seconds is None else retry_delay_seconds,
             task_runner=task_runner or self.task_runner,
             timeout_seconds=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
             validate_parameters=self.should_validate_parameters if validate_parameters is None else validate_parameters,
-            persist_result=self.persist_result if persist_result is _KEEP else persist_result,
-            log_prints=self.log_prints if log_prints is _KEEP else log_prints,
+            persist_result=self.persist_result if persist_result is KEEP else persist_result,
+            log_prints=self.log_prints if log_prints is KEEP else log_prints,
         )
 
     @overload
@@ -180,6 +170,10 @@ class Flow(Generic[P, R]):
         return f"<Flow {self.name!r}>"
 
 
+def _dashed(name: str) -> str:
+    return "unknown-lambda" if name == "<lambda>" else name.replace("_", "-")
+
+
 def _as_they_are(parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
@@ -212,7 +206,7 @@ def flow(
     description: str | None = None,
     flow_run_name: str | Callable[[], str] | None = None,
     retries: int = 0,
-    retry_delay_seconds: float = 0,
+    retry_delay_seconds: Delays = 0,
     task_runner: TaskRunner | type[TaskRunner] | None = None,
     timeout_seconds: float | None = None,
     validate_parameters: bool = True,

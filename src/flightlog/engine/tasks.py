@@ -1,33 +1,24 @@
 """Tasks: functions whose every call in a flow is a task run."""
 
 import functools
-import inspect
-import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Literal, TypeVar, overload
 
-from flightlog.engine.bridge import ASYNC, SYNC, is_async, run_sync
+from flightlog.engine.bridge import ASYNC, SYNC, run_sync
 from flightlog.engine.context import RunContext, current
+from flightlog.engine.definitions import KEEP, Definition, Delays, P, R, default_name, finish
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
-from flightlog.engine.names import checked_name, checked_template, function_key, key_hash
-from flightlog.engine.outcomes import interrupt_of
-from flightlog.engine.parameters import Signature
+from flightlog.engine.names import checked_template
 from flightlog.engine.states import State
 from flightlog.engine.submissions import split, submit
 from flightlog.engine.task_runs import TaskCall, new_call, run_task
 from flightlog.engine.upstream import settled_state, value_of
 from flightlog.errors import MissingContextError
 
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
-_MAX_DELAYS = 50
-_RESERVED = ("return_state", "wait_for")
-_KEEP: Any = object()
-Delays = float | Sequence[float] | Callable[[int], Sequence[float]]
 
 
-class Task(Generic[P, R]):
+class Task(Definition[P, R]):
     """A function whose every call in a flow is a task run. Make one with `task`.
 
     Attributes:
@@ -51,24 +42,20 @@ class Task(Generic[P, R]):
         persist_result: bool | None = None,
         log_prints: bool | None = None,
     ) -> None:
-        if not callable(fn):
-            raise TypeError(f"'fn' must be callable, not {type(fn).__name__}.")
-        functools.update_wrapper(self, fn)
-        self.fn = fn
-        self.isasync = is_async(fn)
-        self.signature = Signature(fn, _RESERVED)
-        self.name = checked_name(name, getattr(fn, "__name__", type(fn).__name__), "task")
-        self.description = description or inspect.getdoc(fn) or None
-        self.version = version
+        super().__init__(
+            fn,
+            kind="task",
+            default_name=default_name(fn),
+            name=name,
+            version=version,
+            description=description,
+            retries=retries,
+            retry_delay_seconds=retry_delay_seconds,
+            timeout_seconds=timeout_seconds,
+            persist_result=persist_result,
+            log_prints=log_prints,
+        )
         self.task_run_name = checked_template(task_run_name, "task_run_name", self.signature.names)
-        self.retries = checked_retries(retries)
-        self.retry_delay_seconds = retry_delay_seconds
-        self.delays = checked_delays(retry_delay_seconds, self.retries)
-        self.timeout_seconds = checked_timeout(timeout_seconds)
-        self.persist_result = persist_result
-        self.log_prints = log_prints
-        self.key = function_key(fn)
-        self.key_hash = key_hash(self.key)
 
     def with_options(  # noqa: PLR0913 - the options that users know
         self,
@@ -76,12 +63,12 @@ class Task(Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         version: str | None = None,
-        task_run_name: Any = _KEEP,
+        task_run_name: Any = KEEP,
         retries: int | None = None,
         retry_delay_seconds: Delays | None = None,
         timeout_seconds: float | None = None,
-        persist_result: bool | None = _KEEP,
-        log_prints: bool | None = _KEEP,
+        persist_result: bool | None = KEEP,
+        log_prints: bool | None = KEEP,
     ) -> "Task[P, R]":
         """Return a task like this one with some options changed; this one stays as it is.
 
@@ -92,12 +79,12 @@ class Task(Generic[P, R]):
             name=name or self.name,
             description=description or self.description,
             version=version or self.version,
-            task_run_name=self.task_run_name if task_run_name is _KEEP else task_run_name,
+            task_run_name=self.task_run_name if task_run_name is KEEP else task_run_name,
             retries=self.retries if retries is None else retries,
             retry_delay_seconds=self.retry_delay_seconds if retry_delay_seconds is None else retry_delay_seconds,
             timeout_seconds=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
-            persist_result=self.persist_result if persist_result is _KEEP else persist_result,
-            log_prints=self.log_prints if log_prints is _KEEP else log_prints,
+            persist_result=self.persist_result if persist_result is KEEP else persist_result,
+            log_prints=self.log_prints if log_prints is KEEP else log_prints,
         )
 
     @overload
@@ -249,60 +236,8 @@ class Task(Generic[P, R]):
         return f"<Task {self.name!r}>"
 
 
-def finish(state: State[Any], return_state: bool) -> Any:
-    """Return what a call gives: the state, or the value; raise what has to be raised."""
-    interrupt = interrupt_of(state)
-    if interrupt is not None:
-        raise interrupt
-    return state if return_state else state.result()
-
-
 async def _finish_async(call: TaskCall, return_state: bool) -> Any:
     return finish(await run_task(ASYNC, call), return_state)
-
-
-def checked_retries(retries: Any) -> int:
-    """Return a number of retries.
-
-    Raises:
-        ValueError: it is negative. TypeError: it is no whole number.
-    """
-    if not isinstance(retries, int) or isinstance(retries, bool):
-        raise TypeError(f"`retries` is a whole number, not {type(retries).__name__}.")
-    if retries < 0:
-        raise ValueError(f"`retries` cannot be negative: {retries}.")
-    return retries
-
-
-def checked_delays(delays: Any, retries: int) -> tuple[float, ...]:
-    """Return the seconds to wait before each retry; the last one goes for all that follow.
-
-    Raises:
-        TypeError: neither a number, nor a list of numbers, nor a function that returns one.
-        ValueError: more than 50, or a negative one.
-    """
-    if callable(delays):
-        delays = delays(retries)
-    if isinstance(delays, (int, float)):
-        delays = [delays]
-    if not isinstance(delays, (list, tuple)) or not all(isinstance(delay, (int, float)) for delay in delays):
-        raise TypeError("`retry_delay_seconds` is a number, a list of numbers, or a function that returns one.")
-    if len(delays) > _MAX_DELAYS:
-        raise ValueError(f"`retry_delay_seconds` has at most {_MAX_DELAYS} delays, not {len(delays)}.")
-    if any(delay < 0 or not math.isfinite(delay) for delay in delays):
-        raise ValueError("`retry_delay_seconds` cannot be negative or infinite.")
-    return tuple(map(float, delays))
-
-
-def checked_timeout(seconds: Any) -> float | None:
-    """Return a time limit in seconds; None for none.
-
-    Raises:
-        ValueError: it is negative.
-    """
-    if seconds and seconds < 0:
-        raise ValueError(f"`timeout_seconds` cannot be negative: {seconds}.")
-    return float(seconds) if seconds else None
 
 
 @overload
