@@ -79,7 +79,7 @@ def _findings(quick: bool) -> Iterator[Finding]:
         return
     if not path.exists():
         try:
-            from flightlog.events.stores.sqlite import check_path
+            from flightlog.events.stores.sqlite_places import check_path
 
             check_path(path)
         except LogError as error:

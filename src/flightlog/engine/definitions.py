@@ -41,7 +41,7 @@ class Definition(Generic[P, R]):
         persist_result: bool | None,
         log_prints: bool | None,
     ) -> None:
-        functools.update_wrapper(cast(Any, self), fn)
+        functools.update_wrapper(cast("Any", self), fn)
         self.fn = fn
         self.isasync = is_async(fn)
         self.signature = Signature(fn, _RESERVED)

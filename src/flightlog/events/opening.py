@@ -53,8 +53,10 @@ def open_log(
         from flightlog.events.stores.memory import MemoryStore
 
         return Log(MemoryStore(clock))
-    from flightlog.events.stores.sqlite import ReadOnlySqliteStore, SqliteStore
+    from flightlog.events.stores.sqlite import SqliteStore
 
     if read_only:
+        from flightlog.events.stores.sqlite_read_only import ReadOnlySqliteStore
+
         return Log(ReadOnlySqliteStore(path))
     return Log(SqliteStore(path, clock=clock, durability=durability, create=create))

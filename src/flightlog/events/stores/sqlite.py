@@ -19,11 +19,11 @@ from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
 from flightlog.events.store import Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, place
 from flightlog.events.stores import sqlite_statements as sql
+from flightlog.events.stores.sqlite_places import BUSY, BUSY_SECONDS, check_path, make_file, quoted, translate
 from flightlog.ids import RandomIds
 from flightlog.settings import Durability
 
 APPLICATION_ID = 0x464C4F47  # "FLOG"
-BUSY_SECONDS = 60.0
 _CHECKPOINT_PAGES = 4000
 _CACHED_HEADS = 1000
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The version of the layout. A program refuses a log whose number is above its own."""
 
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @dataclass(slots=True)
@@ -75,12 +73,12 @@ class SqliteStore:
         self._cache: _Cache | None = None
         self._prefixes: dict[str, bytes] = {}
         self._reading = threading.Lock()
-        self._uri = f"file:{_quote(path)}?mode=rw"
+        self._uri = f"file:{quoted(path)}?mode=rw"
         check_path(path)
         if not path.exists():
             if not create:
                 raise LogUnavailable(f"There is no log at {path} yet; it is made when the first flow runs.")
-            _make_file(path)
+            make_file(path)
         self._connect()
         self.log_id = self._prepare()
 
@@ -208,7 +206,7 @@ class SqliteStore:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF in _BUSY:
+                if error.sqlite_errorcode & 0xFF in BUSY:
                     return False
                 raise
             return True
@@ -402,125 +400,6 @@ class _Known:
         return row
 
 
-class ReadOnlySqliteStore(SqliteStore):
-    """Reads a log that cannot be written: on a read-only disk, or another user's.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._copy: Any = None
-        super().__init__(path, create=False)
-
-    def _connect(self) -> None:
-        wal = self.path.with_name(self.path.name + "-wal")
-        if not wal.exists() or wal.stat().st_size == 0:
-            self._uri = f"file:{_quote(self.path)}?mode=ro&immutable=1"
-        else:
-            # What is in the write-ahead log can be read only where SQLite may write beside it.
-            self._uri = f"file:{_quote(self._copied(wal))}?mode=rw"
-        super()._connect()
-
-    def _copied(self, wal: Path) -> Path:
-        import shutil
-        import tempfile
-
-        self._copy = self._copy or tempfile.TemporaryDirectory(prefix="flightlog-")
-        copy = Path(self._copy.name, self.path.name)
-        shutil.copyfile(self.path, copy)
-        shutil.copyfile(wal, copy.with_name(wal.name))
-        return copy
-
-    def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
-        """Refuse to write."""
-        raise LogWriteError(f"The log at {self.path} is open for reading only.")
-
-    def set_fact(self, name: str, value: bytes) -> bytes:
-        """Refuse to write."""
-        raise LogWriteError(f"The log at {self.path} is open for reading only.")
-
-    def close(self) -> None:
-        """Give back the file, and the copy if there is one."""
-        super().close()
-        if self._copy is not None:
-            self._copy.cleanup()
-
-
-def translate(error: BaseException, location: str) -> LogError:
-    """Return the driver's error as one of ours, saying what happened and what to do."""
-    code = getattr(error, "sqlite_errorcode", None)
-    code = None if code is None else code & 0xFF
-    if code in _DAMAGED:
-        return LogCorrupt(
-            f"The file of the log at {location} is damaged ({error}). Keep a copy of it, then see what "
-            "`flightlog doctor` finds; a backup is the surest way back."
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return LogWriteError(
-            f"The log at {location} could not be written: the disk is full. Free some space and run again; "
-            "what was recorded is intact."
-        )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return LogWriteError(
-            f"The log at {location} could not be written: it, or its folder, is read-only. Make it writable, "
-            "or name another place in FLIGHTLOG_LOG_URL."
-        )
-    if code in _BUSY:
-        return LogWriteError(
-            f"The log at {location} could not be written: another process has held it for {BUSY_SECONDS:.0f} s. "
-            "See which one has the file open, and end it if it hangs."
-        )
-    if code == sqlite3.SQLITE_CANTOPEN:
-        return LogUnavailable(f"The log at {location} cannot be opened: {error}. Check the path and its permissions.")
-    return LogWriteError(f"The log at {location} cannot be used just now: {error}.")
-
-
-def check_path(path: Path) -> None:
-    """Refuse a path that cannot hold a log.
-
-    Raises:
-        LogUnavailable: it is a folder, something else than an SQLite file, or on a network file system.
-    """
-    from flightlog.events.stores.mounts import network_file_system
-
-    if path.is_dir():
-        raise LogUnavailable(f"{path} is a folder. Name a file in it: FLIGHTLOG_LOG_URL=sqlite:///{path}/flightlog.db")
-    if path.is_file():
-        with _readable(path).open("rb") as file:
-            start = file.read(16)
-        if start and start != b"SQLite format 3\0":
-            raise LogUnavailable(f"{path} is not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL.")
-    if kind := network_file_system(path):
-        raise LogUnavailable(
-            f"{path} is on a network file system ({kind}), where SQLite cannot lock safely. "
-            "Name a file on a local disk in FLIGHTLOG_LOG_URL."
-        )
-
-
-def _readable(path: Path) -> Path:
-    if not os.access(path, os.R_OK):
-        raise LogUnavailable(f"The log at {path} cannot be read: you have no permission. Check who owns the file.")
-    return path
-
-
-def _make_file(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The log may hold what only its owner should see.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise LogUnavailable(
-            f"A log cannot be made at {path}: {error.strerror}. Name another place in FLIGHTLOG_LOG_URL."
-        ) from None
-
-
-def _quote(path: Path) -> str:
-    from urllib.parse import quote
-
-    return quote(str(path.absolute()))
-
-
 def _identity(connection: sqlite3.Connection) -> tuple[int, int]:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -534,7 +413,7 @@ def _patiently(attempt: Any) -> None:
         try:
             attempt()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
+            if error.sqlite_errorcode & 0xFF not in BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - nothing depends on it but fairness
         else:

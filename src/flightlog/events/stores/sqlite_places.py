@@ -1,0 +1,90 @@
+"""Where a log in an SQLite file may be, and what SQLite's errors mean to whoever has it there."""
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
+from flightlog.events.stores.mounts import network_file_system
+
+BUSY_SECONDS = 60.0
+"""How long another process may hold the file before that is an error."""
+BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def translate(error: BaseException, location: str) -> LogError:
+    """Return the driver's error as one of ours, saying what happened and what to do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    code = None if code is None else code & 0xFF
+    if code in _DAMAGED:
+        return LogCorrupt(
+            f"The file of the log at {location} is damaged ({error}). Keep a copy of it, then see what "
+            "`flightlog doctor` finds; a backup is the surest way back."
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return LogWriteError(
+            f"The log at {location} could not be written: the disk is full. Free some space and run again; "
+            "what was recorded is intact."
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return LogWriteError(
+            f"The log at {location} could not be written: it, or its folder, is read-only. Make it writable, "
+            "or name another place in FLIGHTLOG_LOG_URL."
+        )
+    if code in BUSY:
+        return LogWriteError(
+            f"The log at {location} could not be written: another process has held it for {BUSY_SECONDS:.0f} s. "
+            "See which one has the file open, and end it if it hangs."
+        )
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return LogUnavailable(f"The log at {location} cannot be opened: {error}. Check the path and its permissions.")
+    return LogWriteError(f"The log at {location} cannot be used just now: {error}.")
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that cannot hold a log.
+
+    Raises:
+        LogUnavailable: it is a folder, something else than an SQLite file, or on a network file system.
+    """
+    if path.is_dir():
+        raise LogUnavailable(f"{path} is a folder. Name a file in it: FLIGHTLOG_LOG_URL=sqlite:///{path}/flightlog.db")
+    if path.is_file():
+        with _readable(path).open("rb") as file:
+            start = file.read(16)
+        if start and start != b"SQLite format 3\0":
+            raise LogUnavailable(f"{path} is not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL.")
+    if kind := network_file_system(path):
+        raise LogUnavailable(
+            f"{path} is on a network file system ({kind}), where SQLite cannot lock safely. "
+            "Name a file on a local disk in FLIGHTLOG_LOG_URL."
+        )
+
+
+def _readable(path: Path) -> Path:
+    if not os.access(path, os.R_OK):
+        raise LogUnavailable(f"The log at {path} cannot be read: you have no permission. Check who owns the file.")
+    return path
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file that only its owner can read, and its folder.
+
+    Raises:
+        LogUnavailable: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The log may hold what only its owner should see.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise LogUnavailable(
+            f"A log cannot be made at {path}: {error.strerror}. Name another place in FLIGHTLOG_LOG_URL."
+        ) from None
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a part of a URI."""
+    return quote(str(path.absolute()))

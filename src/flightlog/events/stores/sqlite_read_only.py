@@ -1,0 +1,54 @@
+"""A log in an SQLite file that cannot be written."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flightlog.errors import LogWriteError
+from flightlog.events.store import Unit
+from flightlog.events.stores.sqlite import SqliteStore
+from flightlog.events.stores.sqlite_places import quoted
+
+
+class ReadOnlySqliteStore(SqliteStore):
+    """Reads a log that cannot be written: on a read-only disk, or another user's.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._copy: Any = None
+        super().__init__(path, create=False)
+
+    def _connect(self) -> None:
+        wal = self.path.with_name(self.path.name + "-wal")
+        if not wal.exists() or wal.stat().st_size == 0:
+            self._uri = f"file:{quoted(self.path)}?mode=ro&immutable=1"
+        else:
+            # What is in the write-ahead log can be read only where SQLite may write beside it.
+            self._uri = f"file:{quoted(self._copied(wal))}?mode=rw"
+        super()._connect()
+
+    def _copied(self, wal: Path) -> Path:
+        self._copy = self._copy or tempfile.TemporaryDirectory(prefix="flightlog-")
+        copy = Path(self._copy.name, self.path.name)
+        shutil.copyfile(self.path, copy)
+        shutil.copyfile(wal, copy.with_name(wal.name))
+        return copy
+
+    def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
+        """Refuse to write."""
+        raise LogWriteError(f"The log at {self.path} is open for reading only.")
+
+    def set_fact(self, name: str, value: bytes) -> bytes:
+        """Refuse to write."""
+        raise LogWriteError(f"The log at {self.path} is open for reading only.")
+
+    def close(self) -> None:
+        """Give back the file, and the copy if there is one."""
+        super().close()
+        if self._copy is not None:
+            self._copy.cleanup()
