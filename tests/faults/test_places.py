@@ -31,7 +31,8 @@ def make_log(path: Path, events: int = 20) -> None:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder on a disk of two megabytes."""
     if os.geteuid() != 0:
-        pytest.fail("this test mounts a tmpfs and needs root")
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("this test mounts a small disk, which only root may")
     folder = tmp_path / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
