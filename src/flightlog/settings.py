@@ -71,7 +71,7 @@ def _boolean(value: str) -> bool:
 
 def _level(value: str) -> int:
     levels = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-    if value.isdigit():
+    if value.isascii() and value.isdigit() and int(value) <= 100:
         return int(value)
     if value.upper() not in levels:
         raise ValueError("say DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
@@ -91,8 +91,8 @@ def _key(value: str) -> str:
 
 
 def _workers(value: str) -> int:
-    if not value.isdigit() or int(value) < 1:
-        raise ValueError("say a whole number from 1 on")
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 10_000):
+        raise ValueError("say a whole number from 1 to 10000")
     return int(value)
 
 
@@ -157,11 +157,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         if not raw:
             continue
         try:
+            raw.encode()
             values[setting.field] = setting.read(raw)
+        except UnicodeEncodeError:
+            raise SettingsError(f"The setting {setting.name} is not in UTF-8.") from None
         except ValueError as error:
             shown = "its value" if setting.field == "log_key" else repr(raw)
             raise SettingsError(f"The setting {setting.name} cannot be {shown}: {error}.") from None
-    home = Path(values.pop("home", "~/.flightlog")).expanduser().absolute()
+    try:
+        home = Path(values.pop("home", "~/.flightlog")).expanduser().absolute()
+    except RuntimeError:
+        raise SettingsError("The setting FLIGHTLOG_HOME names the home of a user that is not known here.") from None
     values.setdefault("log_url", f"sqlite:///{home}/flightlog.db")
     return Settings(home=home, **values)
 

@@ -295,16 +295,16 @@ def test_a_killed_run_is_told_from_a_running_one(flows: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("number", "message"),
-    [(signal.SIGTERM, "termination signal"), (signal.SIGINT, "interrupt signal")],
+    ("number", "message", "code"),
+    [(signal.SIGTERM, "termination signal", 11), (signal.SIGINT, "interrupt signal", 130)],
 )
 def test_E39_signals_crash_the_run_and_are_recorded(
-    flows: Path, tmp_path: Path, number: signal.Signals, message: str
+    flows: Path, tmp_path: Path, number: signal.Signals, message: str, code: int
 ) -> None:
     """SIGTERM and Ctrl-C end the run as Crashed, with the reason in the log."""
     process = start_long(flows, tmp_path / "flag")
     process.send_signal(number)
-    assert process.wait(30) == 11
+    assert process.wait(30) == code
     assert message in flightlog("runs", "show", "@last").stdout
 
 

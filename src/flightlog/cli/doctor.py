@@ -1,6 +1,7 @@
 """``flightlog doctor``: where the log is, whether it is sound, and how to mend what is not."""
 
 import dataclasses
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,10 @@ def _findings(quick: bool) -> Iterator[Finding]:
         except LogError as error:
             yield Finding("state", "bad", str(error))
             return
+        above = next(parent for parent in path.parents if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            yield Finding("state", "bad", f"No log can be made there: {above} is no folder that you may write to.")
+            return
         yield Finding("state", "note", "There is no log yet.", "It is made when the first flow runs.")
         return
     yield Finding("durability", "ok", f"{chosen.log_durability} ({_meaning(chosen.log_durability)})")
@@ -120,6 +125,8 @@ def _key(path: Path, chosen: Settings) -> Iterator[Finding]:
     key = key_path(path)
     if chosen.log_key is not None:
         yield Finding("key", "ok", "in FLIGHTLOG_LOG_KEY")
+    elif not key.exists() and not os.access(path, os.W_OK):
+        yield Finding("key", "note", f"{key} is missing: this log can be read, but takes no runs.")
     elif not key.exists():
         yield Finding("key", "bad", f"{key} is missing.", "Put it back from a backup: flows cannot run without it.")
     elif key.stat().st_mode & 0o077 and sys.platform != "win32":
@@ -131,6 +138,13 @@ def _key(path: Path, chosen: Settings) -> Iterator[Finding]:
 def _log(log: "Log", path: Path, quick: bool) -> Iterator[Finding]:
     head = log.head()
     yield Finding("events", "ok", f"{head.position}")
+    if "key_id" in log.store.facts():
+        from flightlog.events.keys import key_path, load_key
+
+        try:
+            load_key(log, key_path(path), load().log_key)
+        except LogError as error:
+            yield Finding("key", "bad", str(error))
     if not quick:
         yield from _verified(log)
     yield from _projections(log, path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flightlog.cli.printing import (
+    clean,
     color_option,
     is_terminal,
     json_option,
@@ -38,8 +39,8 @@ def events() -> None:
 @events.command("ls")
 @click.option("--run", "run", help="Only events of that flow run: an id, 8 digits of one, a name, @last.")
 @click.option("--type", "types", multiple=True, help="Only events of that type, such as task_run.failed; repeatable.")
-@click.option("--after", default=0, type=click.IntRange(0), help="Only events after that position.")
-@click.option("--limit", "-n", type=click.IntRange(1), help="How many at the most; 100 on a terminal.")
+@click.option("--after", default=0, type=click.IntRange(0, 2**62), help="Only events after that position.")
+@click.option("--limit", "-n", type=click.IntRange(1, 1_000_000_000), help="How many at the most; 100 on a terminal.")
 @click.option("--jsonl", is_flag=True, help="Print one JSON document a line.")
 @json_option
 @color_option
@@ -78,7 +79,12 @@ def list_events(
 @click.option("--run", "run", help="Only events of that flow run.")
 @click.option("--type", "types", multiple=True, help="Only events of that type; repeatable.")
 @click.option(
-    "--last", "-n", default=10, show_default=True, type=click.IntRange(0), help="Begin with so many old ones."
+    "--last",
+    "-n",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0, 1_000_000),
+    help="Begin with so many.",
 )
 @click.option("--jsonl", "--json", "jsonl", is_flag=True, help="Print one JSON document a line.")
 @click.option("--no-follow", is_flag=True, help="Stop after the old ones.")
@@ -177,7 +183,7 @@ def _print(event: "Event", jsonl: bool) -> None:
         print_json_line(_document(event))
     else:
         cells = _row(event)
-        say("\t".join(cells) if not is_terminal() else f"{cells[0]:>8}  {cells[1]}  {cells[2]:<24} {cells[4]}")
+        say("\t".join(cells) if not is_terminal() else f"{cells[0]:>8}  {cells[1]}  {cells[2]:<24} {clean(cells[4])}")
     sys.stdout.flush()
 
 

@@ -88,8 +88,12 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit; a known error is one line, never a traceback."""
     try:
+        " ".join(sys.argv[1:] if args is None else args).encode()
+    except UnicodeEncodeError:
+        click.echo("Error: the command line is not in UTF-8.", err=True)
+        sys.exit(USAGE)
+    try:
         code = cli.main(args, prog_name="flightlog", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else OK)
     except click.exceptions.Abort:
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)
@@ -104,10 +108,10 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); Python would complain once more when it flushes.
-        sys.stdout = None
-        sys.exit(OK)
+    except SystemExit as stop:
+        # Whoever read our output has gone (`| head`), which click takes for a failure.
+        sys.exit(OK if isinstance(stop.__context__, BrokenPipeError) else stop.code)
+    sys.exit(code if isinstance(code, int) else OK)
 
 
 def _say(error: FlightlogError) -> None:

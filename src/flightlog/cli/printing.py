@@ -71,6 +71,11 @@ def _writable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
+def clean(text: str) -> str:
+    """Return text without control characters, which could steer a terminal; they become visible escapes."""
+    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def note(text: str) -> None:
     """Print a line about what goes on, beside the data."""
     click.echo(text, err=True)
@@ -104,10 +109,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], colors: Sequenc
         rows: the cells.
         colors: per row, the colour of its first cell.
     """
-    rows = list(rows)
+    rows = [[clean(cell).replace("\t", " ").replace("\n", " ") for cell in row] for row in rows]
     if not is_terminal():
         for row in rows:
-            say("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+            say("\t".join(row))
         return
     from rich.cells import cell_len
 

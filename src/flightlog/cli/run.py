@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flightlog.cli.main import OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
+from flightlog.cli.main import INTERRUPTED, OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
 from flightlog.cli.printing import color_option, json_option, note, print_json, say, state_color, state_label
 
 
@@ -42,8 +42,11 @@ def run(target: str, params: tuple[str, ...], as_json: bool) -> int:
         raise click.UsageError(str(error)) from None
     except FlightlogError:
         raise
-    except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
-        note("The run was interrupted, and is recorded as Crashed. See: flightlog runs show @last")
+    except KeyboardInterrupt:
+        note("Interrupted: the run is recorded as Crashed.")
+        return INTERRUPTED
+    except (SystemExit, asyncio.CancelledError) as error:
+        note(f"The run ended by {type(error).__name__}, and is recorded as Crashed. See: flightlog runs show @last")
         return RUN_CRASHED
     _report(state, as_json)
     return {"COMPLETED": OK, "CRASHED": RUN_CRASHED, "CANCELLED": RUN_CANCELLED}.get(state.type.value, RUN_FAILED)
@@ -54,11 +57,13 @@ def _parameters(params: tuple[str, ...]) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for param in params:
         name, equals, value = param.partition("=")
+        if name in ("return_state", "wait_for"):
+            raise click.BadParameter(f"{name!r} is no parameter of a flow.", param_hint="--param")
         if not equals or not name.isidentifier():
             raise click.BadParameter(f"{param!r} is not NAME=JSON, such as rows=100.", param_hint="--param")
         try:
             parameters[name] = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if value[:1] in ("[", "{", '"'):
                 raise click.BadParameter(f"{name} is no JSON: {error}.", param_hint="--param") from None
             parameters[name] = value
@@ -73,7 +78,7 @@ def _report(state: Any, as_json: bool) -> None:
         print_json({"flow_run_id": run_id, "state": state_facts, "result": _plain(value)})
         return
     if value is not None:
-        say(str(value))
+        say(_text(value))
     if not sys.stderr.isatty():
         return
     label = click.style(state_label(state.type.value, state.name), fg=state_color(state.type.value))
@@ -86,7 +91,14 @@ def _report(state: Any, as_json: bool) -> None:
 def _plain(value: Any) -> Any:
     """Return a value as JSON has it; its repr if it has none."""
     try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return repr(value)
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return _text(value)
     return value
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - the user's own __str__
+        return f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"

@@ -10,6 +10,7 @@ import click
 
 from flightlog.cli.main import OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
 from flightlog.cli.printing import (
+    clean,
     color_option,
     duration,
     is_terminal,
@@ -41,7 +42,9 @@ def runs() -> None:
 
 
 @runs.command("ls")
-@click.option("--limit", "-n", default=20, show_default=True, type=click.IntRange(1), help="How many at the most.")
+@click.option(
+    "--limit", "-n", default=20, show_default=True, type=click.IntRange(1, 1_000_000), help="How many at the most."
+)
 @click.option("--flow", help="Only runs of that flow.")
 @click.option("--state", help="Only runs in that state: failed, completed, running, TimedOut ...")
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
@@ -117,7 +120,7 @@ def show_run(run: str, as_json: bool) -> None:
 
 def _show_head(run: "FlowRunView") -> None:
     label = click.style(_label(run), fg=state_color(run.state_type), bold=True)
-    say(f"{label}  {run.flow} / {run.name}")
+    say(f"{label}  {clean(run.flow)} / {clean(run.name)}")
     facts = [
         ("id", run.id),
         ("message", run.message),
@@ -130,7 +133,7 @@ def _show_head(run: "FlowRunView") -> None:
     ]
     for name, value in facts:
         if value:
-            say(f"  {name:<11} {value.splitlines()[0]}")
+            say(f"  {name:<11} {clean(value.splitlines()[0])}")
 
 
 def _show_tasks(tasks: "list[TaskRunView]") -> None:
@@ -181,7 +184,7 @@ def _show_failures(run: "FlowRunView", tasks: "list[TaskRunView]", attempts: "li
     for attempt in shown[-3:]:
         say()
         say(f"{names[attempt.run_id]}, attempt {attempt.attempt} ({attempt.cause}):", bold=True)
-        say((attempt.traceback or "").rstrip())
+        say(clean((attempt.traceback or "").rstrip()))
 
 
 @runs.command("logs")
@@ -208,7 +211,8 @@ def show_logs(run: str, level: str, follow: bool, jsonl: bool, as_json: bool) ->
         place = (0, 0, -1)
         documents: list[dict[str, Any]] = []
         while True:
-            ended = queries.find_flow_run(projector, found.id).is_final
+            now = queries.find_flow_run(projector, found.id)
+            ended = now.is_final or queries.is_lost(now)
             lines = queries.list_lines(projector, found.id, level=_LEVELS[level], after=place)
             place = lines[-1][0] if lines else place
             for _, line in lines:
@@ -229,7 +233,8 @@ def _print_line(run: "FlowRunView", line: Any, document: dict[str, Any], jsonl: 
     speaker = f"Flow run {run.name!r}" if line.task_run is None else f"Task run {line.task_run!r}"
     time_ = to_datetime(line.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
     color = {30: "yellow", 40: "red", 50: "red"}.get(line.level)
-    say(f"{time_} | {click.style(f'{name:<7}', fg=color)} | {speaker} - {line.message}")
+    level = click.style(f"{name:<7}", fg=color) if color else f"{name:<7}"
+    say(f"{time_} | {level} | {speaker} - {clean(line.message)}")
 
 
 @runs.command("watch")
@@ -280,7 +285,7 @@ def _watch_lines(projector: "Projector", run: "FlowRunView", jsonl: bool) -> "Fl
                     {"at": at, "run": who, "type": state, "name": name, "message": event.data.get("message")}
                 )
             else:
-                say(f"{at} {state_label(state, name)} {who}")
+                say(f"{at} {state_label(state, name)} {clean(who)}")
         if now.is_final or queries.is_lost(now):
             return now if now.is_final else None
         time.sleep(0.2)
@@ -317,7 +322,9 @@ def _label(run: "FlowRunView") -> str:
 
 
 def _took(run: Any) -> str:
-    if run.started is None:
+    from flightlog.projections.queries import is_lost
+
+    if run.started is None or (run.ended is None and getattr(run, "pid", None) is not None and is_lost(run)):
         return ""
     return duration((run.ended or SystemClock().now()) - run.started)
 

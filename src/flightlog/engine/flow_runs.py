@@ -16,13 +16,13 @@ from flightlog.engine.digests import input_digest
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.names import entrypoint, run_name, source_file
 from flightlog.engine.outcomes import call_user, crash, end_of, unsuccessful, value_facts
-from flightlog.engine.parameters import learn_secrets, recorded
+from flightlog.engine.parameters import Refused, learn_secrets, recorded
 from flightlog.engine.results import blob_of
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runs import FlowRun, Journal, TaskRun
 from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally, run_details
-from flightlog.engine.submissions import abandon, wait_for_all
+from flightlog.engine.submissions import end_early, wait_for_all
 from flightlog.engine.task_runs import inputs_of, new_task_run
 from flightlog.engine.tracking import Tracker
 from flightlog.engine.transitions import Create, End, Refuse, Start
@@ -140,8 +140,10 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
     if flow.should_validate_parameters:
         try:
             parameters = flow.validate(parameters)
+            learn_secrets(parameters)  # what was given as text may be a secret by its annotation
         except ParameterTypeError as error:
             refusal = error
+            parameters = {name: Refused(value) for name, value in parameters.items()}
     progress = _create(call, parameters)
     try:
         if refusal is not None:
@@ -155,8 +157,10 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
         unit, state = progress.refuse(str(error))
     except (LogError, TakenOver):
         raise
-    except BaseException as error:  # noqa: BLE001 - an interrupt between two steps still ends in the log
-        abandon(progress.context)
+    except BaseException as error:
+        await end_early(progress.context)
+        if progress.run.is_final:
+            raise
         state, facts = crash(error)
         unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
     finally:
@@ -181,7 +185,10 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
     flow, engine, caller = call.flow, call.engine, call.caller
     parent = caller.flow_context if caller is not None else None
     key = engine.ids.new()
-    name = (None if callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters)) or engine.ids.slug()
+    refused = any(isinstance(value, Refused) for value in parameters.values())
+    name = (
+        None if refused or callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters)
+    ) or engine.ids.slug()
     mirror: TaskRun | None = None
     cause: bytes | None = None
     if caller is not None and parent is not None:
@@ -201,7 +208,7 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
         log_prints=_prints(flow, engine, parent),
         parent=caller,
     )
-    if callable(flow.flow_run_name):
+    if callable(flow.flow_run_name) and not refused:
         run.name = run.journal.flow_run_name = _named_inside(context)
     if parent is None and ENGINE.isEnabledFor(20):
         say(ENGINE, 20, f"Created flow run {run.name!r} for flow {flow.name!r}", {})
@@ -297,7 +304,7 @@ async def _attempts(waits: Waits, progress: _Progress) -> tuple[Unit, State[Any]
         outcome = await call_user(waits, context, flow.fn, arguments, flow.timeout_seconds)
         found = unsuccessful(outcome, "Flow", flow.timeout_seconds)
         if found is not None and (outcome.timed_out or found[0].is_crashed()):
-            abandon(context)
+            await end_early(context)
         else:
             await wait_for_all(waits, context)
         state, facts, blobs = await _conclude(waits, context, found, outcome.value)

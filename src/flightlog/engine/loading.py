@@ -43,6 +43,8 @@ def load_flow(target: str) -> "Flow[Any, Any]":
     from flightlog.engine.flows import Flow
 
     place, _, name = target.rpartition(":") if ":" in target else (target, "", "")
+    if not place.strip("."):
+        raise ScriptError(f"{target!r} names no file or module. Name a flow as FILE.py:FLOW, or MODULE:FLOW.")
     module = _load_file(Path(place)) if place.endswith(".py") or "/" in place else _load_module(place)
     flows = {key: value for key, value in vars(module).items() if isinstance(value, Flow)}
     if not flows:

@@ -28,6 +28,8 @@ def checked_name(name: Any, default: str, kind: str) -> str:
     if not isinstance(name, str):
         hint = f" Write @{kind} with keyword arguments, or without any." if callable(name) else ""
         raise TypeError(f"A {kind}'s name is a string, not {type(name).__name__}.{hint}")
+    if not name:
+        raise InvalidNameError(f"A {kind}'s name cannot be empty.")
     if found := [character for character in name if character in _RESERVED]:
         raise InvalidNameError(f"The {kind} name {name!r} has {found[0]!r}; names are free of / % & > <")
     return name
@@ -83,7 +85,10 @@ def run_name(template: Any, parameters: Mapping[str, Any]) -> str | None:
         if not isinstance(name, str):
             raise TypeError(f"The function that gives a run's name returned {type(name).__name__}, not a string.")
         return MASKER.mask(name)
-    return MASKER.mask(str(template.format(**parameters)))
+    try:
+        return MASKER.mask(str(template.format(**parameters)))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InvalidNameError(f"The run-name template {template!r} cannot be filled in: {error}.") from None
 
 
 def checked_template(template: Any, what: str, parameters: Sequence[str]) -> Any:

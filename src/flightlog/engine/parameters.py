@@ -2,17 +2,18 @@
 
 import inspect
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from inspect import Parameter
 from itertools import islice
 from typing import Any, NoReturn
 
 from flightlog.engine import results
-from flightlog.engine.arguments import items_of
+from flightlog.engine.arguments import are_plain, items_of
 from flightlog.engine.masking import MASKER
 from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArgumentError
 
-_DEEP, _MANY = 5, 1000
+_MANY = 2000
 
 
 class Signature:
@@ -99,6 +100,16 @@ class Signature:
         return tuple(args), kwargs
 
 
+class Refused:
+    """Stands for an argument that was not validated: it is not recorded, as it might be meant to be a secret."""
+
+    def __init__(self, value: Any) -> None:
+        self.type = type(value).__name__
+
+    def __reduce__(self) -> Any:
+        raise results.NotRecordable("it was not validated")
+
+
 class Validator:
     """Checks a flow's arguments against its annotations, and casts them: as lenient as pydantic is told to be.
 
@@ -153,7 +164,13 @@ class Validator:
         from pydantic import ValidationError
 
         if self.model is None:
-            self.model = self._build()
+            try:
+                self.model = self._build()
+            except NameError as error:
+                raise ParameterTypeError(
+                    f"The annotations of {self._signature.function.__name__!r} name {error.name!r}, "
+                    "which is not defined."
+                ) from None
         try:
             model = self.model.model_validate(parameters)
         except ValidationError as error:
@@ -187,7 +204,7 @@ def shown(parameters: Mapping[str, Any]) -> str:
             view[name] = to_jsonable_python(value, serialize_unknown=False, inf_nan_mode="strings")
             json.dumps(view[name])
         except Exception:  # noqa: BLE001 - serialising runs the object's own code
-            view[name] = f"<{type(value).__name__}>"
+            view[name] = f"<{value.type if isinstance(value, Refused) else type(value).__name__}>"
     return MASKER.mask(json.dumps(view, ensure_ascii=False))
 
 
@@ -215,13 +232,22 @@ def recorded(key: bytes, parameters: Mapping[str, Any]) -> tuple[dict[str, Any],
     return facts, blobs
 
 
-def learn_secrets(value: Any, depth: int = 0) -> None:
-    """Remember the secrets among some arguments, so that no text in the log holds them."""
-    if results.is_secret(value):
-        MASKER.learn(value)
-    elif depth < _DEEP:
-        for item in islice(items_of(value), _MANY):
-            learn_secrets(item, depth + 1)
+def learn_secrets(parameters: Mapping[str, Any]) -> None:
+    """Remember the secrets among some arguments, so that no text in the log holds them.
+
+    It looks at `_MANY` values at the most, the outer ones first: large data is no place for secrets.
+    """
+    if are_plain(parameters.values()) or not results.knows_secrets():
+        return
+    waiting = deque(parameters.values())
+    for _ in range(_MANY):
+        if not waiting:
+            return
+        value = waiting.popleft()
+        if results.is_secret(value):
+            MASKER.learn(value)
+        else:
+            waiting.extend(islice(items_of(value), _MANY))
 
 
 def _short(value: Any) -> str:

@@ -12,6 +12,7 @@ import sys
 from types import MappingProxyType
 from typing import Any
 
+from flightlog.engine.masking import MASKER
 from flightlog.errors import LogCorrupt
 
 _PLAIN = frozenset({int, float, str, bytes})
@@ -28,8 +29,13 @@ def dumps(value: Any) -> bytes:
     Raises:
         NotRecordable: it cannot be pickled, or holds a secret.
     """
-    if type(value) in _PLAIN:
-        return pickle.dumps(value, 5)
+    pickled = pickle.dumps(value, 5) if type(value) in _PLAIN else _pickled(value)
+    if MASKER.is_in(pickled):
+        raise NotRecordable("it holds a secret")
+    return pickled
+
+
+def _pickled(value: Any) -> bytes:
     file = io.BytesIO()
     try:
         _Pickler(file, 5).dump(value)
@@ -45,8 +51,14 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if is_secret(value):
+            MASKER.learn(value)
             raise NotRecordable("it holds a secret")
         return NotImplemented
+
+
+def knows_secrets() -> bool:
+    """Tell whether pydantic is in use, without which there are no secret types."""
+    return "pydantic.types" in sys.modules
 
 
 def is_secret(value: Any) -> bool:

@@ -70,6 +70,7 @@ class ConsoleFormatter(logging.Formatter):
         word = f"{logging.getLevelName(level):<7}"
         if self._colors and (color := _COLORS.get(level)) and _stderr_is_terminal():
             word = f"{color}{word}{_RESET}"
+        text = MASKER.mask(text)
         if len(text) > _LONGEST:
             text = f"{text[:_LONGEST]} ... ({len(text)} characters; the log has all of them)"
         if not text.isascii():
@@ -141,13 +142,21 @@ def configure(level: int, colors: bool) -> None:
             logger.addHandler(_RecordingHandler())
 
 
+def _show(line: str) -> None:
+    """Write a line to the console; one that cannot be written (closed, full, gone) never affects a run."""
+    try:
+        with _console_lock:
+            sys.stderr.write(line + "\n")
+    except Exception:  # noqa: BLE001, S110 - the stream may be anybody's; the log has what the line says
+        pass
+
+
 def say(logger: logging.Logger, level: int, text: str, names: dict[str, Any]) -> None:
     """Show a line that the log need not keep: an event already tells of it."""
     if ROOT.handlers == [_console] and not ROOT.filters and not logger.filters and len(logger.handlers) < 2:
         # Nobody but our console listens: a tenth of the time that a `LogRecord` on its way takes.
         line = _console.console.line(time.time(), level, _speaker(logger.name, names), text)
-        with _console_lock:
-            sys.stderr.write(line + "\n")
+        _show(line)
         return
     record = logging.LogRecord(logger.name, level, __file__, 0, text, None, None)
     record.__dict__.update(names)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from flightlog.engine.transitions import Command, RunState, decide, evolve
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
-from flightlog.events.types import FLOW_RUN, TASK_RUN, flow_run_stream
+from flightlog.events.types import FLOW_RUN, TASK_RUN, TERMINAL, flow_run_stream
 from flightlog.ids import id_text
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ class Run:
     def run_count(self) -> int:
         """How many attempts have begun."""
         return self._rules.attempt
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended."""
+        return self._rules.type in TERMINAL
 
     def record(self, command: Command) -> NewEvent:
         """Decide on a command, take the run on, and return the event that says so, still to be appended."""

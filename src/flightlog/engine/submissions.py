@@ -138,6 +138,16 @@ def abandon(flow: "FlowRunContext") -> None:
             future.settle(cancelled(work.call))
 
 
+async def end_early(flow: "FlowRunContext") -> None:
+    """Cancel what a flow run submitted: what nobody has begun, and what runs in its event loop."""
+    abandon(flow)
+    tasks = list(flow.loop_tasks)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def wait_for_all(waits: Waits, flow: "FlowRunContext") -> None:
     """Wait until everything that a flow run submitted has ended."""
     while flow.open_futures:
@@ -198,4 +208,4 @@ def _unwrapped(value: Any) -> Any:
     return value.value if isinstance(value, unmapped) else value
 
 
-__all__ = ["abandon", "split", "submit", "wait_for_all"]
+__all__ = ["abandon", "end_early", "split", "submit", "wait_for_all"]

@@ -19,6 +19,7 @@ from flightlog.engine.outcomes import (
     unsuccessful,
     value_facts,
 )
+from flightlog.engine.parameters import learn_secrets
 from flightlog.engine.run_logs import logged_prints
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType, run_details
@@ -135,7 +136,10 @@ async def run_task(waits: Waits, call: TaskCall) -> State[Any]:
         state = await _resolve_and_run(waits, call)
     except (LogError, TakenOver):
         raise
-    except BaseException as error:  # noqa: BLE001 - an interrupt between two steps still ends in the log
+    except BaseException as error:
+        if call.run is not None and call.run.is_final:
+            raise
+        # An interrupt between two steps still ends in the log.
         state = _end(call, crash(error))
     flow = call.flow
     if call.parent is None:
@@ -150,6 +154,7 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
         parameters = await resolved(waits, call.parameters, call.wait_for)
     except UpstreamTaskError as error:
         return _refuse(call, error)
+    learn_secrets(parameters)
     digest = input_digest(engine.key, parameters)
     if memory is not None:
         parent = None if call.parent is None else call.parent.task_run.key

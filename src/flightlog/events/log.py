@@ -330,7 +330,8 @@ def _close_all() -> None:
         try:
             log.close()
         except LogError as error:
-            sys.stderr.write(f"flightlog: {error}\n")
+            if sys.stderr is not None:
+                sys.stderr.write(f"flightlog: {error}\n")
 
 
 def _fork_all() -> None:

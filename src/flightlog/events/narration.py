@@ -39,7 +39,8 @@ def state_of(type_: str, data: Mapping[str, Any]) -> tuple[str, str]:
     state, name = STATES[suffix]
     if suffix == "running" and data.get("attempt", 1) > 1:
         name = "Retrying"
-    return state, data.get("name") or name
+    # The name on `created` is the run's own, not the state's.
+    return state, name if suffix == "created" else data.get("name") or name
 
 
 def narrate(type_: str, data: Mapping[str, Any], kind: str) -> Iterator[Line]:

@@ -18,7 +18,7 @@ def path_of(url: str) -> Path | None:
     """
     if url in ("memory://", "memory:"):
         return None
-    if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
+    if url.startswith(_SQLITE) and len(url) > len(_SQLITE) and ":memory:" not in url:
         return Path(url.removeprefix(_SQLITE)).expanduser().absolute()
     kind = url.partition(":")[0]
     raise LogUnavailable(

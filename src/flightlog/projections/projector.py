@@ -69,7 +69,7 @@ class Projector:
 
         def connect() -> sqlite3.Connection:
             if self.path is not None:
-                self.path.touch(0o600)  # it shows what the log holds
+                _touch(self.path)
             connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA synchronous=OFF")  # it can be made again from the log
             return connection
@@ -219,6 +219,16 @@ def _store(connection: sqlalchemy.Connection, projection: Projection, rows: Rows
         else:
             upsert = statement.on_conflict_do_nothing()
         connection.execute(upsert, group)
+
+
+def _touch(path: Path) -> None:
+    """Make the file, for its owner only: it shows what the log holds."""
+    try:
+        path.touch(0o600)
+    except OSError as error:
+        raise LogWriteError(
+            f"The projections cannot be kept at {path}: {error.strerror}. Delete what is there; they are made again."
+        ) from None
 
 
 def _storable(value: Any) -> Any:

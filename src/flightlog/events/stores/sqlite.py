@@ -19,7 +19,7 @@ from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
 from flightlog.events.store import Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, place
 from flightlog.events.stores import sqlite_statements as sql
-from flightlog.events.stores.sqlite_places import BUSY, BUSY_SECONDS, check_path, make_file, quoted, translate
+from flightlog.events.stores.sqlite_places import BUSY, BUSY_SECONDS, check_not_emptied, check_path, make_file, quoted, translate
 from flightlog.ids import RandomIds
 from flightlog.settings import Durability
 
@@ -75,6 +75,7 @@ class SqliteStore:
         self._reading = threading.Lock()
         self._uri = f"file:{quoted(path)}?mode=rw"
         check_path(path)
+        check_not_emptied(path)
         if not path.exists():
             if not create:
                 raise LogUnavailable(f"There is no log at {path} yet; it is made when the first flow runs.")

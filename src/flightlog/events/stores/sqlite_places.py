@@ -63,6 +63,20 @@ def check_path(path: Path) -> None:
         )
 
 
+def check_not_emptied(path: Path) -> None:
+    """Refuse an empty file that has a log's key beside it: it was a log, and somebody emptied it.
+
+    Raises:
+        LogCorrupt: it was.
+    """
+    key = path.with_name(path.name + ".key")  # made after the log's tables
+    if key.exists() and path.is_file() and path.stat().st_size == 0:
+        raise LogCorrupt(
+            f"The file of the log at {path} is empty, but {key.name} says that it was a log. Put a backup in its place; "
+            "to begin a new one, move the key away."
+        )
+
+
 def _readable(path: Path) -> Path:
     if not os.access(path, os.R_OK):
         raise LogUnavailable(f"The log at {path} cannot be read: you have no permission. Check who owns the file.")
