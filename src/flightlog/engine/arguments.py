@@ -45,7 +45,10 @@ class Found:
 
 def are_plain(values: Iterable[Any]) -> bool:
     """Tell whether there is nothing to look for: all values are numbers, strings and the like."""
-    return all(type(value) in _SCALARS for value in values)
+    for value in values:  # noqa: SIM110 - `all` with a generator takes twice as long, three times in each call
+        if type(value) not in _SCALARS:
+            return False
+    return True
 
 
 def look(value: Any, found: Found, may_fail: bool = False, depth: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -151,7 +152,7 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
         else:
             await resolved(waits, {}, call.wait_for)
             context = progress.context
-            with context.task_runner.start(), logged_prints(context.log_prints):
+            with context.task_runner.start(), logged_prints() if context.log_prints else nullcontext():
                 unit, state = await _attempts(waits, progress)
     except UpstreamTaskError as error:
         unit, state = progress.refuse(str(error))

@@ -266,12 +266,9 @@ def _print(*values: Any, sep: str | None = " ", end: str | None = "\n", file: An
 
 
 @contextmanager
-def logged_prints(wanted: bool) -> Iterator[None]:
+def logged_prints() -> Iterator[None]:
     """While this is open, `print` looks whether the run it is called in wants prints logged."""
     global _print_users, _plain_print  # noqa: PLW0603 - `print` is global too
-    if not wanted:
-        yield
-        return
     with _print_lock:
         if _print_users == 0:
             _plain_print = builtins.print

@@ -22,6 +22,7 @@ from flightlog.events.narration import state_text
 from flightlog.ids import RandomIds, id_text
 
 R = TypeVar("R")
+_CLOCK = SystemClock()
 
 
 class StateType(StrEnum):
@@ -119,7 +120,7 @@ class State(Generic[R]):
         self._id: UUID | None = None
         if self.type is StateType.SCHEDULED and self.state_details.scheduled_time is None:
             self.state_details.scheduled_time = datetime.now(UTC)
-        self._timestamp: datetime | int = SystemClock().now() if timestamp is None else timestamp
+        self._timestamp: datetime | int = _CLOCK.now() if timestamp is None else timestamp
 
     @property
     def id(self) -> UUID:

@@ -1,6 +1,7 @@
 """How a task run goes: from the call to its final state. One coroutine for sync and async."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from flightlog.engine.tasks import Task
 
 _WAIT_FOR = "wait_for"
+_AS_IT_IS = nullcontext()
 
 
 @dataclass(slots=True)
@@ -184,7 +186,7 @@ async def _attempts(
     arguments = task.signature.call_with(parameters)
     prints = flow.log_prints if task.log_prints is None else task.log_prints
     facts: dict[str, Any] = {} if digest is None or run.run_count else {"digest": digest}
-    with logged_prints(prints):
+    with logged_prints() if prints else _AS_IT_IS:
         while True:
             call.pending.append(run.record(Start(facts)))
             unit = journal.put(call.pending)
