@@ -359,3 +359,71 @@ def test_version_and_help_load_no_engine_and_no_database() -> None:
     for option in ("--version", "--help"):
         done = subprocess.run([sys.executable, "-c", code.format(option)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_has_gone_is_no_failure(flows: Path) -> None:
+    """`flightlog events ls | head -1` succeeds, as shells with pipefail see it."""
+    for _ in range(3):
+        flightlog("run", f"{flows}:works")
+    command = f"set -o pipefail; {sys.executable} -m flightlog events ls --json | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "[\n")
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "2>&1 | head -1"])
+def test_a_console_that_cannot_be_written_never_affects_a_run(flows: Path, redirect: str) -> None:
+    """With standard error closed, full or gone the run completes, and is recorded."""
+    subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m flightlog run {flows}:works {redirect}"], timeout=60, check=False
+    )
+    assert flightlog("runs", "ls").stdout.startswith("✓ Completed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["runs", "ls", "-n", "9223372036854775808"], 2),
+        (["events", "ls", "--after", "9223372036854775808"], 2),
+        (["run", "FILE:works", "-p", "n=" + "9" * 5000], 10),
+        (["run", "FILE:works", "-p", "return_state=true"], 2),
+        (["run", ":works"], 3),
+        (["run", "."], 3),
+        (["runs", "show", b"\xff\xfe".decode(errors="surrogateescape")], 2),
+    ],
+)
+def test_odd_arguments_get_no_traceback(flows: Path, arguments: list[str], code: int) -> None:
+    """Huge numbers, bytes that are no text and the like are told in one sentence."""
+    flightlog("run", f"{flows}:works")
+    done = flightlog(*[argument.replace("FILE", str(flows)) for argument in arguments])
+    assert "Traceback" not in done.stderr
+    assert done.returncode == code, done.stderr
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """What flows put into names and lines cannot steer the terminal of whoever looks."""
+    script = tmp_path / "odd.py"
+    script.write_text(
+        "from flightlog import flow, get_run_logger\n"
+        "@flow(flow_run_name='a\\nb\\x1b]0;title\\x07')\n"
+        "def odd():\n    get_run_logger().info('x\\x1b[2J')\n"
+    )
+    flightlog("run", str(script))
+    for arguments in (["runs", "ls"], ["runs", "logs", "@last"], ["runs", "show", "@last"], ["events", "ls"]):
+        shown = flightlog(*arguments).stdout
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+
+
+def test_doctor_knows_the_right_key_from_a_wrong_one(flows: Path, own_home: Path) -> None:
+    """A key that is another log's, and a log that was emptied, are found."""
+    flightlog("run", f"{flows}:works")
+    key = own_home / "flightlog.db.key"
+    right = key.read_bytes()
+    key.write_bytes(bytes(32))
+    done = flightlog("doctor")
+    assert done.returncode == 1
+    assert "is not the key of the log" in done.stdout
+    key.write_bytes(right)
+    assert flightlog("doctor").returncode == 0
+    (own_home / "flightlog.db").write_bytes(b"")
+    assert flightlog("doctor").returncode == 1

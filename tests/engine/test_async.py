@@ -370,3 +370,29 @@ def test_E8_async_submitted_in_sync_in_async_in_sync_does_not_hang(program: str,
     # In a process of its own, as a deadlocked event loop could not be ended in this one.
     done = subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, text=True, timeout=20)
     assert done.stdout == "2\n", done.stderr
+
+
+def test_E39_a_cancelled_flow_ends_after_what_it_submitted(history: Any) -> None:
+    """When an async flow is cancelled its submitted tasks end first, and nothing follows its own end."""
+
+    @task
+    async def forever() -> None:
+        await asyncio.sleep(60)
+
+    @flow
+    async def f() -> None:
+        await forever.submit()
+        await forever.submit()
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        running = asyncio.create_task(f())
+        await asyncio.sleep(0.05)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(main())
+    types = [event.type for event in history.events()]
+    assert types[-1] == "flow_run.crashed"
+    assert types.count("task_run.crashed") == 2

@@ -198,3 +198,44 @@ def test_I10_digests_of_inputs_are_keyed() -> None:
     arguments = {"name": "ann", "age": 42}
     assert input_digest(b"a" * 32, arguments) != input_digest(b"b" * 32, arguments)
     assert input_digest(b"a" * 32, arguments) == input_digest(b"a" * 32, {"name": "ann", "age": 42})
+
+
+def test_I10_what_is_a_secret_by_its_annotation_is_one(own_home: Path) -> None:
+    """Text that was given for a secret parameter, valid or not, to a flow, a model or a task, is in no file."""
+    from pydantic import BaseModel, SecretStr
+
+    from flightlog.engine.runtime import close_engine
+
+    class Config(BaseModel):
+        password: SecretStr
+
+    @task
+    def gives() -> str:
+        return "given-as-text-1"
+
+    @task
+    def raises(secret: SecretStr) -> None:
+        raise KeyError(secret.get_secret_value())
+
+    @flow
+    def by_annotation(token: SecretStr, number: int = 1) -> None:
+        get_run_logger().info(token.get_secret_value())
+        gives()
+        raises(token)
+
+    @flow
+    def by_model(config: Config) -> None:
+        raise ValueError(config.password.get_secret_value())
+
+    @flow
+    def to_a_task() -> None:
+        raises(SecretStr("quoted-'\"-secret-4"))
+
+    by_annotation("given-as-text-1", return_state=True)
+    by_annotation("given-as-text-2", "no number", return_state=True)
+    by_model({"password": "given-as-text-3"}, return_state=True)
+    to_a_task(return_state=True)
+    close_engine()
+    contents = b"".join(path.read_bytes() for path in own_home.iterdir())
+    for secret in (b"given-as-text", b"quoted-'", b"quoted-\\'"):
+        assert secret not in contents, secret

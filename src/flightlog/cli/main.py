@@ -109,8 +109,9 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as stop:
-        # Whoever read our output has gone (`| head`), which click takes for a failure.
-        sys.exit(OK if isinstance(stop.__context__, BrokenPipeError) else stop.code)
+        # Whoever read our output has gone (`| head`). Click takes that for a failure, and leaves no other sign of it
+        # than the name of what it puts in place of the output.
+        sys.exit(OK if "Pacify" in type(sys.stdout).__name__ else stop.code)
     sys.exit(code if isinstance(code, int) else OK)
 
 
