@@ -51,7 +51,7 @@ async def is_async(word: str):
 @flow
 def long(path: str):
     shaky(path)
-    for n in range(400):
+    for n in range(4000):
         double(n)
         time.sleep(0.01)
         if os.path.exists(path + ".stop"):

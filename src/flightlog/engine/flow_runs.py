@@ -101,8 +101,13 @@ class _Progress:
         if self.mirror is not None and self._mirrored:
             appends.append(self.mirror.journal.append(self._mirrored))
         appends.append(self.run.journal.append(self._pending, self._blobs))
+        unit = self.context.engine.log.enqueue(appends)
+        told = [(self.mirror, event) for event in self._mirrored] + [(self.run, event) for event in self._pending]
         self._pending, self._mirrored, self._blobs = [], [], {}
-        return self.context.engine.log.enqueue(appends)
+        for run, event in told:
+            if run is not None:
+                run.tell(event)
+        return unit
 
 
 async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:

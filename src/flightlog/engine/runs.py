@@ -76,15 +76,21 @@ class Run:
         return self._rules.type in TERMINAL
 
     def record(self, command: Command) -> NewEvent:
-        """Decide on a command, take the run on, and return the event that says so, still to be appended."""
+        """Decide on a command, take the run on, and return the event that says so, still to be appended.
+
+        Append it at once, and only then `tell` it: an interrupt may strike while the console is written.
+        """
         fact = decide(self._rules, command)
         self._rules = evolve(self._rules, fact)
         engine = self.journal.engine
         data = fact.data if self.kind == FLOW_RUN else {"task_run_id": self.key, **fact.data}
         event = NewEvent(engine.ids.new(), fact.type, data, engine.clock.now(), self.cause)
         self.cause = event.id
-        engine.tell(self, event)
         return event
+
+    def tell(self, event: NewEvent) -> None:
+        """Show on the console what an event of this run says."""
+        self.journal.engine.tell(self, event)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.id}>"

@@ -90,7 +90,8 @@ def create(call: TaskCall) -> TaskRun:
     if task.retries:
         facts["retries"] = task.retries
     call.run = new_task_run(flow, call.parent, name, task.name, task.retries, task.delays)
-    call.pending.append(call.run.record(Create(facts)))
+    call.pending.append(created := call.run.record(Create(facts)))
+    call.run.tell(created)
     return call.run
 
 
@@ -199,6 +200,7 @@ async def _attempts(
             state, end, blobs = _conclude(call, outcome)
             event = run.record(end)
             journal.put([event], blobs)
+            run.tell(event)
             if (due := event.data.get("scheduled")) is None:
                 return state
             await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6))
@@ -247,6 +249,7 @@ def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]
     event = run.record(end_of(state, facts, 0, retriable=False))
     run.journal.put([*call.pending, event])
     call.pending = []
+    run.tell(event)
     return state
 
 
