@@ -71,7 +71,11 @@ class Projector:
             if self.path is not None:
                 _touch(self.path)
             connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA synchronous=OFF")  # it can be made again from the log
+            try:
+                connection.execute("PRAGMA synchronous=OFF")  # it can be made again from the log
+            except BaseException:
+                connection.close()  # the file may be no database
+                raise
             return connection
 
         pool = StaticPool if self.path is None else QueuePool

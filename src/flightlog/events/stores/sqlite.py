@@ -115,9 +115,13 @@ class SqliteStore:
             self._uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         sync = "FULL" if self._durability == "fsync" else "NORMAL"
-        connection.execute(f"PRAGMA synchronous={sync}")
-        connection.execute("PRAGMA recursive_triggers=ON")
-        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        try:
+            connection.execute(f"PRAGMA synchronous={sync}")
+            connection.execute("PRAGMA recursive_triggers=ON")
+            connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        except BaseException:
+            connection.close()  # the file may be no database
+            raise
         return connection
 
     def _writing(self) -> sqlite3.Connection:
