@@ -156,6 +156,7 @@ def many(home: str, processes: str) -> None:
     os.environ["FLIGHTLOG_HOME"] = home
     os.environ["WITNESS"] = f"{home}-witness"
     children = [_forked(lambda n=n: _busy_for_long(n)) for n in range(int(processes))]  # type: ignore[misc]
+    errors = Path(os.environ["WITNESS"] + "-errors")
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     with open_log(f"sqlite:///{home}/flightlog.db", create=False) as log:
         types = [event.type for event in log.read_all()]
@@ -167,6 +168,7 @@ def many(home: str, processes: str) -> None:
                 "flows": types.count("flow_run.completed"),
                 "tasks": types.count("task_run.completed"),
                 "problems": problems,
+                "errors": errors.read_text()[-3000:] if errors.exists() else "",
             }
         )
     )
@@ -189,7 +191,8 @@ def _forked(work: Callable[[], Any]) -> int:
         current_engine().log.close()
         code = 0
     except BaseException:
-        traceback.print_exc()
+        with Path(os.environ["WITNESS"] + "-errors").open("a") as errors:
+            traceback.print_exc(file=errors)
     os._exit(code)
 
 

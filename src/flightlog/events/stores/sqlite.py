@@ -406,8 +406,16 @@ class _Known:
 
 
 def _identity(connection: sqlite3.Connection) -> tuple[int, int]:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    """Return whose file it is and in which version, both from one moment: another process may be making it."""
+    alone = not connection.in_transaction
+    if alone:
+        _patiently(lambda: connection.execute("BEGIN"))
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+    finally:
+        if alone:
+            connection.execute("COMMIT")
     return application, version
 
 
