@@ -25,10 +25,6 @@ class Ids(Protocol):
         """Return a new name of two words for a run, such as ``brave-heron``."""
         ...
 
-    def fraction(self) -> float:
-        """Return a random number from 0 (included) to 1 (excluded)."""
-        ...
-
 
 class RandomIds:
     """Ids from the system's clock and its source of randomness; safe for threads and after a fork.
@@ -63,10 +59,6 @@ class RandomIds:
         """Return a name of two words, such as ``brave-heron`` (5,000 or so of them: not unique)."""
         chance = int.from_bytes(os.urandom(8), "big")
         return f"{ADJECTIVES[chance % len(ADJECTIVES)]}-{ANIMALS[(chance >> 32) % len(ANIMALS)]}"
-
-    def fraction(self) -> float:
-        """Return a random number from 0 (included) to 1 (excluded)."""
-        return (int.from_bytes(os.urandom(8), "big") >> 11) / (1 << 53)
 
 
 def id_text(identifier: bytes) -> str:

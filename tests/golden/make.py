@@ -35,10 +35,6 @@ class CountedIds:
         """Return the next name."""
         return f"golden-run-{self._count}"
 
-    def fraction(self) -> float:
-        """Return always the same."""
-        return 0.5
-
 
 @task
 def load(n: int) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.annotations import Annotation, allow_failure, unmapped
-from flightlog.engine.bridge import ASYNC, SYNC, Waits, background_loop, run_sync, start_in_loop
+from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync, start_in_loop
 from flightlog.engine.context import CURRENT, RunContext
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, working_in_pool
 from flightlog.engine.outcomes import interrupt_of
@@ -123,7 +123,6 @@ def _start_async(call: TaskCall, future: BaseFuture[Any], in_async: bool) -> Non
         if isinstance(future, AsyncFuture):
             future.eager = not call.flow.task_runner.sequential
         return
-    background_loop()
     done = start_in_loop(work())
     if call.flow.task_runner.sequential:
         done.result()
