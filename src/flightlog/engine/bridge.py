@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from flightlog.clock import Clock
 from flightlog.engine.context import Abandoned, inside_async
+from flightlog.engine.promises import Promise
 from flightlog.events.log import Log
 from flightlog.events.store import Unit
 
@@ -62,8 +63,8 @@ class Waits(Protocol):
         """Wait for a time."""
         ...
 
-    async def settled(self, future: "concurrent.futures.Future[T]", help_out: Callable[[], object]) -> T:
-        """Wait for a future; `help_out` does its work here and now if nobody has begun it."""
+    async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
+        """Wait for a promise; `help_out` does its work here and now if nobody has begun it."""
         ...
 
 
@@ -90,11 +91,12 @@ class SyncWaits:
         """Block for a time."""
         clock.sleep(seconds)
 
-    async def settled(self, future: "concurrent.futures.Future[T]", help_out: Callable[[], object]) -> T:
-        """Block until a future is settled."""
-        if not future.done():
+    async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
+        """Block until a promise is settled."""
+        if not promise.done():
             help_out()
-        return future.result()
+            promise.wait()
+        return promise.value()
 
 
 class AsyncWaits:
@@ -123,9 +125,9 @@ class AsyncWaits:
         """Wait for a time."""
         await clock.sleep_async(seconds)
 
-    async def settled(self, future: "concurrent.futures.Future[T]", help_out: Callable[[], object]) -> T:
-        """Wait for a future that may be settled by another thread."""
-        return future.result() if future.done() else await asyncio.shield(asyncio.wrap_future(future))
+    async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
+        """Wait for a promise that may be settled by another thread."""
+        return await promise.settled()
 
 
 SYNC = SyncWaits()

@@ -1,12 +1,12 @@
 """Futures: task runs that were submitted and may not have ended yet."""
 
-import concurrent.futures
 import threading
 import warnings
 from collections.abc import Callable, Generator
 from typing import Any, Generic, Self, TypeVar
 
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.promises import Promise
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType
 
@@ -30,7 +30,7 @@ class BaseFuture(Generic[R]):
     def __init__(self, name: str, task_run: TaskRun | None) -> None:
         self.name = name
         self.task_run = task_run
-        self._outcome: concurrent.futures.Future[State[R]] = concurrent.futures.Future()
+        self._outcome: Promise[State[R]] = Promise()
         self._work: Callable[[], object] | None = None
         self._claim = threading.Lock()
 
@@ -43,7 +43,7 @@ class BaseFuture(Generic[R]):
     def state(self) -> State[R]:
         """The state as it is now, without waiting."""
         if self._outcome.done():
-            return self._outcome.result()
+            return self._outcome.value()
         running = self.task_run is not None and self.task_run.run_count > 0
         return State(StateType.RUNNING if running else StateType.PENDING)
 
@@ -53,7 +53,7 @@ class BaseFuture(Generic[R]):
 
     def add_done_callback(self, callback: Callable[[Self], object]) -> None:
         """Call `callback` with this future once the run has ended; at once if it has."""
-        self._outcome.add_done_callback(lambda _: callback(self))
+        self._outcome.then(lambda: callback(self))
 
     def done(self) -> bool:
         """Tell whether the run has ended."""
@@ -80,7 +80,7 @@ class BaseFuture(Generic[R]):
 
     def settle(self, state: State[R]) -> None:
         """Set the final state."""
-        self._outcome.set_result(state)
+        self._outcome.set(state)
 
     def help_out(self) -> None:
         """Do the work here if this is a pool's thread: a full pool whose threads wait would never end."""
@@ -111,8 +111,7 @@ class Future(BaseFuture[R]):
         """Block until the run has ended and return its state; None when `timeout` seconds are over."""
         if timeout is None:
             return run_sync(SYNC.settled(self._outcome, self.help_out))
-        concurrent.futures.wait([self._outcome], timeout)
-        return self._outcome.result() if self._outcome.done() else None
+        return self._outcome.value() if self._outcome.wait(timeout) else None
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
         """Block until the run has ended and return its value.

@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -128,6 +129,7 @@ class _RecordingHandler(logging.Handler):
 
 _console = _ConsoleHandler(colors=True)
 _console_lock = threading.Lock()
+_unshown: deque[str] = deque()
 
 
 def configure(level: int, colors: bool) -> None:
@@ -144,11 +146,16 @@ def configure(level: int, colors: bool) -> None:
 
 def _show(line: str) -> None:
     """Write a line to the console; one that cannot be written (closed, full, gone) never affects a run."""
-    try:
-        with _console_lock:
-            sys.stderr.write(line + "\n")
-    except Exception:  # noqa: BLE001, S110 - the stream may be anybody's; the log has what the line says
-        pass
+    _unshown.append(line + "\n")
+    # Whoever is writing takes the lines of the others with it: nobody waits for the console's lock.
+    while _unshown and _console_lock.acquire(blocking=False):
+        text = "".join(_unshown.popleft() for _ in range(len(_unshown)))
+        try:
+            sys.stderr.write(text)
+        except Exception:  # noqa: BLE001, S110 - the stream may be anybody's; the log has what the line says
+            pass
+        finally:
+            _console_lock.release()
 
 
 def say(logger: logging.Logger, level: int, text: str, names: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ async def _check(waits: Waits, upstream: Upstream) -> None:
 
 def value_of(source: Any) -> Any:
     """Return the value of an ended future or of a state; the exception if it failed; a state without any as it is."""
-    state = source._outcome.result() if isinstance(source, BaseFuture) else source
+    state = source._outcome.value() if isinstance(source, BaseFuture) else source
     return state.result(raise_on_failure=False) if state.is_final() else state
 
 
