@@ -11,6 +11,7 @@
     │   ├── LogKeyError              its key is missing or is another log's
     │   └── VersionConflict          somebody else appended first
     ├── RunNotFound                  no run, or more than one, fits the given name or id
+    ├── CannotResume                 a run that is still going, or is done, or lacks what going on needs
     ├── ScriptError                  a file or a flow in it cannot be loaded
     ├── MissingContextError          (RuntimeError) needs an active flow or task run
     ├── InvalidNameError             (ValueError) a flow's or task's name has a reserved character
@@ -29,8 +30,8 @@
         ├── PausedRun
         └── UnfinishedRun
 
-`TakenOver` stands outside, as a `BaseException`: user code that catches `Exception` must not keep a
-run alive that somebody else has taken over.
+`TakenOver` and `CallsDiffer` stand outside, as `BaseException`: user code that catches `Exception` must not
+keep a run alive that somebody else has taken over, or whose code differs from what is recorded of it.
 """
 
 
@@ -83,6 +84,10 @@ class VersionConflict(LogError):
 
 class RunNotFound(FlightlogError):
     """No run, or more than one, fits the given id, prefix or name."""
+
+
+class CannotResume(FlightlogError):
+    """A run cannot be gone on with: it is still going, or done, or the log lacks what that needs."""
 
 
 class ScriptError(FlightlogError):
@@ -167,3 +172,7 @@ class TakenOver(BaseException):
         self.stream = stream
         self.epoch = epoch
         self.current = current
+
+
+class CallsDiffer(BaseException):
+    """A resumed flow run makes another call than the one that is recorded; the text says which."""

@@ -125,7 +125,7 @@ def test_I6_a_new_version_of_a_projection_is_made_again(own_home: Path) -> None:
     assert projector.catch_up() == log.head().position
     projector.close()
     newer = RunsProjection()
-    newer.version = 2
+    newer.version += 1
     projector = Projector(log, projections_path(own_home / "flightlog.db"), [newer])
     assert projector.positions() == {}
     assert len(queries.list_flow_runs(projector)) == 1

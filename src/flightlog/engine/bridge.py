@@ -51,7 +51,9 @@ class Waits(Protocol):
         """Wait until a unit is committed."""
         ...
 
-    async def call(self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None) -> Any:
+    async def call(
+        self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None, *, isasync: bool
+    ) -> Any:
         """Call a user's function, sync or async, and return its value.
 
         Raises:
@@ -75,10 +77,12 @@ class SyncWaits:
         """Wait until a unit is committed."""
         log.commit(unit)
 
-    async def call(self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None) -> Any:
+    async def call(
+        self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None, *, isasync: bool
+    ) -> Any:
         """Call a function in this thread; in one of its own if it has a time limit."""
-        if is_async(function):
-            return run_in_loop(_ASYNC.call(function, args, kwargs, timeout))
+        if isasync:
+            return run_in_loop(_ASYNC.call(function, args, kwargs, timeout, isasync=True))
         if timeout is None:
             try:
                 value = function(*args, **kwargs)
@@ -108,7 +112,9 @@ class AsyncWaits:
         if not log.try_commit(unit):
             await asyncio.get_running_loop().run_in_executor(None, log.commit, unit)
 
-    async def call(self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None) -> Any:
+    async def call(
+        self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None, *, isasync: bool
+    ) -> Any:
         """Await a coroutine function, within its time limit if it has one."""
         if timeout is None:
             return await function(*args, **kwargs)

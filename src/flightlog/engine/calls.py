@@ -1,18 +1,56 @@
-"""What a retried flow remembers of its earlier attempts, so that what completed does not run again."""
+"""What a flow run remembers of calls that were made before, so that what completed does not run again.
+
+One mechanism for all: the earlier attempts of a flow that is retried, a run that is resumed or restarted (its
+own recorded past), and a run that was forked (another run's past).
+"""
 
 import threading
-from collections import defaultdict, deque
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
-from flightlog.engine.runs import TaskRun
+from flightlog.engine.history import History, RecordedCall
+from flightlog.engine.runs import FlowRun, TaskRun
 from flightlog.engine.states import State
 
+_Key = tuple[bytes | None, str, bytes]
 
-class Call(NamedTuple):
-    """An earlier call: its run (None for a subflow's), and the state that it ended in."""
 
-    run: TaskRun | None
-    state: State[Any]
+@dataclass(slots=True)
+class Call:
+    """An earlier call: of this process, or as the log has it.
+
+    Attributes:
+        run: the task run; None until one is made of what is recorded.
+        state: the state that it ended in; None until it is made of what is recorded.
+        recorded: what the log has of it; None for a call of this process.
+        child: for a subflow of this process, its flow run.
+    """
+
+    run: TaskRun | None = None
+    state: State[Any] | None = None
+    recorded: RecordedCall | None = None
+    child: FlowRun | None = None
+
+
+@dataclass(slots=True)
+class Past:
+    """The recorded past that a resumed, restarted or forked run goes on from.
+
+    Attributes:
+        history: the run as the log has it.
+        contents: the stored bytes of recorded values, by digest.
+        keep_failures: whether calls that failed fail again as recorded (the run went on after them).
+        strict: whether a call that differs from what is recorded stops the run.
+        code_changed: whether the flow's source file has changed since.
+    """
+
+    history: History
+    contents: dict[bytes, bytes] = field(default_factory=dict)
+    keep_failures: bool = False
+    strict: bool = True
+    code_changed: bool = False
 
 
 class CallMemory:
@@ -20,16 +58,36 @@ class CallMemory:
 
     A call of a later attempt is matched with the earlier one that had the same parent, function and input
     digest, the k-th equal one with the k-th. A call whose arguments have no digest matches none.
+
+    Args:
+        past: what is recorded of the run, if it goes on from there.
+
+    Attributes:
+        counts: how many calls were ``reused``, ran ``again``, and were ``new``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, past: Past | None = None) -> None:
         self._lock = threading.Lock()
-        self._calls: defaultdict[tuple[bytes | None, str, bytes], deque[Call]] = defaultdict(deque)
-        self._earlier: defaultdict[tuple[bytes | None, str, bytes], deque[Call]] = defaultdict(deque)
+        self._calls: defaultdict[_Key, deque[Call]] = defaultdict(deque)
+        self._earlier: defaultdict[_Key, deque[Call]] = defaultdict(deque)
+        self._missed: dict[bytes, RecordedCall] = {}
+        self.past = past
+        self.has_past = past is not None
+        self.counts: Counter[str] = Counter()
+        if past is not None:
+            self._remember(past.history.calls.values())
+
+    def _remember(self, calls: Iterable[RecordedCall]) -> None:
+        for recorded in calls:
+            if recorded.digest is not None:
+                self._earlier[recorded.parent, recorded.function, recorded.digest].append(Call(recorded=recorded))
+                if recorded.completed:
+                    self._missed[recorded.key] = recorded
 
     def begin_attempt(self) -> None:
         """Make what was remembered so far the past, to be matched from here on."""
         with self._lock:
+            self.has_past = True
             for key, calls in self._calls.items():
                 # Calls that the last attempt did not come to again stay available to the next one.
                 calls.extend(self._earlier.pop(key, ()))
@@ -42,10 +100,23 @@ class CallMemory:
             return None
         with self._lock:
             calls = self._earlier.get((parent, function, digest))
-            return calls.popleft() if calls else None
+            found = calls.popleft() if calls else None
+            if found is not None and found.recorded is not None:
+                self._missed.pop(found.recorded.key, None)
+            return found
 
     def add(self, parent: bytes | None, function: str, digest: bytes | None, call: Call) -> None:
         """Remember a call that has ended."""
         if digest is not None:
             with self._lock:
                 self._calls[parent, function, digest].append(call)
+
+    def count(self, what: str) -> None:
+        """Count a call: it was ``reused``, ran ``again``, or is ``new``."""
+        with self._lock:
+            self.counts[what] += 1
+
+    def missed(self, parent: bytes | None = None) -> list[RecordedCall]:
+        """Return the recorded calls of one parent that completed and were not repeated so far."""
+        with self._lock:
+            return [call for call in self._missed.values() if call.parent == parent]

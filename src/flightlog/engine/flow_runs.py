@@ -1,6 +1,7 @@
 """How a flow run goes: from the call to its final state. One coroutine for sync and async."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from flightlog.engine import provenance
 from flightlog.engine.arguments import Found, look, replace
 from flightlog.engine.bridge import Waits
-from flightlog.engine.calls import Call, CallMemory
+from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.digests import input_digest
 from flightlog.engine.futures import BaseFuture
+from flightlog.engine.history import FLOW, read_history
 from flightlog.engine.names import entrypoint, run_name, source_file
 from flightlog.engine.outcomes import call_user, crash, end_of, unsuccessful, value_facts
 from flightlog.engine.parameters import Refused, learn_secrets, recorded
+from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.results import blob_of
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runs import FlowRun, Journal, TaskRun
@@ -26,9 +29,18 @@ from flightlog.engine.states import State, StateType, Tally, run_details
 from flightlog.engine.submissions import end_early, wait_for_all
 from flightlog.engine.task_runs import inputs_of, new_task_run
 from flightlog.engine.tracking import Tracker
-from flightlog.engine.transitions import Create, End, Refuse, Start
+from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
 from flightlog.engine.upstream import resolved, settled_state, value_of
-from flightlog.errors import LogError, ParameterTypeError, TakenOver, UpstreamTaskError
+from flightlog.errors import (
+    CallsDiffer,
+    CannotResume,
+    LogError,
+    ParameterTypeError,
+    TakenOver,
+    UpstreamTaskError,
+    VersionConflict,
+)
+from flightlog.events.liveness import this_process
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
 
@@ -47,6 +59,11 @@ class FlowCall:
         parameters: the arguments by parameter; futures and states still in them.
         wait_for: runs to wait for, besides.
         inputs: which task runs each argument comes from.
+        digest: of the arguments; None if they have none.
+        past: what is recorded of the run, if it goes on from there.
+        mirror: the task run that stands for it in its parent, if there is one already.
+        actor: who asked for the run to go on.
+        about: more facts for its first event.
     """
 
     flow: "Flow[Any, Any]"
@@ -55,28 +72,49 @@ class FlowCall:
     parameters: dict[str, Any]
     wait_for: Iterable[Any] | None
     inputs: dict[str, list[bytes]] = field(default_factory=dict)
+    digest: bytes | None = None
+    past: Past | None = None
+    mirror: TaskRun | None = None
+    actor: str = "engine"
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 class _Progress:
     """A flow run and the task run that stands for it in its parent: what happens to one, happens to both."""
 
-    def __init__(self, context: FlowRunContext, mirror: TaskRun | None, pending: list[NewEvent], blobs: Any) -> None:
+    def __init__(self, context: FlowRunContext, mirror: TaskRun | None, digest: bytes | None, blobs: Any) -> None:
         self.context = context
         self.run = context.flow_run
         self.mirror = mirror
-        self._pending = pending
+        self._digest = digest
+        self._pending: list[NewEvent] = []
         self._blobs = blobs
         self._mirrored: list[NewEvent] = []
 
+    def create(self, facts: dict[str, Any]) -> None:
+        """Put down that the run was asked for."""
+        self._pending.append(self.run.record(Create(facts)))
+
     def create_mirror(self, facts: dict[str, Any]) -> None:
+        """Put down that the task run that stands for it was asked for."""
         if self.mirror is not None:
             self._mirrored.append(self.mirror.record(Create(facts)))
 
+    def take_over(self, version: int, actor: str) -> Unit:
+        """Put in line that a recorded run goes on under its new epoch, if nobody else was first."""
+        event = self.run.record(Rerun(), actor)
+        if self.mirror is not None:
+            self._mirrored.append(self.mirror.record(Rerun()))
+        append = self.run.journal.append([event])
+        append.expected_version = version
+        return self.context.engine.log.enqueue([append])
+
     def start(self) -> Unit:
         """Put in line that an attempt starts."""
-        self._pending.append(self.run.record(Start(provenance.process())))
+        self._pending.append(self.run.record(Start(this_process())))
         if self.mirror is not None:
-            self._mirrored.append(self.mirror.record(Start()))
+            known = self._digest is None or self.mirror.run_count
+            self._mirrored.append(self.mirror.record(Start({} if known else {"digest": self._digest})))
         return self._put()
 
     def refuse(self, message: str) -> tuple[Unit, State[Any]]:
@@ -122,24 +160,74 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
     if parent is not None:
         call.inputs = inputs_of(parent, call.parameters, call.wait_for)
         parameters = await resolved(waits, call.parameters, None)
-    digest = input_digest(call.engine.key, parameters)
-    memory_key = (None, f"flow:{call.flow.key}", digest)
-    if parent is not None and parent.memory is not None:
-        earlier = parent.memory.take(*memory_key)
-        if earlier is not None and earlier.state.is_completed():
-            parent.memory.add(*memory_key, earlier)
-            parent.tally.add(earlier.state)
-            return earlier.state
-    state = await _run(waits, call, parameters)
-    if parent is not None:
-        if parent.memory is not None:
-            parent.memory.add(*memory_key, Call(None, state))
-        if not isinstance(call.caller, TaskRunContext):
-            parent.tally.add(state, next(parent.numbers))
+    call.digest = input_digest(call.engine.key, parameters)
+    if parent is None or parent.memory is None:
+        state, _ = await _run(waits, call, parameters)
+    else:
+        state = await _remembered(waits, call, parameters, parent, parent.memory)
+    if parent is not None and not isinstance(call.caller, TaskRunContext):
+        parent.tally.add(state, next(parent.numbers))
     return state
 
 
-async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> State[Any]:
+async def _remembered(
+    waits: Waits, call: FlowCall, parameters: dict[str, Any], parent: FlowRunContext, memory: CallMemory
+) -> State[Any]:
+    """Run a subflow of a flow that remembers calls: return what it ended in before, or go on with it, or start it."""
+    function = FLOW + call.flow.key
+    caller = call.caller.task_run.key if isinstance(call.caller, TaskRunContext) else None
+    state = None
+    if memory.has_past:
+        state = await _repeat(waits, call, parent, memory, (caller, function))
+    progress = None
+    if state is None:
+        state, progress = await _run(waits, call, parameters)
+    mirror = call.mirror if progress is None else progress.mirror
+    child = None if progress is None else progress.run
+    memory.add(caller, function, call.digest, Call(mirror, state, child=child))
+    return state
+
+
+async def _repeat(
+    waits: Waits, call: FlowCall, parent: FlowRunContext, memory: CallMemory, place: tuple[bytes | None, str]
+) -> State[Any] | None:
+    """Return the state that the same subflow ended in earlier; None if it has to run, or go on."""
+    flow, engine = call.flow, call.engine
+    earlier = memory.take(*place, call.digest)
+    if earlier is None:
+        alone = not parent.isasync and not parent.open_futures
+        check_new(parent, memory, *place, alone=alone)
+        memory.count("new")
+        return None
+    try:
+        earlier = recalled(parent, earlier, (flow.retries, flow.delays))
+    except CannotRecall:
+        earlier.state = None
+    call.mirror = earlier.run
+    if earlier.state is not None and (earlier.state.is_completed() or earlier.recorded is not None):
+        memory.count("reused")
+        return earlier.state
+    memory.count("again")
+    child = earlier.child.key if earlier.child is not None else earlier.recorded and earlier.recorded.child
+    if child is not None:
+        await waits.commit(engine.log, engine.log.enqueue([]))  # its end may still be in line
+        outer = memory.past
+        until = None if outer is None else outer.history.until
+        past = Past(read_history(engine.log, child, until=until))
+        if outer is None:
+            past.strict = False  # the same process, the same code
+        else:
+            past.history.foreign = outer.history.foreign
+            past.keep_failures, past.strict, past.code_changed = outer.keep_failures, outer.strict, outer.code_changed
+        if past.history.rules.type == "FAILED":
+            # One that failed gets a run of its own (as in Prefect 2), with what completed in the failed one.
+            past.history.foreign, call.mirror = True, None
+        prefetch(engine.log, past)
+        call.past = past
+    return None
+
+
+async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tuple[State[Any], _Progress]:
     flow, engine = call.flow, call.engine
     learn_secrets(parameters)
     refusal: ParameterTypeError | None = None
@@ -151,6 +239,8 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
             refusal = error
             parameters = {name: Refused(value) for name, value in parameters.items()}
     progress = _create(call, parameters)
+    if call.past is not None and not call.past.history.foreign:
+        await _take_over(waits, call, progress)
     try:
         if refusal is not None:
             unit, state = _invalid(progress, refusal)
@@ -163,6 +253,10 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
         unit, state = progress.refuse(str(error))
     except (LogError, TakenOver):
         raise
+    except CallsDiffer as difference:
+        await end_early(progress.context)
+        state = State(StateType.FAILED, "CallsDiffer", str(difference), difference)
+        unit, _ = progress.end(end_of(state, {"cause": "user_error"}, 0, retriable=False), {})
     except BaseException as error:
         await end_early(progress.context)
         if progress.run.is_final:
@@ -176,7 +270,20 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> Stat
         # Nothing leaves the process before what it rests on is committed.
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
-    return state
+    return state, progress
+
+
+async def _take_over(waits: Waits, call: FlowCall, progress: _Progress) -> None:
+    """Make a recorded run this process's own: one winner, and whoever had it before is refused from now on."""
+    past = call.past
+    assert past is not None
+    unit = progress.take_over(past.history.version, call.actor)
+    try:
+        await waits.commit(call.engine.log, unit)
+    except VersionConflict:
+        raise CannotResume(
+            f"The run {past.history.name!r} was changed by somebody else just now; look at it again."
+        ) from None
 
 
 async def _commit_end(waits: Waits, engine: Engine, unit: Unit, state: State[Any]) -> None:
@@ -190,17 +297,20 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
     """Create the flow run, and the task run that stands for it in its parent."""
     flow, engine, caller = call.flow, call.engine, call.caller
     parent = caller.flow_context if caller is not None else None
-    key = engine.ids.new()
+    past = call.past
+    again = past is not None and not past.history.foreign
+    key = past.history.id if past is not None and again else engine.ids.new()
     refused = any(isinstance(value, Refused) for value in parameters.values())
-    name = (
-        None if refused or callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters)
-    ) or engine.ids.slug()
-    mirror: TaskRun | None = None
-    cause: bytes | None = None
+    name = past.history.name if past is not None and again else _name(call, parameters, refused)
+    mirror, cause = call.mirror, None
     if caller is not None and parent is not None:
-        mirror = _mirror(flow, caller, parent)
+        mirror = mirror or _mirror(flow, caller, parent)
         cause = mirror.cause
-    run = FlowRun(Journal(engine, key, name), key, name, retries=flow.retries, delays=flow.delays, cause=cause)
+    epoch = past.history.epoch + 1 if past is not None and again else 1
+    run = FlowRun(Journal(engine, key, name, epoch), key, name, retries=flow.retries, delays=flow.delays, cause=cause)
+    if past is not None and again:
+        run.restore(past.history.rules_with(flow.retries, flow.delays))
+        run.cause = past.history.cause
     runner = flow.task_runner.duplicate()
     context = FlowRunContext(
         engine,
@@ -210,10 +320,15 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
         runner,
         tally=Tally(),
         tracker=Tracker(),
-        memory=CallMemory() if flow.retries else None,
+        memory=CallMemory(past) if flow.retries or past is not None else None,
         log_prints=_prints(flow, engine, parent),
         parent=caller,
     )
+    if past is not None and again:
+        _count_on(context, past)
+        if parent is None and ENGINE.isEnabledFor(20):
+            say(ENGINE, 20, f"Resuming flow run {name!r} of flow {flow.name!r}", {})
+        return _Progress(context, mirror, call.digest, {})
     if callable(flow.flow_run_name) and not refused:
         run.name = run.journal.flow_run_name = _named_inside(context)
     if parent is None and ENGINE.isEnabledFor(20):
@@ -222,7 +337,8 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
     if mirror is not None and parent is not None:
         facts["parent_flow_run_id"] = parent.flow_run.key
         facts["parent_task_run_id"] = mirror.key
-    progress = _Progress(context, mirror, [], blobs)
+    facts |= call.about
+    progress = _Progress(context, mirror, call.digest, blobs)
     if mirror is not None:
         progress.create_mirror(
             {
@@ -237,12 +353,26 @@ def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
             | ({"parent": caller.task_run.key} if isinstance(caller, TaskRunContext) else {})
         )
         run.cause = mirror.cause
-    progress._pending.append(run.record(Create(facts)))
+    progress.create(facts)
     return progress
 
 
+def _name(call: FlowCall, parameters: dict[str, Any], refused: bool) -> str:
+    flow = call.flow
+    given = None if refused or callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters)
+    return given or call.engine.ids.slug()
+
+
+def _count_on(context: FlowRunContext, past: Past) -> None:
+    """Let new task runs have numbers and names after those that are recorded."""
+    calls = past.history.calls.values()
+    context.numbers = count(len(calls))
+    for function, made in Counter(call.function for call in calls).items():
+        context.counters[function] = count(made)
+
+
 def _mirror(flow: "Flow[Any, Any]", caller: RunContext, parent: FlowRunContext) -> TaskRun:
-    counter = parent.counters.setdefault(f"flow:{flow.key}", count())
+    counter = parent.counters.setdefault(FLOW + flow.key, count())
     return new_task_run(
         parent,
         caller if isinstance(caller, TaskRunContext) else None,

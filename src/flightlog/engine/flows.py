@@ -159,11 +159,11 @@ class Flow(Definition[P, R]):
         call = FlowCall(self, engine, caller, parameters, wait_for)
         if self.isasync and (caller is None or caller.isasync):
             return self._run_async(call, return_state)
-        with _termination(outermost=caller is None):
+        with termination(outermost=caller is None):
             return finish(run_sync(run_flow(SYNC, call)), return_state)
 
     async def _run_async(self, call: FlowCall, return_state: bool) -> Any:
-        with _termination(outermost=call.caller is None):
+        with termination(outermost=call.caller is None):
             return finish(await run_flow(ASYNC, call), return_state)
 
     def __repr__(self) -> str:
@@ -179,7 +179,7 @@ def _as_they_are(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _termination(*, outermost: bool) -> Iterator[None]:
+def termination(*, outermost: bool) -> Iterator[None]:
     """While an outermost flow runs in the main thread, SIGTERM ends it as an exception, so that it is recorded."""
     main = threading.current_thread() is threading.main_thread()
     if not (outermost and main) or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -13,7 +13,7 @@ from flightlog.engine.context import CURRENT
 from flightlog.engine.masking import MASKER
 from flightlog.engine.states import State, StateType
 from flightlog.engine.transitions import End
-from flightlog.errors import LogError, TakenOver
+from flightlog.errors import CallsDiffer, LogError, TakenOver
 
 if TYPE_CHECKING:
     from flightlog.engine.context import FlowRunContext, TaskRunContext
@@ -51,8 +51,8 @@ async def call_user(
     """Call a user's function inside its run's context; whatever it raises becomes the outcome."""
     token = CURRENT.set(context)
     try:
-        return Outcome(await waits.call(function, arguments[0], arguments[1], timeout))
-    except (TakenOver, LogError):
+        return Outcome(await waits.call(function, arguments[0], arguments[1], timeout, isasync=context.isasync))
+    except (TakenOver, CallsDiffer, LogError):
         raise
     except TimedOut:
         context.closed = True

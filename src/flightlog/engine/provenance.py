@@ -1,13 +1,10 @@
 """What a run was made of: code, packages, process. All that running it again needs."""
 
 import hashlib
-import os
 import platform
-import socket
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 
 @cache
@@ -45,20 +42,3 @@ def packages() -> bytes:
 def python_version() -> str:
     """Return the interpreter and its version, such as ``CPython 3.11.7``."""
     return f"{platform.python_implementation()} {platform.python_version()}"
-
-
-def process() -> dict[str, Any]:
-    """Return what tells this process from every other one: host, boot, process id, start time."""
-    return _process(os.getpid())
-
-
-@cache
-def _process(pid: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {"host": socket.gethostname(), "pid": pid}
-    try:
-        facts["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        # Field 22 of proc(5) stat; the name in parentheses may hold blanks.
-        facts["started"] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        pass
-    return facts

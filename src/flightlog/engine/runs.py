@@ -75,7 +75,16 @@ class Run:
         """Whether the run has ended."""
         return self._rules.type in TERMINAL
 
-    def record(self, command: Command) -> NewEvent:
+    @property
+    def will_retry(self) -> bool:
+        """Whether another attempt follows if the present one fails."""
+        return self._rules.attempt < self._rules.budget
+
+    def restore(self, rules: RunState) -> None:
+        """Take the state that is recorded of the run."""
+        self._rules = rules
+
+    def record(self, command: Command, actor: str = "engine") -> NewEvent:
         """Decide on a command, take the run on, and return the event that says so, still to be appended.
 
         Append it at once, and only then `tell` it: an interrupt may strike while the console is written.
@@ -84,7 +93,7 @@ class Run:
         self._rules = evolve(self._rules, fact)
         engine = self.journal.engine
         data = fact.data if self.kind == FLOW_RUN else {"task_run_id": self.key, **fact.data}
-        event = NewEvent(engine.ids.new(), fact.type, data, engine.clock.now(), self.cause)
+        event = NewEvent(engine.ids.new(), fact.type, data, engine.clock.now(), self.cause, actor=actor)
         self.cause = event.id
         return event
 

@@ -24,6 +24,7 @@ def submit(
 ) -> BaseFuture[Any]:
     """Submit a call of a task to its flow run's task runner and return its future."""
     call = new_call(task, context, parameters, wait_for)
+    call.submitted = True
     flow = call.flow
     in_async = task.isasync and context.isasync
     name = task.name if call.run is None else call.run.name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.arguments import sources
 from flightlog.engine.bridge import Waits
-from flightlog.engine.calls import Call
+from flightlog.engine.calls import Call, CallMemory
 from flightlog.engine.context import FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.digests import input_digest
 from flightlog.engine.names import run_name
@@ -21,12 +21,13 @@ from flightlog.engine.outcomes import (
     value_facts,
 )
 from flightlog.engine.parameters import learn_secrets
+from flightlog.engine.recall import CannotRecall, check_new, recalled
 from flightlog.engine.run_logs import logged_prints
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType, run_details
 from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
 from flightlog.engine.upstream import resolved
-from flightlog.errors import LogError, TakenOver, UpstreamTaskError
+from flightlog.errors import CallsDiffer, LogError, TakenOver, UpstreamTaskError
 from flightlog.events.model import NewEvent
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class TaskCall:
         wait_for: runs to wait for, besides.
         run: the task run; None until it is created.
         pending: events of the run that are not in line yet.
+        submitted: whether it was submitted, so that the flow goes on meanwhile.
     """
 
     task: "Task[Any, Any]"
@@ -57,6 +59,7 @@ class TaskCall:
     wait_for: Iterable[Any] | None
     run: TaskRun | None = None
     pending: list[NewEvent] = field(default_factory=list)
+    submitted: bool = False
 
 
 def new_call(
@@ -66,7 +69,7 @@ def new_call(
     flow = context.flow_context
     parent = context if isinstance(context, TaskRunContext) else None
     call = TaskCall(task, flow, parent, parameters, None if wait_for is None else list(_each(wait_for)))
-    if flow.memory is None or flow.flow_run.run_count < 2:
+    if flow.memory is None or not flow.memory.has_past:
         create(call)
     return call
 
@@ -137,7 +140,7 @@ async def run_task(waits: Waits, call: TaskCall) -> State[Any]:
     """
     try:
         state = await _resolve_and_run(waits, call)
-    except (LogError, TakenOver):
+    except (LogError, TakenOver, CallsDiffer):
         raise
     except BaseException as error:
         if call.run is not None and call.run.is_final:
@@ -161,14 +164,12 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     digest = input_digest(engine.key, parameters)
     if memory is not None:
         parent = None if call.parent is None else call.parent.task_run.key
-        earlier = memory.take(parent, call.task.key, digest) if call.run is None else None
-        if earlier is not None:
-            call.run = earlier.run
-            if earlier.state.is_completed():
-                memory.add(parent, call.task.key, digest, earlier)
-                return earlier.state
-            assert call.run is not None
-            call.pending.append(call.run.record(Rerun()))
+        state = _repeat(call, memory, parent, digest) if call.run is None and memory.has_past else None
+        if state is not None:
+            memory.add(parent, call.task.key, digest, Call(call.run, state))
+            if state.type is StateType.COMPLETED and call.run is not None:
+                flow.tracker.add(state.data, call.run.key)
+            return state
     run = call.run or create(call)
     state = await _attempts(waits, call, run, parameters, digest)
     if memory is not None:
@@ -176,6 +177,30 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     if state.type is StateType.COMPLETED:
         flow.tracker.add(state.data, run.key)
     return state
+
+
+def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: bytes | None) -> State[Any] | None:
+    """Return the state that the same call ended in earlier; None if it has to run, for the first time or again."""
+    earlier = memory.take(parent, call.task.key, digest)
+    if earlier is None:
+        alone = not call.flow.isasync and len(call.flow.open_futures) <= call.submitted
+        check_new(call.flow, memory, parent, call.task.key, alone=alone)
+        memory.count("new")
+        return None
+    reason: str | None = None
+    try:
+        earlier = recalled(call.flow, earlier, (call.task.retries, call.task.delays))
+    except CannotRecall as error:
+        reason = f"The call runs again: {error}."
+    call.run, state = earlier.run, earlier.state
+    if reason is None and state is not None and (state.is_completed() or earlier.recorded is not None):
+        memory.count("reused")
+        return state
+    memory.count("again")
+    if call.run is not None:
+        call.pending.append(rerun := call.run.record(Rerun({"message": reason} if reason else {})))
+        call.run.tell(rerun)
+    return None
 
 
 async def _attempts(
@@ -220,6 +245,9 @@ def _conclude(call: TaskCall, outcome: Outcome) -> tuple[State[Any], End, Any]:
             facts = {"cause": "user_error"}
     else:
         state, facts = found
+        if state.type is StateType.FAILED and call.run is not None and not call.run.will_retry:
+            result, blobs = value_facts(engine.key, state.data, task.persist_result)
+            facts = {**facts, **result}
     assert call.run is not None
     state.state_details = run_details(call.run.flow_run_id, call.run.key)
     return state, end_of(state, facts, engine.clock.now()), blobs

@@ -78,7 +78,9 @@ class Refuse:
 
 @dataclass(slots=True)
 class Rerun:
-    """A run that ended is to run once more, with a fresh budget: its flow is being retried."""
+    """A run that ended is to run once more, with a fresh budget: its flow is retried or resumed. `facts`: message."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 Command = Create | Start | End | Refuse | Rerun
@@ -116,8 +118,8 @@ def decide(run: RunState, command: Command) -> Fact:
             return Fact(f"{run.kind}.{_SUFFIX[type_]}", facts)
         case Refuse(facts) if run.type in _STARTABLE:
             return Fact(f"{run.kind}.not_ready", facts)
-        case Rerun() if run.type != "RUNNING":
-            return Fact(f"{run.kind}.scheduled", {"name": "AwaitingRerun"})
+        case Rerun(facts) if run.type != "RUNNING":
+            return Fact(f"{run.kind}.scheduled", {"name": "AwaitingRerun", **facts})
     raise InvalidTransition(f"{command!r} cannot follow on {run!r}")
 
 

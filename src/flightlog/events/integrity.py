@@ -130,7 +130,7 @@ def _check_blobs(envelope: Envelope, walk: _Walk, store: Store, found: Verificat
         if digest in walk.checked:
             continue
         walk.checked.add(digest)
-        content = store.blob(digest)
+        content = store.blobs([digest]).get(digest)
         if content is None:
             problems.append(f"the blob {digest.hex()[:16]} that it rests on is missing")
         elif hashlib.sha256(content).digest() != digest:

@@ -139,10 +139,14 @@ class Log:
         Raises:
             LogCorrupt: there is no such blob.
         """
-        content = self.store.blob(digest)
+        content = self.store.blobs([digest]).get(digest)
         if content is None:
             raise LogCorrupt(f"The log at {self.store.location} lacks the blob {digest.hex()}.")
         return content
+
+    def blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return those of some blobs (500 at the most) that are here, by their SHA-256."""
+        return self.store.blobs(digests)
 
     # --- sharing commits --------------------------------------------------------------------------
 

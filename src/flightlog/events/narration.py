@@ -64,6 +64,8 @@ def narrate(type_: str, data: Mapping[str, Any], kind: str) -> Iterator[Line]:
     if "child_flow_run_id" in data:
         return  # the subflow's own run says it
     state, name = state_of(type_, data)
+    if suffix == "scheduled" and (message := data.get("message")):
+        yield Line(INFO, message)
     if suffix not in ("awaiting_retry",) and state not in TERMINAL:
         return
     error = data.get("error")

@@ -6,8 +6,9 @@ A store keeps bytes. It knows streams, versions, hashes and positions, and nothi
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from flightlog.errors import LogError, TakenOver, VersionConflict
 from flightlog.events import codec
@@ -108,6 +109,24 @@ class LogHead(NamedTuple):
     recorded_at: int
 
 
+class Cursor(NamedTuple):
+    """How far a subscription has come.
+
+    Attributes:
+        name: the subscription's name.
+        position: the last position that it has dealt with.
+        epoch: raised by each owner; an earlier owner's moves are refused.
+        owner: who works for it; empty for nobody.
+        lease: until when, in microseconds since 1970 (UTC); after that, others may claim it.
+    """
+
+    name: str
+    position: int
+    epoch: int
+    owner: str
+    lease: int
+
+
 class Store(Protocol):
     """Where the records of one log are kept.
 
@@ -146,6 +165,10 @@ class Store(Protocol):
         """Return up to `limit` events with positions above `after`, in order, of the given types or of all."""
         ...
 
+    def event(self, event_id: bytes) -> Row | None:
+        """Return an event by its id, or None if it is not here."""
+        ...
+
     def indexed(self, after: int, limit: int) -> list[IndexedRow]:
         """Return what `read_all` returns, with the columns beside each record."""
         ...
@@ -158,8 +181,8 @@ class Store(Protocol):
         """Return where the log ends."""
         ...
 
-    def blob(self, digest: bytes) -> bytes | None:
-        """Return a blob by its SHA-256, or None if it is not here."""
+    def blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return blobs by their SHA-256; those that are not here are missing. At most 500 at a time."""
         ...
 
     def facts(self) -> dict[str, bytes]:
@@ -168,6 +191,57 @@ class Store(Protocol):
 
     def set_fact(self, name: str, value: bytes) -> bytes:
         """Keep a fact if there is none of that name yet; return the one that is kept."""
+        ...
+
+    def beats(self) -> dict[str, int]:
+        """Return when each process that runs flows was alive last, in microseconds since 1970 (UTC)."""
+        ...
+
+    def beat(self, process: str, at: int | None) -> None:
+        """Note that a process is alive; None: that it has ended."""
+        ...
+
+    def cursors(self) -> list[Cursor]:
+        """Return the cursors of all subscriptions, by name."""
+        ...
+
+    def claim_cursor(self, name: str, owner: str, now: int, lease: int, start: int) -> Cursor | None:
+        """Make a cursor somebody's until `lease`, and a new one if there is none; None if it is another's.
+
+        Args:
+            name: the subscription's name.
+            owner: who works for it from here on.
+            now: the present.
+            lease: until when it is the owner's.
+            start: where a new cursor begins.
+        """
+        ...
+
+    def move_cursor(self, name: str, epoch: int, position: int, lease: int, connection: Any = None) -> bool:
+        """Move a cursor on and keep it until `lease`; tell if it is still of that epoch.
+
+        Args:
+            name: the subscription's name.
+            epoch: the epoch that the claim gave.
+            position: the last position that is dealt with.
+            lease: until when it is the owner's.
+            connection: the transaction (of `writing`) to do it in; one of its own by default.
+        """
+        ...
+
+    def release_cursor(self, name: str, epoch: int) -> None:
+        """Give a cursor back, for others to claim."""
+        ...
+
+    def forget_cursor(self, name: str) -> bool:
+        """Delete a subscription's cursor; tell if there was one."""
+        ...
+
+    def writing(self) -> AbstractContextManager[Any]:
+        """Return one transaction that writes to the log's database, as a SQLAlchemy connection.
+
+        For subscribers whose rows are there: the cursor moves in the same transaction. None in memory.
+        """
         ...
 
     def close(self) -> None:

@@ -1,16 +1,14 @@
 """The read side: what server and command line ask. Typed answers from the projections."""
 
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, or_, select
 
 from flightlog.ids import id_text, parse_id
 from flightlog.errors import RunNotFound
+from flightlog.events.liveness import is_gone
 from flightlog.events.types import TERMINAL
 from flightlog.projections.logs import log_lines
 from flightlog.projections.projector import Projector
@@ -41,6 +39,7 @@ class FlowRunView:
     boot: str | None
     pid: int | None
     process_started: int | None
+    namespace: int | None
 
     @property
     def is_final(self) -> bool:
@@ -278,16 +277,13 @@ def list_lines(
 
 def is_lost(run: FlowRunView) -> bool:
     """Tell whether a run is called running though its process is gone, as far as this machine can tell."""
-    if run.state_type != "RUNNING" or run.pid is None or run.host != socket.gethostname():
+    if run.state_type != "RUNNING" or run.pid is None:
         return False
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        if run.boot is not None and boot != run.boot:
-            return True
-        # A process id says nothing, it is given again; with the start time it is unique (proc(5), field 22).
-        fields = Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[19]) != run.process_started or fields[0] in ("Z", "X")
-    except FileNotFoundError:
-        return os.path.exists("/proc/self")
-    except (OSError, ValueError, IndexError):
-        return False
+    process = {
+        "host": run.host,
+        "boot": run.boot,
+        "namespace": run.namespace,
+        "pid": run.pid,
+        "started": run.process_started,
+    }
+    return is_gone(process) is True

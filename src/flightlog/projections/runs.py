@@ -39,6 +39,7 @@ flow_runs = Table(
     Column("boot", Text),
     Column("pid", Integer),
     Column("process_started", BigInteger),
+    Column("namespace", BigInteger),
     Index("flow_runs_by_name", "name"),
     sqlite_with_rowid=False,
 )
@@ -86,7 +87,7 @@ class RunsProjection:
     """Folds state changes into the present of every run."""
 
     name: str = "runs"
-    version: int = 1
+    version: int = 2
     tables: Sequence[Table] = (flow_runs, task_runs, attempts, dependencies)
     types: frozenset[str] | None = frozenset(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)
 
@@ -133,6 +134,7 @@ def _change(event: Event, suffix: str, data: dict[str, Any]) -> dict[str, Any]:
                 "boot": data.get("boot"),
                 "pid": data["pid"],
                 "process_started": data.get("started"),
+                "namespace": data.get("namespace"),
             }
     elif state_type in TERMINAL:
         change["ended"] = event.occurred_at

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.events import codec
-from flightlog.events.store import Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, place
+from flightlog.events.store import Cursor, Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, place
 from flightlog.ids import RandomIds
 
 
@@ -23,6 +25,8 @@ class MemoryStore:
         self._known: dict[bytes, tuple[str, int]] = {}
         self._blobs: dict[bytes, bytes] = {}
         self._facts: dict[str, bytes] = {"log_id": self.log_id}
+        self._beats: dict[str, int] = {}
+        self._cursors: dict[str, Cursor] = {}
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units; see `flightlog.events.store.Store.write`."""
@@ -82,9 +86,9 @@ class MemoryStore:
         with self._lock:
             return LogHead(len(self._rows), self._rows[-1].recorded_at if self._rows else 0)
 
-    def blob(self, digest: bytes) -> bytes | None:
-        """Return a blob by its SHA-256, or None."""
-        return self._blobs.get(digest)
+    def blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return blobs by their SHA-256."""
+        return {digest: self._blobs[digest] for digest in digests if digest in self._blobs}
 
     def facts(self) -> dict[str, bytes]:
         """Return what is kept about the log itself."""
@@ -93,6 +97,61 @@ class MemoryStore:
     def set_fact(self, name: str, value: bytes) -> bytes:
         """Keep a fact if there is none of that name yet; return the one that is kept."""
         return self._facts.setdefault(name, value)
+
+    def event(self, event_id: bytes) -> Row | None:
+        """Return an event by its id, or None."""
+        with self._lock:
+            return next((Row(*row[:3]) for row in self._rows if row.event_id == event_id), None)
+
+    def beats(self) -> dict[str, int]:
+        """Return when each process that runs flows was alive last."""
+        return dict(self._beats)
+
+    def beat(self, process: str, at: int | None) -> None:
+        """Note that a process is alive; None: that it has ended."""
+        if at is None:
+            self._beats.pop(process, None)
+        else:
+            self._beats[process] = at
+
+    def cursors(self) -> list[Cursor]:
+        """Return the cursors of all subscriptions."""
+        with self._lock:
+            return sorted(self._cursors.values())
+
+    def claim_cursor(self, name: str, owner: str, now: int, lease: int, start: int) -> Cursor | None:
+        """Make a cursor somebody's; None if it is another's."""
+        with self._lock:
+            cursor = self._cursors.get(name) or Cursor(name, start, 0, "", 0)
+            if cursor.owner and cursor.lease >= now:
+                return None
+            self._cursors[name] = Cursor(name, cursor.position, cursor.epoch + 1, owner, lease)
+            return self._cursors[name]
+
+    def move_cursor(self, name: str, epoch: int, position: int, lease: int, connection: Any = None) -> bool:
+        """Move a cursor on and keep it; tell if it is still its owner's."""
+        with self._lock:
+            cursor = self._cursors.get(name)
+            if cursor is None or cursor.epoch != epoch:
+                return False
+            self._cursors[name] = cursor._replace(position=position, lease=lease)
+            return True
+
+    def release_cursor(self, name: str, epoch: int) -> None:
+        """Give a cursor back, for others to claim."""
+        with self._lock:
+            cursor = self._cursors.get(name)
+            if cursor is not None and cursor.epoch == epoch:
+                self._cursors[name] = cursor._replace(owner="", lease=0)
+
+    def forget_cursor(self, name: str) -> bool:
+        """Delete a subscription's cursor; tell if there was one."""
+        with self._lock:
+            return self._cursors.pop(name, None) is not None
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Return no transaction: there is no database."""
+        return nullcontext()
 
     def close(self) -> None:
         """Do nothing: the memory goes with the object."""

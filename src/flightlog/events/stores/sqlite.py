@@ -9,7 +9,8 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, place
+from flightlog.events.store import Head, NewRow, Unit, place
 from flightlog.events.stores import sqlite_statements as sql
+from flightlog.events.stores.sharing import DatabaseStore, transaction
 from flightlog.events.stores.sqlite_places import BUSY, BUSY_SECONDS, check_not_emptied, check_path, make_file, quoted, translate
 from flightlog.ids import RandomIds
 from flightlog.settings import Durability
@@ -29,7 +31,9 @@ _CACHED_HEADS = 1000
 if TYPE_CHECKING:
     import sqlalchemy
 
-FORMAT = 1
+    from flightlog.events.stores.tables import Reading
+
+FORMAT = 2
 """The version of the layout. A program refuses a log whose number is above its own."""
 
 
@@ -47,7 +51,7 @@ class _Cache:
     heads: dict[str, Head]
 
 
-class SqliteStore:
+class SqliteStore(DatabaseStore):
     """Keeps records in an SQLite file.
 
     Args:
@@ -72,7 +76,7 @@ class SqliteStore:
         self._types: dict[str, int] = {}
         self._cache: _Cache | None = None
         self._prefixes: dict[str, bytes] = {}
-        self._reading = threading.Lock()
+        self._reading_lock = threading.Lock()
         self._uri = f"file:{quoted(path)}?mode=rw"
         check_path(path)
         check_not_emptied(path)
@@ -94,7 +98,7 @@ class SqliteStore:
         import sqlalchemy
         from sqlalchemy.pool import QueuePool
 
-        with self._reading:
+        with self._reading_lock:
             if self._pid != os.getpid():
                 self._forked()
             if self._engine is None:
@@ -151,6 +155,8 @@ class SqliteStore:
                     f"The log at {self.path} was written by a newer version of Flightlog (its format is {version}, "
                     f"this version reads up to {FORMAT}). Update it: pip install --upgrade flightlog."
                 )
+            if version < FORMAT:
+                self._migrate(connection)
             return self.facts()["log_id"]
         except BaseException as error:
             self.close()
@@ -171,6 +177,20 @@ class SqliteStore:
                         "Name another file in FLIGHTLOG_LOG_URL."
                     )
                 self._create_tables(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            _rollback(connection)
+            raise
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        """Add the tables that later versions brought. Events are never touched (invariant I9)."""
+        self._begin(connection, wait=True)
+        try:
+            _, version = _identity(connection)  # another process may have been first
+            for number in range(version + 1, FORMAT + 1):
+                for statement in sql.ADDED[number]:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={FORMAT}")
             connection.execute("COMMIT")
         except BaseException:
             _rollback(connection)
@@ -310,46 +330,22 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise translate(error, self.location) from error
 
-    def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
-        """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
+    @property
+    def _reading(self) -> "Reading":
         from flightlog.events.stores import tables
 
-        return [Row(*row) for row in self._rows(tables.select_stream, name=stream, after=after, limit=limit)]
+        return tables.sqlite_reading
 
-    def read_all(self, after: int, types: Sequence[str] | None, limit: int) -> list[Row]:
-        """Return events of the log; see `flightlog.events.store.Store.read_all`."""
-        from flightlog.events.stores import tables
+    @contextmanager
+    def writing(self) -> Iterator["sqlalchemy.Connection"]:
+        """Return one transaction that writes; see `flightlog.events.store.Store.writing`."""
+        import sqlalchemy
 
-        if types is None:
-            return [Row(*row) for row in self._rows(tables.select_all, after=after, limit=limit)]
-        rows = self._rows(tables.select_of_types, after=after, types=list(types), limit=limit)
-        return [Row(*row) for row in rows]
-
-    def indexed(self, after: int, limit: int) -> list[IndexedRow]:
-        """Return events with their columns; see `flightlog.events.store.Store.indexed`."""
-        from flightlog.events.stores import tables
-
-        return [IndexedRow(*row) for row in self._rows(tables.select_indexed, after=after, limit=limit)]
-
-    def ends(self) -> Iterable[StreamEnd]:
-        """Return where every stream ends; see `flightlog.events.store.Store.ends`."""
-        from flightlog.events.stores import tables
-
-        return [StreamEnd(*row) for row in self._rows(tables.select_ends) if row[1]]
-
-    def head(self) -> LogHead:
-        """Return where the log ends."""
-        from flightlog.events.stores import tables
-
-        rows = self._rows(tables.select_end)
-        return LogHead(*rows[0]) if rows else LogHead(0, 0)
-
-    def blob(self, digest: bytes) -> bytes | None:
-        """Return a blob by its SHA-256, or None."""
-        from flightlog.events.stores import tables
-
-        rows = self._rows(tables.select_blob, digest=digest)
-        return rows[0][0] if rows else None
+        try:
+            with self._reader().connect() as connection, transaction(connection, "BEGIN IMMEDIATE"):
+                yield connection
+        except sqlalchemy.exc.DBAPIError as error:
+            raise translate(error.orig or error, self.location) from error
 
     def facts(self) -> dict[str, bytes]:
         """Return what is kept about the log itself."""

@@ -1,13 +1,14 @@
 """A log in an SQLite file that cannot be written."""
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flightlog.errors import LogWriteError
-from flightlog.events.store import Unit
+from flightlog.events.store import Cursor, Unit
 from flightlog.events.stores.sqlite import SqliteStore
 from flightlog.events.stores.sqlite_places import quoted
 
@@ -21,6 +22,7 @@ class ReadOnlySqliteStore(SqliteStore):
 
     def __init__(self, path: Path) -> None:
         self._copy: Any = None
+        self._old = False
         super().__init__(path, create=False)
 
     def _connect(self) -> None:
@@ -40,6 +42,22 @@ class ReadOnlySqliteStore(SqliteStore):
         return copy
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
+        """Refuse to write."""
+        raise LogWriteError(f"The log at {self.path} is open for reading only.")
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        """Leave the file as it is; what it lacks is empty."""
+        self._old = True
+
+    def beats(self) -> dict[str, int]:
+        """Return when each process that runs flows was alive last."""
+        return {} if self._old else super().beats()
+
+    def cursors(self) -> list[Cursor]:
+        """Return the cursors of all subscriptions."""
+        return [] if self._old else super().cursors()
+
+    def writing(self) -> Any:
         """Refuse to write."""
         raise LogWriteError(f"The log at {self.path} is open for reading only.")
 

@@ -8,11 +8,16 @@ MAKE = (
     'CREATE UNIQUE INDEX events_by_stream ON events (stream_id, version)',
     'CREATE TABLE facts ( name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (name) )',
     'CREATE TABLE streams ( id INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, hash BLOB NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (id), UNIQUE (name) )',
+    'CREATE TABLE liveness ( process TEXT NOT NULL, beat BIGINT NOT NULL, PRIMARY KEY (process) )',
+    'CREATE TABLE subscriptions ( name TEXT NOT NULL, position BIGINT NOT NULL, epoch INTEGER NOT NULL, owner TEXT NOT NULL, lease BIGINT NOT NULL, PRIMARY KEY (name) )',
     "CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
     "CREATE TRIGGER events_no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
     "CREATE TRIGGER events_no_replace BEFORE INSERT ON events WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position) OR EXISTS (SELECT 1 FROM events WHERE event_id = NEW.event_id) OR EXISTS (SELECT 1 FROM events WHERE stream_id = NEW.stream_id AND version = NEW.version) BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
     "CREATE TRIGGER blobs_no_update BEFORE UPDATE ON blobs BEGIN SELECT RAISE(ABORT, 'blobs are immutable'); END",
 )
+ADDED = {
+    2: ('CREATE TABLE liveness ( process TEXT NOT NULL, beat BIGINT NOT NULL, PRIMARY KEY (process) )', 'CREATE TABLE subscriptions ( name TEXT NOT NULL, position BIGINT NOT NULL, epoch INTEGER NOT NULL, owner TEXT NOT NULL, lease BIGINT NOT NULL, PRIMARY KEY (name) )'),
+}
 SELECT_END = 'SELECT events.position, events.recorded_at FROM events ORDER BY events.position DESC LIMIT 1'
 SELECT_HEAD = 'SELECT streams.id, streams.version, streams.hash, streams.epoch FROM streams WHERE streams.name = ?'
 INSERT_STREAM = 'INSERT INTO streams (name, version, hash, epoch) VALUES (?, ?, ?, ?)'

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     Column,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -19,15 +20,22 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    delete,
     func,
     insert,
+    literal,
+    or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 metadata = MetaData()
+"""The tables of a log in SQLite; PostgreSQL has the same but for `events`, see `postgres_metadata`."""
+_KEY = BigInteger().with_variant(Integer, "sqlite")
 
 events = Table(
     "events",
@@ -45,7 +53,7 @@ events = Table(
 streams = Table(
     "streams",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _KEY, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("version", Integer, nullable=False),
     Column("hash", LargeBinary, nullable=False),
@@ -60,7 +68,7 @@ event_types = Table(
 blobs = Table(
     "blobs",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _KEY, primary_key=True),
     Column("digest", LargeBinary, nullable=False, unique=True),
     Column("content", LargeBinary, nullable=False),
 )
@@ -70,6 +78,24 @@ facts = Table(
     Column("name", Text, primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )
+
+liveness = Table(
+    "liveness",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("beat", BigInteger, nullable=False),
+)
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("lease", BigInteger, nullable=False),
+)
+_SINCE: Final = {2: (liveness, subscriptions)}
+"""The tables that each version of the layout has added."""
 
 _REFUSED = "events are append-only"
 # REPLACE deletes the row that is in its way without a word to a DELETE trigger, hence the third.
@@ -84,7 +110,6 @@ SQLITE_TRIGGERS: Final = (
     "CREATE TRIGGER blobs_no_update BEFORE UPDATE ON blobs BEGIN SELECT RAISE(ABORT, 'blobs are immutable'); END",
 )
 
-select_end = select(events.c.position, events.c.recorded_at).order_by(events.c.position.desc()).limit(1)
 select_head = select(streams.c.id, streams.c.version, streams.c.hash, streams.c.epoch).where(
     streams.c.name == bindparam("name")
 )
@@ -100,73 +125,240 @@ select_type = select(event_types.c.id).where(event_types.c.name == bindparam("na
 insert_type = insert(event_types).values(name=bindparam("name"))
 insert_event = insert(events).values({column.name: bindparam(column.name) for column in events.c})
 insert_blob = insert(blobs).values(digest=bindparam("digest"), content=bindparam("content"))
-select_known = (
-    select(streams.c.name, events.c.version)
-    .join(streams, streams.c.id == events.c.stream_id)
-    .where(events.c.event_id == bindparam("event_id"))
-)
-_row = (events.c.position, events.c.recorded_at, events.c.record)
-select_stream = (
-    select(*_row)
-    .where(
-        events.c.stream_id == select(streams.c.id).where(streams.c.name == bindparam("name")).scalar_subquery(),
-        events.c.version > bindparam("after"),
-    )
-    .order_by(events.c.version)
-    .limit(bindparam("limit"))
-)
-select_all = (
-    select(*_row).where(events.c.position > bindparam("after")).order_by(events.c.position).limit(bindparam("limit"))
-)
-select_of_types = (
-    select(*_row)
-    .where(
-        events.c.position > bindparam("after"),
-        events.c.type_id.in_(
-            select(event_types.c.id).where(event_types.c.name.in_(bindparam("types", expanding=True)))
-        ),
-    )
-    .order_by(events.c.position)
-    .limit(bindparam("limit"))
-)
-# Outer joins: a row whose stream or type was taken away must be found by `verify`, not passed over.
-select_indexed = (
-    select(
-        *_row,
-        func.coalesce(streams.c.name, ""),
-        events.c.version,
-        events.c.event_id,
-        func.coalesce(event_types.c.name, ""),
-    )
-    .select_from(
-        events.outerjoin(streams, streams.c.id == events.c.stream_id).outerjoin(
-            event_types, event_types.c.id == events.c.type_id
+
+
+class Reading:
+    """What is read of the events, from a table or view that has their positions.
+
+    Args:
+        events: it.
+    """
+
+    def __init__(self, events: Any) -> None:
+        event = events.c
+        row = (event.position, event.recorded_at, event.record)
+        after = event.position > bindparam("after")
+        self.end = select(event.position, event.recorded_at).order_by(event.position.desc()).limit(1)
+        self.by_id = select(*row).where(event.event_id == bindparam("event_id"))
+        self.stream = (
+            select(*row)
+            .where(
+                event.stream_id == select(streams.c.id).where(streams.c.name == bindparam("name")).scalar_subquery(),
+                event.version > bindparam("after"),
+            )
+            .order_by(event.version)
+            .limit(bindparam("limit"))
         )
+        self.all = select(*row).where(after).order_by(event.position).limit(bindparam("limit"))
+        chosen = select(event_types.c.id).where(event_types.c.name.in_(bindparam("types", expanding=True)))
+        self.of_types = (
+            select(*row).where(after, event.type_id.in_(chosen)).order_by(event.position).limit(bindparam("limit"))
+        )
+        # Outer joins: a row whose stream or type was taken away must be found by `verify`, not passed over.
+        self.indexed = (
+            select(
+                *row,
+                func.coalesce(streams.c.name, ""),
+                event.version,
+                event.event_id,
+                func.coalesce(event_types.c.name, ""),
+            )
+            .select_from(
+                events.outerjoin(streams, streams.c.id == event.stream_id).outerjoin(
+                    event_types, event_types.c.id == event.type_id
+                )
+            )
+            .where(after)
+            .order_by(event.position)
+            .limit(bindparam("limit"))
+        )
+
+
+def known_in(events: Any) -> Any:
+    """Return the query for where an event id is recorded."""
+    return (
+        select(streams.c.name, events.c.version)
+        .join(streams, streams.c.id == events.c.stream_id)
+        .where(events.c.event_id == bindparam("event_id"))
     )
-    .where(events.c.position > bindparam("after"))
-    .order_by(events.c.position)
-    .limit(bindparam("limit"))
-)
+
+
+sqlite_reading = Reading(events)
+select_known = known_in(events)
 select_ends = select(streams.c.name, streams.c.version, streams.c.hash, streams.c.epoch).order_by(streams.c.id)
-select_blob = select(blobs.c.content).where(blobs.c.digest == bindparam("digest"))
+select_blobs = select(blobs.c.digest, blobs.c.content).where(blobs.c.digest.in_(bindparam("digests", expanding=True)))
 select_facts = select(facts.c.name, facts.c.value)
 insert_fact = insert(facts).values(name=bindparam("name"), value=bindparam("value"))
 
+# --- small tables that change: who is alive, and how far subscribers have come ---
 
-def sqlite_statements() -> dict[str, str | tuple[str, ...]]:
+insert_beat = insert(liveness).values(process=bindparam("process"), beat=bindparam("beat"))
+update_beat = update(liveness).where(liveness.c.process == bindparam("key")).values(beat=bindparam("new_beat"))
+delete_beat = delete(liveness).where(liveness.c.process == bindparam("key"))
+select_beats = select(liveness.c.process, liveness.c.beat)
+select_cursors = select(subscriptions).order_by(subscriptions.c.name)
+# Either dialect says ON CONFLICT in the same words, so that the one's construct does for both.
+insert_cursor = (
+    upsert(subscriptions)
+    .values(name=bindparam("name"), position=bindparam("position"), epoch=0, owner="", lease=0)
+    .on_conflict_do_nothing(index_elements=["name"])
+)
+claim_cursor = (
+    update(subscriptions)
+    .where(
+        subscriptions.c.name == bindparam("key"),
+        or_(subscriptions.c.lease < bindparam("now"), subscriptions.c.owner == ""),
+    )
+    .values(owner=bindparam("new_owner"), lease=bindparam("new_lease"), epoch=subscriptions.c.epoch + 1)
+)
+move_cursor = (
+    update(subscriptions)
+    .where(subscriptions.c.name == bindparam("key"), subscriptions.c.epoch == bindparam("my_epoch"))
+    .values(position=bindparam("new_position"), lease=bindparam("new_lease"))
+)
+release_cursor = (
+    update(subscriptions)
+    .where(subscriptions.c.name == bindparam("key"), subscriptions.c.epoch == bindparam("my_epoch"))
+    .values(owner="", lease=0)
+)
+delete_cursor = delete(subscriptions).where(subscriptions.c.name == bindparam("key"))
+
+# --- PostgreSQL -------------------------------------------------------------------------------------
+
+SCHEMA: Final = "flightlog"
+"""The schema of our tables in a PostgreSQL database, which others may use too."""
+_NOW: Final = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+_XID: Final = "pg_current_xact_id()::text::bigint"
+postgres_metadata = MetaData()
+postgres_events = Table(
+    "events",
+    postgres_metadata,
+    Column("serial", BigInteger, Identity(always=True), primary_key=True),
+    Column("xid", BigInteger, nullable=False, server_default=text(_XID)),
+    Column("inserted_at", BigInteger, nullable=False, server_default=text(_NOW)),
+    Column("stream_id", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("type_id", Integer, nullable=False),
+    Column("event_id", LargeBinary, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+    Index("events_by_stream", "stream_id", "version", unique=True),
+    Index("events_by_id", "event_id", unique=True),
+    Index("events_by_xid", "xid"),
+)
+positions = Table(
+    "positions",
+    postgres_metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("serial", BigInteger, nullable=False, unique=True),
+    Column("recorded_at", BigInteger, nullable=False),
+)
+placed = Table(
+    "placed",
+    MetaData(),
+    *(Column(column.name, column.type) for column in events.c),
+)
+"""A view: the events that have a position."""
+sequencer = Table(
+    "sequencer",
+    postgres_metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("xmin", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+)
+
+
+postgres_reading = Reading(placed)
+postgres_known = known_in(postgres_events)
+POSTGRES_TABLES: Final = (
+    streams,
+    event_types,
+    blobs,
+    facts,
+    liveness,
+    subscriptions,
+    postgres_events,
+    positions,
+    sequencer,
+)
+_GUARDS: Final = (("events", "UPDATE OR DELETE"), ("positions", "UPDATE OR DELETE"), ("blobs", "UPDATE"))
+POSTGRES_MAKE: Final = (
+    f"CREATE VIEW {SCHEMA}.placed AS SELECT p.position, e.stream_id, e.version, e.type_id, p.recorded_at, "
+    f"e.event_id, e.record FROM {SCHEMA}.positions p JOIN {SCHEMA}.events e USING (serial)",
+    f"CREATE FUNCTION {SCHEMA}.refuse() RETURNS trigger LANGUAGE plpgsql AS "
+    f"$$BEGIN RAISE EXCEPTION '% are append-only', TG_TABLE_NAME; END$$",
+    *(
+        f"CREATE TRIGGER {table}_no_change BEFORE {what} ON {SCHEMA}.{table} "
+        f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.refuse()"
+        for table, what in _GUARDS
+    ),
+    *(
+        f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {SCHEMA}.{table} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.refuse()"
+        for table, _ in _GUARDS
+    ),
+)
+
+# The heads of streams, locked in the order of their names, so that no two writers wait for each other in a ring.
+lock_heads = (
+    select(streams.c.name, streams.c.id, streams.c.version, streams.c.hash, streams.c.epoch)
+    .where(streams.c.name.in_(bindparam("names", expanding=True)))
+    .order_by(streams.c.name)
+    .with_for_update()
+)
+lock_sequencer = select(sequencer.c.xmin, sequencer.c.position, sequencer.c.recorded_at).with_for_update()
+_is_placed = select(literal(1)).where(positions.c.serial == postgres_events.c.serial).exists()
+_since = postgres_events.c.xid >= select(sequencer.c.xmin).scalar_subquery()
+some_unplaced = select(select(literal(1)).select_from(postgres_events).where(_since, ~_is_placed).exists())
+list_unplaced = (
+    select(postgres_events.c.serial, postgres_events.c.inserted_at)
+    .where(_since, ~_is_placed)
+    .order_by(postgres_events.c.serial)
+    .limit(bindparam("limit"))
+)
+select_snapshot = select(text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint"), text(_NOW))
+insert_position = insert(positions).values({column.name: bindparam(column.name) for column in positions.c})
+insert_new_stream = (
+    upsert(streams)
+    .values(name=bindparam("name"), version=0, hash=bindparam("hash"), epoch=0)
+    .on_conflict_do_nothing(index_elements=["name"])
+)
+insert_new_type = upsert(event_types).values(name=bindparam("name")).on_conflict_do_nothing(index_elements=["name"])
+insert_new_blob = (
+    upsert(blobs)
+    .values(digest=bindparam("digest"), content=bindparam("content"))
+    .on_conflict_do_nothing(index_elements=["digest"])
+)
+insert_new_fact = (
+    upsert(facts)
+    .values(name=bindparam("name"), value=bindparam("value"))
+    .on_conflict_do_nothing(index_elements=["name"])
+)
+select_types = select(event_types.c.name, event_types.c.id)
+insert_placeless = insert(postgres_events).values(
+    {name: bindparam(name) for name in ("stream_id", "version", "type_id", "event_id", "record")}
+)
+move_sequencer = update(sequencer).values(
+    xmin=bindparam("new_xmin"), position=bindparam("new_position"), recorded_at=bindparam("new_recorded_at")
+)
+
+
+def sqlite_statements() -> dict[str, Any]:
     """Return the statements that the SQLite store says while flows run, compiled, by the names of their constants."""
 
     def sql(statement: Any) -> str:
         text = str(statement.compile(dialect=sqlite_dialect(paramstyle="qmark")))
         return " ".join(text.split())
 
+    added = [table for tables in _SINCE.values() for table in tables]
     make = []
-    for table in metadata.sorted_tables:
+    for table in (*(table for table in metadata.sorted_tables if table not in added), *added):
         make.append(sql(CreateTable(table)))
         make += [sql(CreateIndex(index)) for index in sorted(table.indexes, key=lambda index: str(index.name))]
     return {
         "MAKE": (*make, *SQLITE_TRIGGERS),
-        "SELECT_END": sql(select_end).replace("LIMIT ? OFFSET ?", "LIMIT 1"),
+        "ADDED": {number: tuple(sql(CreateTable(table)) for table in tables) for number, tables in _SINCE.items()},
+        "SELECT_END": sql(sqlite_reading.end).replace("LIMIT ? OFFSET ?", "LIMIT 1"),
         "SELECT_HEAD": sql(select_head),
         "INSERT_STREAM": sql(insert_stream),
         "UPDATE_STREAM": sql(update_stream),
@@ -186,6 +378,8 @@ def sqlite_module() -> str:
     for name, statement in sqlite_statements().items():
         if isinstance(statement, str):
             lines.append(f"{name} = {statement!r}")
+        elif isinstance(statement, dict):
+            lines += [f"{name} = {{", *(f"    {number}: {parts!r}," for number, parts in statement.items()), "}"]
         else:
             lines += [f"{name} = (", *(f"    {part!r}," for part in statement), ")"]
     return "\n".join([*lines, ""])

@@ -29,6 +29,8 @@ class FlowRunCreated(Payload):
     not_recorded: list[str] | None = Field(None, description="Parameters that are not in `exact`: secret, or no pickle.")
     task_runner: str | None = Field(None, description="The task runner's name.")
     retries: int | None = Field(None, ge=0, description="How often it may be tried again.")
+    forked_from: Identifier | None = Field(None, description="The flow run whose past this run goes on from.")
+    forked_at: Identifier | None = Field(None, description="The event of that run up to which its past counts.")
     parent_flow_run_id: Identifier | None = None
     parent_task_run_id: Identifier | None = Field(None, description="The task run in the parent that stands for this run.")
 
@@ -39,6 +41,7 @@ class FlowRunning(StateChange):
     attempt: int = Field(1, ge=1)
     host: str | None = Field(None, description="The machine's name.")
     boot: str | None = Field(None, description="The id of the machine's present boot.")
+    namespace: int | None = Field(None, description="The inode of the process's pid namespace.")
     pid: int | None = Field(None, description="The process.")
     started: int | None = Field(None, description="When the process started, in clock ticks since boot.")
 

@@ -1,0 +1,185 @@
+"""Making runs and states of what the log has of earlier calls, and telling where code and record differ."""
+
+import pickle
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flightlog.engine import results
+from flightlog.engine.calls import Call, CallMemory, Past
+from flightlog.engine.history import FLOW, RecordedCall
+from flightlog.engine.outcomes import end_of
+from flightlog.engine.runs import Journal, TaskRun
+from flightlog.engine.states import MISSING, State, StateType, run_details
+from flightlog.engine.transitions import Create
+from flightlog.errors import CallsDiffer, CrashedRun, FailedRun, LogCorrupt
+
+if TYPE_CHECKING:
+    from flightlog.engine.context import FlowRunContext
+    from flightlog.events.log import Log
+
+_MANY = 500
+_HELD = 64 * 1024
+_HELD_IN_ALL = 64 * 1024 * 1024
+
+
+class CannotRecall(Exception):
+    """A recorded value cannot be had; the text says why. The call runs again."""
+
+
+def prefetch(log: "Log", past: Past) -> None:
+    """Read the values of finished calls in few steps: one by one would take most of a resume's time."""
+    wanted, size = [], 0
+    for call in past.history.calls.values():
+        reference = call.result or {}
+        if "digest" in reference and reference["size"] <= _HELD and size < _HELD_IN_ALL:
+            wanted.append(reference["digest"])
+            size += reference["size"]
+    for start in range(0, len(wanted), _MANY):
+        past.contents.update(log.blobs(wanted[start : start + _MANY]))
+
+
+def recalled(context: "FlowRunContext", call: Call, options: tuple[int, tuple[float, ...]]) -> Call:
+    """Return an earlier call with its run and, if it ended in a way that counts, its state.
+
+    Args:
+        context: the flow run that repeats the call.
+        call: what is remembered of it.
+        options: retries and delays of what is called, as the code has them now.
+
+    Raises:
+        CannotRecall: its recorded value cannot be had.
+        LogCorrupt: the value is missing from the log, or was not written by it.
+    """
+    recorded, memory = call.recorded, context.memory
+    if recorded is None or memory is None or memory.past is None:
+        return call
+    if memory.past.history.foreign:
+        return _adopted(context, memory.past, recorded)
+    journal = context.flow_run.journal
+    if call.run is None:
+        call.run = TaskRun(
+            journal,
+            recorded.key,
+            recorded.name,
+            task_name=recorded.task,
+            number=recorded.number,
+            retries=options[0],
+            delays=options[1],
+            cause=recorded.cause,
+        )
+        call.run.restore(recorded.rules(*options))
+    if call.state is None:
+        call.state = _state(context, memory.past, recorded, journal)
+    return call
+
+
+def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> Call:
+    """Enter a call of the run that this one was forked from, if it completed: with the original's value."""
+    if not recorded.completed:
+        return Call(recorded=recorded)
+    journal = context.flow_run.journal
+    state = _state(context, past, recorded, journal)
+    assert state is not None
+    run = TaskRun(
+        journal,
+        journal.engine.ids.new(),
+        recorded.name,
+        task_name=recorded.task,
+        number=next(context.numbers),
+        retries=0,
+        delays=(),
+        cause=recorded.cause,
+    )
+    facts: dict[str, Any] = {"task": recorded.task, "key": recorded.function.removeprefix(FLOW), "name": recorded.name}
+    if recorded.child is not None:
+        facts["child_flow_run_id"] = recorded.child
+    told: dict[str, Any] = {"result": recorded.result, "name": "Cached"}
+    if recorded.child is not None:
+        told["child_flow_run_id"] = recorded.child
+    state.name = "Cached"
+    state.state_details = run_details(journal.flow_run_id, run.key)
+    events = [run.record(Create(facts)), run.record(end_of(state, told, 0))]
+    journal.put(events)
+    for event in events:
+        run.tell(event)
+    return Call(run, state, recorded)
+
+
+def _state(context: "FlowRunContext", past: Past, recorded: RecordedCall, journal: Journal) -> State[Any] | None:
+    """Return the state that a recorded call ended in; None if it has to run again."""
+    details = run_details(journal.flow_run_id, recorded.key)
+    if recorded.completed:
+        value = _value(context, past, recorded.result or {})
+        return State(StateType.COMPLETED, recorded.state_name, recorded.message, value, details)
+    if recorded.type == "FAILED" and past.keep_failures:
+        error = _error(context, past, recorded)
+        return State(StateType.FAILED, recorded.state_name, recorded.message, error, details)
+    return None
+
+
+def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any]) -> Any:
+    if "value" in reference:
+        return reference["value"]
+    if (reason := reference.get("not_recorded")) is not None:
+        raise CannotRecall(f"its result was not recorded ({reason})")
+    if "digest" not in reference:
+        return MISSING
+    log = context.engine.log
+    content = past.contents.pop(reference["digest"], None) or log.blob(reference["digest"])
+    try:
+        return results.load(context.engine.key, content)
+    except LogCorrupt:
+        raise
+    except (Exception, pickle.UnpicklingError) as error:  # noqa: BLE001 - unpickling runs the object's own code
+        raise CannotRecall(f"its recorded result cannot be loaded: {type(error).__name__}: {error}"[:500]) from None
+
+
+def _error(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> BaseException:
+    """Return the exception of a failed call: itself if it was recorded, else one that says the same."""
+    if recorded.result is not None:
+        try:
+            value = _value(context, past, recorded.result)
+        except CannotRecall:
+            value = None
+        if isinstance(value, BaseException):
+            return value
+    kind = CrashedRun if recorded.type == "CRASHED" else FailedRun
+    error = recorded.error or {}
+    return kind(f"{error.get('type', 'Failed')}: {error.get('message') or recorded.message}")
+
+
+def check_new(context: "FlowRunContext", memory: CallMemory, parent: bytes | None, function: str, *, alone: bool) -> None:
+    """Refuse a call that nothing recorded fits, if what is recorded should have come first.
+
+    As long as calls run at the same time their order says nothing, and the same code makes the same calls; so it
+    takes a changed source file, or a call that is alone, to know that code and record differ.
+
+    Args:
+        context: the flow run.
+        memory: what it remembers.
+        parent: the task run that makes the call.
+        function: the function that is called.
+        alone: whether no other call of the run is under way.
+
+    Raises:
+        CallsDiffer: they differ, and the run is to stop then.
+    """
+    past = memory.past
+    if past is None or not past.strict or not (past.code_changed or alone):
+        return
+    missed = memory.missed(parent)
+    if not missed:
+        return
+    called = function.removeprefix(FLOW).rpartition(".")[2]
+    same = next((call for call in missed if call.function == function), None)
+    if same is not None:
+        what = f"it calls {called!r} with other arguments than {same.name!r} had"
+    else:
+        what = f"it calls {called!r} where {missed[0].name!r} is recorded"
+    others = f", and {len(missed) - 1} more" if len(missed) > 1 else ""
+    why = "the source file has changed since" if past.code_changed else "the source file is the same"
+    raise CallsDiffer(
+        f"The code differs from what run {context.flow_run.name!r} recorded: {what} "
+        f"({missed[0].name!r} completed and was not asked for{others}; {why}). To run such calls anew, resume with "
+        "--on-change rerun (in Python: on_change='rerun')."
+    )

@@ -1,0 +1,77 @@
+"""Finding runs whose process is gone, and putting on record that they crashed."""
+
+from collections.abc import Iterable
+
+from flightlog.clock import Clock, SystemClock
+from flightlog.engine.history import History, read_history
+from flightlog.engine.transitions import End, decide
+from flightlog.errors import LogWriteError, RunNotFound, TakenOver, VersionConflict
+from flightlog.events.liveness import PATIENCE_SECONDS, is_gone, key_of
+from flightlog.events.log import Log
+from flightlog.events.model import Append, NewEvent
+from flightlog.events.types import flow_run_stream
+from flightlog.ids import Ids, RandomIds
+
+
+def is_lost(log: Log, history: History, now: int) -> bool:
+    """Tell whether a run that has not ended never will: its process is gone.
+
+    Args:
+        log: the log.
+        history: the run.
+        now: the present, in microseconds since 1970 (UTC).
+    """
+    if history.ended or history.running is None:
+        return False
+    gone = is_gone(history.running)
+    if gone is not None:
+        return gone
+    # It ran on another machine, or in another container: has it left a beat lately?
+    seen = max(log.store.beats().get(key_of(history.running), 0), history.running_at)
+    return now - seen > PATIENCE_SECONDS * 1e6
+
+
+def mark_lost(
+    log: Log, runs: Iterable[bytes], *, actor: str, clock: Clock | None = None, ids: Ids | None = None
+) -> list[History]:
+    """Put on record that those of some runs crashed whose process is gone; return them.
+
+    The epoch is raised with it: should the process live on after all, what it writes late is refused.
+
+    Args:
+        log: the log.
+        runs: the flow runs to look at, 16 bytes each.
+        actor: who looks.
+        clock: time; the machine's by default.
+        ids: identity.
+    """
+    clock, ids = clock or SystemClock(), ids or RandomIds()
+    found = []
+    for run in runs:
+        try:
+            history = read_history(log, run)
+        except RunNotFound:
+            continue
+        if is_lost(log, history, clock.now()) and _mark(log, history, actor, clock, ids):
+            found.append(read_history(log, run))
+    return found
+
+
+def _mark(log: Log, history: History, actor: str, clock: Clock, ids: Ids) -> bool:
+    running = history.running or {}
+    where = f"process {running.get('pid')} on {running.get('host')}"
+    message = f"The {where} ended without a word: killed, or its machine stopped."
+    end = End("CRASHED", {"message": message, "cause": "lost_worker"}, retriable=False)
+    now = clock.now()
+    events = []
+    for call in history.unfinished():
+        fact = decide(call.rules(0, ()), end)
+        events.append(NewEvent(ids.new(), fact.type, {"task_run_id": call.key, **fact.data}, now, call.cause, actor=actor))
+    fact = decide(history.rules, end)
+    events.append(NewEvent(ids.new(), fact.type, fact.data, now, history.cause, actor=actor))
+    append = Append(flow_run_stream(history.text), events, history.version, history.epoch + 1)
+    try:
+        log.append_all([append])
+    except (VersionConflict, TakenOver, LogWriteError):
+        return False  # somebody else was first, or the log can only be read here
+    return True
