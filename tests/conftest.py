@@ -8,6 +8,7 @@ import pytest
 
 from flightlog.engine import bridge, runtime
 from flightlog.events import log as log_module
+from tests.postgres import Server, running
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,19 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FLIGHTLOG_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, one for each process that runs tests."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Server) -> str:
+    """The URL of a new, empty database."""
+    return postgres.database()
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flightlog.events.log import Log
+from flightlog.events.opening import open_log
 from flightlog.events.stores.memory import MemoryStore
 from flightlog.events.stores.sqlite import SqliteStore
 from flightlog.testing import LogContract
@@ -38,4 +39,14 @@ class TestSqliteFsync(LogContract):
     def log(self, tmp_path: Path) -> Iterator[Log]:
         """Yield a log in a file."""
         with Log(SqliteStore(tmp_path / "log.db", durability="fsync")) as log:
+            yield log
+
+
+class TestPostgres(LogContract):
+    """The store in a PostgreSQL database."""
+
+    @pytest.fixture
+    def log(self, postgres_url: str) -> Iterator[Log]:
+        """Yield a log in a database of its own."""
+        with open_log(postgres_url) as log:
             yield log

@@ -8,11 +8,11 @@ from flightlog.clock import Clock, SystemClock
 from flightlog.engine import run_logs
 from flightlog.engine.masking import MASKER
 from flightlog.engine.runs import Run, TaskRun
-from flightlog.events.keys import key_path, load_key
+from flightlog.events.keys import key_file, load_key
 from flightlog.events.log import Log
 from flightlog.events.model import NewEvent
 from flightlog.events.narration import narrate
-from flightlog.events.opening import open_log, path_of
+from flightlog.events.opening import open_log
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
 from flightlog.settings import Settings, credentials
@@ -65,8 +65,7 @@ def open_engine(settings: Settings) -> Engine:
     """
     log = open_log(settings.log_url, durability=settings.log_durability)
     try:
-        path = path_of(settings.log_url)
-        key = load_key(log, None if path is None else key_path(path), settings.log_key)
+        key = load_key(log, key_file(log, settings), settings.log_key)
     except BaseException:
         log.close()
         raise

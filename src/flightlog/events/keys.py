@@ -1,7 +1,7 @@
 """The log's key: it makes digests of inputs unguessable and recorded pickles trustworthy.
 
-The key lives outside the database, in a file beside it with mode 0600 or in the setting
-FLIGHTLOG_LOG_KEY. The log keeps only the key's fingerprint, so that a wrong key is noticed.
+The key lives outside the database, in a file of mode 0600 (beside an SQLite file; in FLIGHTLOG_HOME/keys for a log
+in PostgreSQL) or in the setting FLIGHTLOG_LOG_KEY. The log keeps only the key's fingerprint, so that a wrong key is noticed.
 """
 
 import hmac
@@ -10,6 +10,9 @@ from pathlib import Path
 
 from flightlog.errors import LogKeyError
 from flightlog.events.log import Log
+from flightlog.events.opening import is_postgres, path_of
+from flightlog.ids import id_text
+from flightlog.settings import Settings
 
 _FACT = "key_id"
 
@@ -17,6 +20,14 @@ _FACT = "key_id"
 def key_path(database: Path) -> Path:
     """Return where the key of the log in that file is kept."""
     return database.with_name(database.name + ".key")
+
+
+def key_file(log: Log, settings: Settings) -> Path | None:
+    """Return the file of a log's key: beside the log's file, or in FLIGHTLOG_HOME for one in a server; None in memory."""
+    path = path_of(settings.log_url)
+    if path is not None:
+        return key_path(path)
+    return settings.home / "keys" / f"{id_text(log.log_id)}.key" if is_postgres(settings.log_url) else None
 
 
 def fingerprint(key: bytes) -> bytes:
@@ -72,6 +83,7 @@ def _make(path: Path) -> None:
     """Write a new key, whole or not at all, unless another process was first."""
     if path.exists():
         return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -133,6 +133,30 @@ class Log:
         """Return the last position and when it was recorded; zeros for an empty log."""
         return self.store.head()
 
+    def event(self, event_id: bytes) -> Event | None:
+        """Return an event by its id, or None if it is not here."""
+        row = self.store.event(event_id)
+        return None if row is None else Event(*row, fetch=self.blob)
+
+    def position_at(self, moment: int) -> int:
+        """Return the position of the last event that was recorded at a moment or before; 0 if there is none.
+
+        What it returns for a moment that is past never changes.
+
+        Args:
+            moment: in microseconds since 1970 (UTC).
+        """
+        self.store.settle()
+        low, high = 0, self.head().position
+        while low < high:  # times never decrease with the position
+            middle = (low + high + 1) // 2
+            rows = self.store.read_all(middle - 1, None, 1)
+            if rows and rows[0].recorded_at <= moment:
+                low = rows[0].position
+            else:
+                high = middle - 1
+        return low
+
     def blob(self, digest: bytes) -> bytes:
         """Return a blob by its SHA-256.
 

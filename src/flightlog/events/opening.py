@@ -8,23 +8,46 @@ from flightlog.events.log import Log
 from flightlog.settings import Durability
 
 _SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
+
+
+def is_memory(url: str) -> bool:
+    """Tell whether a log's URL names one in memory, which ends with its process."""
+    return url in ("memory://", "memory:")
+
+
+def is_postgres(url: str) -> bool:
+    """Tell whether a log's URL names a PostgreSQL database."""
+    return url.startswith(_POSTGRES)
 
 
 def path_of(url: str) -> Path | None:
-    """Return the file that a log's URL names; None for a log in memory.
+    """Return the file that a log's URL names; None for a log in memory or in a database server.
 
     Raises:
         LogUnavailable: this is no URL of a log.
     """
-    if url in ("memory://", "memory:"):
+    if is_memory(url) or is_postgres(url):
         return None
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE) and ":memory:" not in url:
         return Path(url.removeprefix(_SQLITE)).expanduser().absolute()
     kind = url.partition(":")[0]
     raise LogUnavailable(
         f"{kind}:... is not a log that this version can open. FLIGHTLOG_LOG_URL takes sqlite:///file.db (relative), "
-        "sqlite:////folder/file.db (absolute) or memory://"
+        "sqlite:////folder/file.db (absolute), postgresql://user@host/database or memory://"
     )
+
+
+def location_of(url: str) -> str:
+    """Return where a log is, in words; passwords are left out."""
+    path = path_of(url)
+    if path is not None:
+        return str(path)
+    if is_memory(url):
+        return "memory://"
+    from flightlog.events.stores.postgres import url_of
+
+    return url_of(url).set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 def open_log(
@@ -38,8 +61,8 @@ def open_log(
     """Open the log at a URL.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``memory://``.
-        clock: gives `recorded_at`; the machine's by default.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user@host/name`` or ``memory://``.
+        clock: gives `recorded_at`; the machine's (PostgreSQL: the server's) by default.
         durability: ``commit`` survives the end of the process, ``fsync`` the loss of power.
         create: whether to make a new log where there is none.
         read_only: read it without writing anything beside it.
@@ -49,6 +72,10 @@ def open_log(
         LogCorrupt: its file is damaged.
     """
     path = path_of(url)
+    if is_postgres(url):
+        from flightlog.events.stores.postgres import PostgresStore
+
+        return Log(PostgresStore(url, clock=clock, create=create))
     if path is None:
         from flightlog.events.stores.memory import MemoryStore
 

@@ -181,6 +181,10 @@ class Store(Protocol):
         """Return where the log ends."""
         ...
 
+    def settle(self) -> None:
+        """See to it that what is committed from here on is recorded later than now."""
+        ...
+
     def blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return blobs by their SHA-256; those that are not here are missing. At most 500 at a time."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from flightlog.errors import LogWriteError

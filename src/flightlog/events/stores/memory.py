@@ -86,6 +86,9 @@ class MemoryStore:
         with self._lock:
             return LogHead(len(self._rows), self._rows[-1].recorded_at if self._rows else 0)
 
+    def settle(self) -> None:
+        """Do nothing: positions and times are given inside the commit."""
+
     def blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return blobs by their SHA-256."""
         return {digest: self._blobs[digest] for digest in digests if digest in self._blobs}

@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 metadata = MetaData()
@@ -262,7 +262,7 @@ sequencer = Table(
     "sequencer",
     postgres_metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("xmin", BigInteger, nullable=False),
+    Column("horizon", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
 )
@@ -286,7 +286,7 @@ POSTGRES_MAKE: Final = (
     f"CREATE VIEW {SCHEMA}.placed AS SELECT p.position, e.stream_id, e.version, e.type_id, p.recorded_at, "
     f"e.event_id, e.record FROM {SCHEMA}.positions p JOIN {SCHEMA}.events e USING (serial)",
     f"CREATE FUNCTION {SCHEMA}.refuse() RETURNS trigger LANGUAGE plpgsql AS "
-    f"$$BEGIN RAISE EXCEPTION '% are append-only', TG_TABLE_NAME; END$$",
+    f"$$BEGIN RAISE EXCEPTION '%% are append-only', TG_TABLE_NAME; END$$",
     *(
         f"CREATE TRIGGER {table}_no_change BEFORE {what} ON {SCHEMA}.{table} "
         f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.refuse()"
@@ -306,9 +306,9 @@ lock_heads = (
     .order_by(streams.c.name)
     .with_for_update()
 )
-lock_sequencer = select(sequencer.c.xmin, sequencer.c.position, sequencer.c.recorded_at).with_for_update()
+lock_sequencer = select(sequencer.c.horizon, sequencer.c.position, sequencer.c.recorded_at).with_for_update()
 _is_placed = select(literal(1)).where(positions.c.serial == postgres_events.c.serial).exists()
-_since = postgres_events.c.xid >= select(sequencer.c.xmin).scalar_subquery()
+_since = postgres_events.c.xid >= select(sequencer.c.horizon).scalar_subquery()
 some_unplaced = select(select(literal(1)).select_from(postgres_events).where(_since, ~_is_placed).exists())
 list_unplaced = (
     select(postgres_events.c.serial, postgres_events.c.inserted_at)
@@ -339,7 +339,7 @@ insert_placeless = insert(postgres_events).values(
     {name: bindparam(name) for name in ("stream_id", "version", "type_id", "event_id", "record")}
 )
 move_sequencer = update(sequencer).values(
-    xmin=bindparam("new_xmin"), position=bindparam("new_position"), recorded_at=bindparam("new_recorded_at")
+    horizon=bindparam("new_horizon"), position=bindparam("new_position"), recorded_at=bindparam("new_recorded_at")
 )
 
 

@@ -1,0 +1,414 @@
+"""A log in a PostgreSQL database: for several machines at once.
+
+Writers append without positions: each locks only the heads of its own streams, so that nobody waits for another's
+disk sync. Whoever reads first gives positions to what is committed and has none yet, one sequencer at a time, in
+rows of their own that are only ever inserted. So positions are dense and in the order in which events became
+visible, and no reader ever sees a position appear below one that it has seen (invariant I5).
+See ``docs/explanation/decisions/postgresql.md``.
+"""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import sqlalchemy
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from flightlog.clock import Clock
+from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
+from flightlog.events import codec
+from flightlog.events.store import Head, IndexedRow, LogHead, NewRow, Row, Unit, place
+from flightlog.events.stores import tables
+from flightlog.events.stores.sharing import DatabaseStore
+from flightlog.events.stores.tables import SCHEMA, Reading
+from flightlog.ids import RandomIds
+
+T = TypeVar("T")
+FORMAT = 1
+"""The version of the layout. A program refuses a log whose number is above its own."""
+OUTAGE_SECONDS = 120.0
+"""How long a database that is away is waited for."""
+_LOCK = 0x464C4F47  # "FLOG": while the tables are made
+_BATCH = 10_000
+_HEADS = 1000
+_AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
+_FULL = frozenset({"53100", "53200"})
+_DENIED = frozenset({"42501", "25006"})
+
+
+def url_of(text: str) -> URL:
+    """Return the URL of a PostgreSQL database for SQLAlchemy and psycopg 3.
+
+    Raises:
+        LogUnavailable: it is none.
+    """
+    try:
+        url = make_url(text.replace("postgres://", "postgresql://", 1))
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise LogUnavailable("FLIGHTLOG_LOG_URL is no URL of a PostgreSQL database: postgresql://user@host/name") from None
+    return url.set(drivername="postgresql+psycopg")
+
+
+class PostgresStore(DatabaseStore):
+    """Keeps records in a PostgreSQL database, in a schema called ``flightlog``.
+
+    Args:
+        url: ``postgresql://user:password@host:port/database``.
+        clock: gives `recorded_at`; the server's by default.
+        create: whether to make a new log where there is none.
+
+    Raises:
+        LogUnavailable: the database cannot be reached, or holds a log that is written by a newer version.
+    """
+
+    def __init__(self, url: str, *, clock: Clock | None = None, create: bool = True) -> None:
+        self.url = url_of(url)
+        self.location = self.url.set(drivername="postgresql").render_as_string(hide_password=True)
+        self._clock = clock
+        self._types: dict[str, int] = {}
+        self._heads: dict[str, Head] = {}
+        self._doubt = False
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._engine = self._connect()
+        try:
+            self.log_id = self._prepare(create)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- connections ------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlalchemy.Engine:
+        try:
+            return sqlalchemy.create_engine(
+                self.url,
+                poolclass=QueuePool,
+                pool_size=4,
+                max_overflow=64,
+                isolation_level="READ COMMITTED",
+                connect_args={"connect_timeout": 10, "application_name": "flightlog"},
+                execution_options={"schema_translate_map": {None: SCHEMA}},
+            )
+        except (ModuleNotFoundError, NoSuchModuleError):
+            raise LogUnavailable(
+                "A log in PostgreSQL needs the driver psycopg: pip install 'flightlog[postgres]'"
+            ) from None
+
+    def _database(self) -> sqlalchemy.Engine:
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._engine.dispose(close=False)  # the parent's connections are not a forked child's to close
+                    self._engine, self._pid, self._heads = self._connect(), os.getpid(), {}
+        return self._engine
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlalchemy.Connection]:
+        """Return one transaction that writes; see `flightlog.events.store.Store.writing`."""
+        try:
+            with self._database().begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise self._translated(error) from error
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """Do something that may be done again: a lost connection or a server that restarts is waited for."""
+        deadline = time.monotonic() + OUTAGE_SECONDS
+        pause = 0.05
+        while True:
+            try:
+                return attempt()
+            except DBAPIError as error:
+                away = _is_away(error)
+                if not (away or _state(error) in _AGAIN) or time.monotonic() > deadline:
+                    raise self._translated(error) from error
+                if away:
+                    self._doubt = True
+                    self._heads.clear()
+                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing depends on it but fairness
+                pause = min(2 * pause, 1.0)
+
+    def _translated(self, error: DBAPIError) -> LogError:
+        """Return the driver's error as one of ours, saying what happened and what to do."""
+        words = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+        state = _state(error)
+        if state in _FULL:
+            return LogWriteError(f"The log at {self.location} could not be written: the server's disk is full.")
+        if state in _DENIED:
+            return LogWriteError(
+                f"The log at {self.location} could not be written: this role may not ({words}). "
+                "`flightlog log role` prints what to grant."
+            )
+        if _is_away(error):
+            return LogWriteError(
+                f"The database of the log at {self.location} did not answer for {OUTAGE_SECONDS:.0f} s ({words}). "
+                "What was recorded is intact; check the server and the network, and run again."
+            )
+        return LogWriteError(f"The log at {self.location} cannot be used just now: {words}.")
+
+    # --- the tables -------------------------------------------------------------------------------
+
+    def _prepare(self, create: bool) -> bytes:
+        try:
+            with self._engine.connect() as connection:
+                made = sqlalchemy.inspect(connection).has_table("facts", schema=SCHEMA)
+            if not made:
+                if not create:
+                    raise LogUnavailable(f"There is no log at {self.location} yet; it is made when the first flow runs.")
+                self._create()
+            facts = self.facts()
+        except DBAPIError as error:
+            words = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+            raise LogUnavailable(f"The log at {self.location} cannot be opened: {words}.") from None
+        if "log_id" not in facts:
+            raise LogCorrupt(f"The log at {self.location} has lost its own id.")
+        version = int(facts.get("format", b"0"))
+        if version > FORMAT:
+            raise LogUnavailable(
+                f"The log at {self.location} was written by a newer version of Flightlog (its format is {version}, "
+                f"this version reads up to {FORMAT}). Update it: pip install --upgrade flightlog."
+            )
+        return facts["log_id"]
+
+    def _create(self) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_LOCK)))
+            if sqlalchemy.inspect(connection).has_table("facts", schema=SCHEMA):
+                return  # another process was first
+            connection.execute(sqlalchemy.schema.CreateSchema(SCHEMA, if_not_exists=True))
+            for table in tables.POSTGRES_TABLES:
+                table.create(connection)
+            for statement in tables.POSTGRES_MAKE:
+                connection.exec_driver_sql(statement)
+            connection.execute(tables.sequencer.insert().values(id=1, horizon=0, position=0, recorded_at=0))
+            now = connection.execute(tables.select_snapshot).one()[1] if self._clock is None else self._clock.now()
+            facts = {"log_id": RandomIds().new(), "created": str(now).encode(), "format": str(FORMAT).encode()}
+            for name, value in facts.items():
+                connection.execute(tables.insert_fact, {"name": name, "value": value})
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
+        """Commit the units; see `flightlog.events.store.Store.write`."""
+        if not any(part.bodies for unit in units for part in unit.parts):
+            for unit in units:
+                unit.versions, unit.done = [[] for _ in unit.parts], True
+            return True
+        self._patiently(lambda: self._commit(units))
+        self._doubt = False
+        for unit in units:
+            unit.done = True
+        return True
+
+    def _commit(self, units: Sequence[Unit]) -> None:
+        self._know_types(units)
+        try:
+            self._try(units, doubt=self._doubt)
+        except IntegrityError:
+            # Some event is recorded already: look at each one before it is stored.
+            self._try(units, doubt=True)
+
+    def _try(self, units: Sequence[Unit], *, doubt: bool) -> None:
+        names = sorted({part.stream for unit in units for part in unit.parts})
+        heads: dict[str, Head] = {}
+        with self._database().begin() as connection:
+            self._lock_heads(connection, names, heads)
+            known = _Known(connection)
+            rows: list[NewRow] = []
+            blobs: dict[bytes, bytes] = {}
+            for unit in units:
+                unit.versions, unit.error = [], None
+                placed = place(unit, heads.__getitem__, known, doubt=doubt)
+                known.add(placed)
+                rows += placed
+                if placed:
+                    for part in unit.parts:
+                        blobs.update(part.blobs)
+            if blobs:
+                ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
+                connection.execute(tables.insert_new_blob, ordered)
+            if rows:
+                self._insert(connection, rows, heads)
+
+    def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow], heads: dict[str, Head]) -> None:
+        values: list[dict[str, Any]] = [
+            {
+                "stream_id": heads[row.stream].key,
+                "version": row.version,
+                "type_id": self._types[row.body.type],
+                "event_id": row.body.event_id,
+                "record": row.record,
+            }
+            for row in rows
+        ]
+        statement = tables.insert_placeless
+        if self._clock is not None:
+            statement = statement.values(inserted_at=self._clock.now())
+        connection.execute(statement, values)
+        changed = {row.stream: heads[row.stream] for row in rows}
+        connection.execute(
+            tables.update_stream,
+            [
+                {"key": head.key, "new_version": head.version, "new_hash": head.hash, "new_epoch": head.epoch}
+                for head in changed.values()
+            ],
+        )
+
+    def _lock_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> None:
+        """Lock the heads of streams, those that do not exist yet made first."""
+        self._read_heads(connection, names, heads)
+        if missing := [name for name in names if name not in heads]:
+            connection.execute(tables.insert_new_stream, [{"name": name, "hash": bytes(32)} for name in missing])
+            self._read_heads(connection, missing, heads)
+
+    def _read_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> None:
+        for row in connection.execute(tables.lock_heads, {"names": names}):
+            heads[row.name] = Head(codec.prefix(self.log_id, row.name), row.version, row.hash, row.epoch, row.id)
+
+    def _know_types(self, units: Sequence[Unit]) -> None:
+        """Look up, or make, the numbers of event types: in a transaction of their own, or writers would queue."""
+        wanted = {body.type for unit in units for part in unit.parts for body in part.bodies}
+        if wanted <= self._types.keys():
+            return
+        with self._database().begin() as connection:
+            connection.execute(tables.insert_new_type, [{"name": name} for name in sorted(wanted)])
+        with self._database().connect() as connection:
+            self._types = {name: number for name, number in connection.execute(tables.select_types)}
+
+    # --- giving positions -------------------------------------------------------------------------
+
+    def sequence(self) -> None:
+        """Give positions to what is committed and has none yet."""
+        self._patiently(self._sequence)
+
+    def settle(self) -> None:
+        """See to it that what is committed from here on is recorded later than now."""
+        self._patiently(lambda: self._sequence(always=True))
+
+    def _sequence(self, *, always: bool = False) -> None:
+        with self._database().connect() as connection:
+            if not always and not connection.execute(tables.some_unplaced).scalar():
+                return
+        more = True
+        while more:
+            with self._database().begin() as connection:
+                more = self._place_batch(connection)
+
+    def _place_batch(self, connection: sqlalchemy.Connection) -> bool:
+        """Give positions to one batch; tell if there may be more."""
+        before, position, recorded_at = connection.execute(tables.lock_sequencer).one()
+        # Taken before the events are listed: whatever is below was visible by then, or never will be.
+        horizon, now = connection.execute(tables.select_snapshot).one()
+        if self._clock is not None:
+            now = self._clock.now()
+        found = connection.execute(tables.list_unplaced, {"limit": _BATCH}).all()
+        rows = []
+        for serial, inserted_at in found:
+            position += 1
+            recorded_at = max(recorded_at, min(inserted_at, now))
+            rows.append({"position": position, "serial": serial, "recorded_at": recorded_at})
+        if rows:
+            connection.execute(tables.insert_position, rows)
+        more = len(found) == _BATCH
+        connection.execute(
+            tables.move_sequencer,
+            {
+                "new_horizon": before if more else horizon,
+                "new_position": position,
+                # What is committed later is recorded later, so that a view as of a past moment never changes.
+                "new_recorded_at": recorded_at if more else max(recorded_at, now),
+            },
+        )
+        return more
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    @property
+    def _reading(self) -> Reading:
+        return tables.postgres_reading
+
+    def _rows(self, statement: Any, **parameters: Any) -> list[Any]:
+        def read() -> list[Any]:
+            with self._database().connect() as connection:
+                return [tuple(row) for row in connection.execute(statement, parameters)]
+
+        return self._patiently(read)
+
+    def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
+        """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
+        self.sequence()
+        return super().read_stream(stream, after, limit)
+
+    def read_all(self, after: int, types: Sequence[str] | None, limit: int) -> list[Row]:
+        """Return events of the log; see `flightlog.events.store.Store.read_all`."""
+        self.sequence()
+        return super().read_all(after, types, limit)
+
+    def event(self, event_id: bytes) -> Row | None:
+        """Return an event by its id, or None."""
+        self.sequence()
+        return super().event(event_id)
+
+    def indexed(self, after: int, limit: int) -> list[IndexedRow]:
+        """Return events with their columns; see `flightlog.events.store.Store.indexed`."""
+        self.sequence()
+        return super().indexed(after, limit)
+
+    def head(self) -> LogHead:
+        """Return where the log ends."""
+        self.sequence()
+        return super().head()
+
+    def facts(self) -> dict[str, bytes]:
+        """Return what is kept about the log itself."""
+        return dict(self._rows(tables.select_facts))
+
+    def set_fact(self, name: str, value: bytes) -> bytes:
+        """Keep a fact if there is none of that name yet; return the one that is kept."""
+        with self.writing() as connection:
+            connection.execute(tables.insert_new_fact, {"name": name, "value": value})
+        return self.facts()[name]
+
+    def damage(self) -> list[str]:
+        """Return what is wrong with the database itself: the server looks after that."""
+        return []
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose(close=self._pid == os.getpid())
+
+
+class _Known:
+    """Where event ids are recorded, those of the running transaction included."""
+
+    def __init__(self, connection: sqlalchemy.Connection) -> None:
+        self._connection = connection
+        self._here: dict[bytes, tuple[str, int]] = {}
+
+    def add(self, rows: list[NewRow]) -> None:
+        self._here.update({row.body.event_id: (row.stream, row.version) for row in rows})
+
+    def __call__(self, event_id: bytes) -> tuple[str, int] | None:
+        if event_id in self._here:
+            return self._here[event_id]
+        row = self._connection.execute(tables.postgres_known, {"event_id": event_id}).first()
+        return None if row is None else (row[0], row[1])
+
+
+def _state(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Tell whether the server is gone, going or coming, rather than saying no."""
+    state = _state(error)
+    if error.connection_invalidated or state[:2] in ("08", "57"):
+        return True
+    return not state and isinstance(error, OperationalError)  # refused, reset or timed out: no word from a server
