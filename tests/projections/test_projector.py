@@ -11,7 +11,8 @@ from flightlog.engine.runtime import current_engine
 from flightlog.errors import RunNotFound
 from flightlog.events.log import Log
 from flightlog.projections import queries
-from flightlog.projections.projector import Projector, projections_path
+from flightlog.projections.places import projections_path
+from flightlog.projections.projector import Projector
 from flightlog.projections.runs import RunsProjection
 
 

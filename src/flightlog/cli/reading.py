@@ -1,15 +1,18 @@
-"""Opening the log for commands that only read."""
+"""Opening the log for commands that only read; finding what has crashed on the way."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
 from flightlog.errors import LogUnavailable, LogWriteError
 from flightlog.events.log import Log
-from flightlog.events.opening import open_log, path_of
+from flightlog.events.opening import is_memory, is_postgres, open_log, path_of
 from flightlog.settings import load
 
 if TYPE_CHECKING:
+    from flightlog.projections.places import Place
     from flightlog.projections.projector import Projector
 
 
@@ -21,7 +24,7 @@ def reading() -> Iterator[Log]:
         LogUnavailable: there is none yet, or it cannot be opened.
     """
     chosen = load()
-    if path_of(chosen.log_url) is None:
+    if is_memory(chosen.log_url):
         raise LogUnavailable("A log in memory is gone with its process. Name a file in FLIGHTLOG_LOG_URL.")
     try:
         log = open_log(chosen.log_url, create=False)
@@ -37,14 +40,91 @@ def reading() -> Iterator[Log]:
 
 
 @contextmanager
-def projected() -> Iterator["Projector"]:
-    """Open the log and its projections."""
-    from flightlog.projections.projector import Projector, projections_path
+def projected(as_of: str | None = None) -> Iterator["Projector"]:
+    """Open the log and its projections, as they are or as of a moment.
+
+    Args:
+        as_of: a position, or a time; None for now. Now, runs whose process is gone are put on record first.
+    """
+    from flightlog.projections.projector import Projector
 
     with reading() as log:
-        path = path_of(load().log_url)
-        projector = Projector(log, None if path is None else projections_path(path))
+        if as_of is not None:
+            projector = Projector(log, None, until=position_of(log, as_of))
+        else:
+            projector = Projector(log, place())
         try:
+            if as_of is None:
+                mark_lost_runs(log, projector)
             yield projector
         finally:
             projector.close()
+
+
+def place() -> "Place":
+    """Return where the projections of the log are kept."""
+    from flightlog.projections.places import FilePlace, PostgresPlace, projections_path
+
+    url = load().log_url
+    if is_postgres(url):
+        return PostgresPlace(url)
+    path = path_of(url)
+    return FilePlace(None if path is None else projections_path(path))
+
+
+def mark_lost_runs(log: Log, projector: "Projector") -> None:
+    """Put on record that runs crashed whose process is gone."""
+    from flightlog.clock import SystemClock
+    from flightlog.engine.recovery import mark_lost
+    from flightlog.events.liveness import PATIENCE_SECONDS, is_gone, key_of
+    from flightlog.ids import parse_id
+    from flightlog.projections import queries
+
+    suspects = []
+    for run in queries.list_open_runs(projector):
+        process = queries.process_of(run)
+        gone = is_gone(process)
+        if gone is None:
+            # It runs elsewhere. The history, which may be long, is read only if it has not been heard of lately.
+            seen = max(log.store.beats().get(key_of(process), 0), run.started or 0)
+            gone = SystemClock().now() - seen > PATIENCE_SECONDS * 1e6
+        if gone:
+            suspects.append(parse_id(run.id))
+    if suspects:
+        mark_lost(log, suspects, actor=actor())
+
+
+def actor() -> str:
+    """Return who is at the command line, as events name them: ``cli:ann``."""
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError, ImportError):
+        return "cli"
+
+
+def position_of(log: Log, moment: str) -> int:
+    """Return the position that is meant by a position, or by a time in ISO 8601 (local, unless it says otherwise).
+
+    Raises:
+        click.BadParameter: it is neither, or lies in the future.
+    """
+    from datetime import UTC, datetime
+
+    head = log.head()
+    if moment.isascii() and moment.isdigit():
+        if int(moment) > head.position:
+            raise click.BadParameter(f"The log ends at position {head.position}; {moment} is still to come.")
+        return int(moment)
+    try:
+        when = datetime.fromisoformat(moment)
+    except ValueError:
+        raise click.BadParameter(
+            f"{moment!r} is neither a position (such as 1200) nor a time (such as 2026-01-31T06:00 or "
+            "2026-01-31T06:00:00Z)."
+        ) from None
+    when = when.astimezone(UTC)
+    if when > datetime.now(UTC):
+        raise click.BadParameter(f"{moment} is still to come.")
+    return log.position_at(round(when.timestamp() * 1e6))

@@ -161,7 +161,10 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
         call.inputs = inputs_of(parent, call.parameters, call.wait_for)
         parameters = await resolved(waits, call.parameters, None)
     call.digest = input_digest(call.engine.key, parameters)
-    if parent is None or parent.memory is None:
+    if parent is None:
+        with call.engine.heart:
+            state, _ = await _run(waits, call, parameters)
+    elif parent.memory is None:
         state, _ = await _run(waits, call, parameters)
     else:
         state = await _remembered(waits, call, parameters, parent, parent.memory)

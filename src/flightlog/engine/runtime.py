@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine import run_logs
+from flightlog.engine.heart import Heart
 from flightlog.engine.masking import MASKER
 from flightlog.engine.runs import Run, TaskRun
 from flightlog.events.keys import key_file, load_key
@@ -39,6 +40,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self.ids = ids or RandomIds()
         self.lines = run_logs.LineBuffer(self)
+        self.heart = Heart(log, self.clock)
         run_logs.configure(settings.logging_level, settings.logging_colors)
         for secret in credentials():
             MASKER.learn(secret)
@@ -92,6 +94,7 @@ def close_engine() -> None:
     with _lock:
         engine, _engine = _engine, None
     if engine is not None:
+        engine.heart.stop()
         engine.log.close()
 
 

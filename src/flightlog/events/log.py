@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from flightlog.errors import LogCorrupt, LogError
 from flightlog.events import codec
@@ -40,6 +40,7 @@ class Log:
         self.log_id = store.log_id
         self._queue: deque[Unit] = deque()
         self._sources: list[Source] = []
+        self._tickers: list[list[Any]] = []
         self._commits = 0
         self._closed = False
         self._start_fresh()
@@ -249,6 +250,10 @@ class Log:
         """Ask a function now and then to enqueue what it holds back. See `Source`."""
         self._sources.append(source)
 
+    def add_ticker(self, ticker: Callable[[], object], seconds: float) -> None:
+        """Call a function every so many seconds, once anything was ever put in line."""
+        self._tickers.append([ticker, seconds, _monotonic() + seconds])
+
     def wake(self) -> None:
         """Make sure that what is in line or held back is committed soon."""
         with self._waking:
@@ -262,7 +267,7 @@ class Log:
         # Daemon and weak where it can be: an interpreter that ends does not wait here, it runs `close`.
         wake = self._wake
         while not self._closed:
-            wake.wait()
+            wake.wait(self._until_next())
             wake.clear()
             self._flush_while_busy()
             self._parked = True
@@ -270,9 +275,21 @@ class Log:
                 self._parked = False
                 wake.set()
 
+    def _until_next(self) -> float | None:
+        """Return how long until a ticker is due, in seconds; None for ever."""
+        return max(0.0, min(due for _, _, due in self._tickers) - _monotonic()) if self._tickers else None
+
+    def _run_tickers(self) -> None:
+        now = _monotonic()
+        for entry in self._tickers:
+            if entry[2] <= now:
+                entry[2] = now + entry[1]
+                entry[0]()
+
     def _flush_while_busy(self) -> None:
-        idle, seen = 0, -1
+        idle, seen = 0 if self._queue else _IDLE_TICKS - 1, -1
         while idle < _IDLE_TICKS and not self._closed:
+            self._run_tickers()
             _pause(FLUSH_SECONDS)
             held = [source(False) for source in self._sources]
             if self._queue and self._commits == seen:
@@ -340,6 +357,12 @@ def _part(append: Append) -> Part:
         if spilled:
             blobs.update(spilled)
     return Part(append.stream, bodies, append.expected_version, append.epoch, blobs)
+
+
+def _monotonic() -> float:
+    import time
+
+    return time.monotonic()
 
 
 def _pause(seconds: float) -> None:

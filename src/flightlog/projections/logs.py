@@ -8,7 +8,7 @@ from flightlog.ids import parse_id
 from flightlog.events.model import Event
 from flightlog.events.narration import narrate
 from flightlog.events.types import FLOW_RUN, LOG_LINES, STATES, TASK_RUN, run_id_of
-from flightlog.projections.projection import Put
+from flightlog.projections.projection import Look, Put
 
 metadata = MetaData()
 
@@ -17,7 +17,7 @@ log_lines = Table(
     metadata,
     Column("flow_run_id", LargeBinary, primary_key=True),
     Column("at", BigInteger, primary_key=True),
-    Column("position", Integer, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
     Column("line", Integer, primary_key=True),
     Column("level", Integer),
     Column("task_run_id", LargeBinary),
@@ -34,7 +34,7 @@ class LogsProjection:
     tables: Sequence[Table] = (log_lines,)
     types: frozenset[str] | None = frozenset({LOG_LINES, *(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)})
 
-    def apply(self, event: Event) -> Iterable[Put]:
+    def apply(self, event: Event, _: Look) -> Iterable[Put]:
         """Return the lines that an event adds."""
         text = run_id_of(event.stream)
         if text is None:

@@ -1,6 +1,6 @@
 """What a projection is: a name, a version, tables, and a pure fold of events into rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Table
@@ -9,15 +9,15 @@ from flightlog.events.model import Event
 
 
 class Put(NamedTuple):
-    """A row is to have these values; columns that are not named keep theirs.
-
-    Putting the same again changes nothing, so events may be applied one by one or in batches, and again
-    from any earlier point, with the same outcome.
-    """
+    """A row is to have these values; columns that are not named keep theirs."""
 
     table: str
     key: tuple[Any, ...]
     values: Mapping[str, Any]
+
+
+Look = Callable[[str, tuple[Any, ...]], Mapping[str, Any] | None]
+"""Returns a row of the projection's own, by table and key, as it is after all events so far; None if there is none."""
 
 
 class Projection(Protocol):
@@ -35,8 +35,8 @@ class Projection(Protocol):
     tables: Sequence[Table]
     types: frozenset[str] | None
 
-    def apply(self, event: Event) -> Iterable[Put]:
-        """Return what an event changes. Pure: it reads nothing but the event."""
+    def apply(self, event: Event, look: Look, /) -> Iterable[Put]:
+        """Return what an event changes. Pure: it reads nothing but the event and the projection's own rows."""
         ...
 
 
@@ -44,11 +44,26 @@ Rows = dict[tuple[str, tuple[Any, ...]], dict[str, Any]]
 """A projection's content in memory: rows by table and key."""
 
 
-def fold(projection: Projection, events: Iterable[Event], rows: Rows | None = None) -> Rows:
-    """Return the rows that events lead to, on top of `rows`, which is changed."""
+def fold(projection: Projection, events: Iterable[Event], rows: Rows | None = None, look: Look | None = None) -> Rows:
+    """Return the rows that events lead to, on top of `rows`, which is changed.
+
+    Args:
+        projection: the projection.
+        events: the events, in order.
+        rows: what is there already.
+        look: finds rows that are not in `rows`.
+    """
     rows = {} if rows is None else rows
+
+    def find(table: str, key: tuple[Any, ...]) -> Mapping[str, Any] | None:
+        here = rows.get((table, key))
+        stored = look(table, key) if look is not None else None
+        if here is None or stored is None:
+            return here if here is not None else stored
+        return {**stored, **here}
+
     for event in events:
         if projection.types is None or event.type in projection.types:
-            for put in projection.apply(event):
+            for put in projection.apply(event, find):
                 rows.setdefault((put.table, put.key), {}).update(put.values)
     return rows

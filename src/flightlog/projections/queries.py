@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import case, func, literal, or_, select
 
 from flightlog.ids import id_text, parse_id
 from flightlog.errors import RunNotFound
 from flightlog.events.liveness import is_gone
 from flightlog.events.types import TERMINAL
 from flightlog.projections.logs import log_lines
+from flightlog.projections.metrics import BUCKET, COUNTS, durations, mapping, metrics
 from flightlog.projections.projector import Projector
 from flightlog.projections.runs import attempts, dependencies, flow_runs, task_runs
 
@@ -133,6 +135,24 @@ def list_flow_runs(
     return [_view(FlowRunView, row) for row in projector.rows(query)]
 
 
+def list_open_runs(projector: Projector, limit: int = 1000) -> list[FlowRunView]:
+    """Return flow runs that have begun and have not ended, oldest first."""
+    states = ("RUNNING", "SCHEDULED", "CANCELLING")
+    query = select(flow_runs).where(flow_runs.c.state_type.in_(states)).order_by(flow_runs.c.id).limit(limit)
+    return [_view(FlowRunView, row) for row in projector.rows(query)]
+
+
+def process_of(run: FlowRunView) -> dict[str, Any]:
+    """Return what tells the process of a run from every other one; see `flightlog.events.liveness.this_process`."""
+    return {
+        "host": run.host,
+        "boot": run.boot,
+        "namespace": run.namespace,
+        "pid": run.pid,
+        "started": run.process_started,
+    }
+
+
 def find_flow_run(projector: Projector, wanted: str) -> FlowRunView:
     """Return the flow run that somebody means: by id, prefix of the id, name, ``@last`` or ``@last-failed``.
 
@@ -205,7 +225,7 @@ def count_by_task(projector: Projector, flow_run_id: str) -> list[TaskCounts]:
             task_runs.c.task,
             task_runs.c.state_type,
             func.count().label("runs"),
-            func.sum(func.max(task_runs.c.run_count - 1, 0)).label("retried"),
+            func.sum(case((task_runs.c.run_count > 1, task_runs.c.run_count - 1), else_=0)).label("retried"),
             func.min(task_runs.c.id).label("first"),
         )
         .where(task_runs.c.flow_run_id == parse_id(flow_run_id))
@@ -279,11 +299,107 @@ def is_lost(run: FlowRunView) -> bool:
     """Tell whether a run is called running though its process is gone, as far as this machine can tell."""
     if run.state_type != "RUNNING" or run.pid is None:
         return False
-    process = {
-        "host": run.host,
-        "boot": run.boot,
-        "namespace": run.namespace,
-        "pid": run.pid,
-        "started": run.process_started,
-    }
-    return is_gone(process) is True
+    return is_gone(process_of(run)) is True
+
+
+# --- metrics ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MetricView:
+    """How runs of a flow, or of a task in it, went in a stretch of time. Durations are in seconds.
+
+    Attributes:
+        flow: the flow's name.
+        task: the task's name; empty for the flow's own runs.
+        bucket: where the stretch begins, in microseconds since 1970 (UTC); None for all of it as one.
+        completed, failed, crashed, cancelled: how many runs ended so.
+        retried: how many attempts failed and were tried again.
+        seconds: how long those that ended took, together.
+        quantiles: durations by quantile, each right to within one percent; empty if none ended.
+    """
+
+    flow: str
+    task: str
+    bucket: int | None
+    completed: int
+    failed: int
+    crashed: int
+    cancelled: int
+    retried: int
+    seconds: float
+    quantiles: dict[float, float]
+
+    @property
+    def ended(self) -> int:
+        """How many runs ended."""
+        return self.completed + self.failed + self.crashed + self.cancelled
+
+
+QUANTILES = (0.5, 0.95, 0.99)
+
+
+def list_metrics(
+    projector: Projector,
+    *,
+    since: int = 0,
+    until: int | None = None,
+    flow: str | None = None,
+    tasks: bool = True,
+    every: int | None = None,
+) -> list[MetricView]:
+    """Return how runs went, by flow and task, and by stretches of time if that is asked for.
+
+    Args:
+        projector: the projections.
+        since: the beginning, in microseconds since 1970 (UTC); it is rounded down to five minutes.
+        until: the end, which does not belong to it; None for now.
+        flow: only that flow and its tasks.
+        tasks: whether tasks are told apart from their flows; else only the flows' own runs.
+        every: the width of the stretches, in microseconds; None for one.
+    """
+    counted, bins = _metric_rows(projector, metrics, since, until, flow, tasks, every), {}
+    for *key, bin_, runs in _metric_rows(projector, durations, since, until, flow, tasks, every):
+        bins.setdefault(tuple(key), {})[bin_] = runs
+    views = []
+    for name, task, bucket, *counts, microseconds in counted:
+        key_ = (name, task, bucket)
+        shown = None if every is None else bucket * every
+        views.append(MetricView(name, task, shown, *counts, (microseconds or 0) / 1e6, _quantiles(bins.get(key_, {}))))
+    return views
+
+
+def _metric_rows(
+    projector: Projector, table: Any, since: int, until: int | None, flow: str | None, tasks: bool, every: int | None
+) -> list[Any]:
+    stretch = literal(0) if every is None else table.c.bucket / every  # whole numbers, in both databases
+    groups = [table.c.flow, table.c.task, stretch.label("stretch")]
+    if table is metrics:
+        wanted = [func.coalesce(func.sum(table.c[name]), 0) for name in (*COUNTS, "microseconds")]
+    else:
+        groups.append(table.c.bin)
+        wanted = [func.sum(table.c.runs)]
+    query = select(*groups, *wanted).where(table.c.bucket >= since // BUCKET * BUCKET).group_by(*groups).order_by(*groups)
+    if until is not None:
+        query = query.where(table.c.bucket < until)
+    if flow is not None:
+        query = query.where(table.c.flow == flow)
+    if not tasks:
+        query = query.where(table.c.task == "")
+    return [tuple(int(v) if isinstance(v, Decimal) else v for v in row) for row in projector.rows(query)]
+
+
+def _quantiles(bins: dict[int, int]) -> dict[float, float]:
+    """Return quantiles of durations that are counted in bins, in seconds."""
+    if not bins:
+        return {}
+    ordered = sorted(bins.items())
+    found = {}
+    for quantile in QUANTILES:
+        rank, passed = quantile * (sum(bins.values()) - 1), 0
+        for bin_, runs in ordered:
+            passed += runs
+            if passed > rank:
+                found[quantile] = mapping().value(bin_)
+                break
+    return found

@@ -9,7 +9,7 @@ from flightlog.ids import parse_id
 from flightlog.events.model import Event
 from flightlog.events.narration import state_of
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL, run_id_of
-from flightlog.projections.projection import Put
+from flightlog.projections.projection import Look, Put
 
 metadata = MetaData()
 
@@ -41,6 +41,8 @@ flow_runs = Table(
     Column("process_started", BigInteger),
     Column("namespace", BigInteger),
     Index("flow_runs_by_name", "name"),
+    Index("flow_runs_by_state", "state_type", "id"),
+    Index("flow_runs_by_flow", "flow", "id"),
     sqlite_with_rowid=False,
 )
 task_runs = Table(
@@ -91,7 +93,7 @@ class RunsProjection:
     tables: Sequence[Table] = (flow_runs, task_runs, attempts, dependencies)
     types: frozenset[str] | None = frozenset(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)
 
-    def apply(self, event: Event) -> Iterable[Put]:
+    def apply(self, event: Event, _: Look) -> Iterable[Put]:
         """Return what an event changes."""
         text = run_id_of(event.stream)
         if text is None:
