@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.postgres import Server, running
 
 from flightlog.engine import bridge, runtime
 from flightlog.events import log as log_module
-from tests.postgres import Server, running
 
 
 @pytest.fixture(autouse=True)

@@ -283,15 +283,18 @@ def test_watch_draws_on_a_terminal(flows: Path, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_is_told_from_a_running_one(flows: Path, tmp_path: Path) -> None:
-    """When a run's process is killed, list, watch and doctor say so."""
+    """When a run's process is killed, the next command puts on record that the run crashed, and why."""
     process = start_long(flows, tmp_path / "flag")
+    assert "Running" in flightlog("runs", "ls").stdout
     process.send_signal(signal.SIGKILL)
     process.wait(30)
-    assert "its process is gone" in flightlog("runs", "ls").stdout
-    watched = flightlog("runs", "watch", "@last")
-    assert watched.returncode == 11
-    assert "the run crashed" in watched.stderr
-    assert "its process is gone" in flightlog("doctor").stdout
+    assert "Crashed" in flightlog("runs", "ls").stdout
+    assert flightlog("runs", "watch", "@last").returncode == 11
+    shown = json.loads(flightlog("runs", "show", "@last-failed", "--json").stdout)
+    assert shown["attempts"][0]["cause"] == "lost_worker"
+    assert f"process {process.pid}" in shown["message"]
+    crashed = json.loads(flightlog("events", "ls", "--type", "flow_run.crashed", "--json").stdout)
+    assert crashed[0]["actor"].startswith("cli")
 
 
 @pytest.mark.parametrize(

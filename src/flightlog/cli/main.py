@@ -28,8 +28,10 @@ Exit codes:
 # name -> (module, attribute, one line of help); the help of a group must not cost its import
 _COMMANDS = {
     "run": ("flightlog.cli.run", "run", "Run a flow that is in a file or module."),
-    "runs": ("flightlog.cli.runs", "runs", "List, show and watch flow runs, and read their logs."),
+    "runs": ("flightlog.cli.runs", "runs", "List, show, watch, explain and resume flow runs."),
     "events": ("flightlog.cli.events", "events", "Read the log: what happened, in order."),
+    "projections": ("flightlog.cli.projections", "projections", "See, check and rebuild what is derived from the log."),
+    "metrics": ("flightlog.cli.metrics", "metrics", "Show how runs went over time; also as text for Prometheus."),
     "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),
     "version": ("flightlog.cli.version", "version", "Show the versions of Flightlog and what it stands on."),
     "help": ("flightlog.cli.version", "help_", "Explain: exit-codes, environment."),

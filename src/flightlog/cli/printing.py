@@ -29,6 +29,13 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
+def as_of_option(function: F) -> F:
+    """Add ``--as-of`` to a command."""
+    return click.option(
+        "--as-of", metavar="MOMENT", help="As it was then: a position in the log, or a time (2026-01-31T06:00)."
+    )(function)
+
+
 def color_option(function: F) -> F:
     """Add ``--color`` to a command; the context keeps the answer."""
 

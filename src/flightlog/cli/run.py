@@ -10,6 +10,13 @@ import click
 from flightlog.cli.main import INTERRUPTED, OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
 from flightlog.cli.printing import color_option, json_option, note, print_json, say, state_color, state_label
 
+ENDS = {
+    "COMPLETED": OK,
+    "CRASHED": RUN_CRASHED,
+    "CANCELLED": RUN_CANCELLED,
+    **dict.fromkeys(("FAILED", "PENDING", "SCHEDULED", "RUNNING", "PAUSED", "CANCELLING"), RUN_FAILED),
+}
+
 
 @click.command()
 @click.argument("target", metavar="FILE.py[:FLOW]")
@@ -29,7 +36,7 @@ def run(target: str, params: tuple[str, ...], as_json: bool) -> int:
       flightlog run pipeline.py:etl --param rows=100 --param 'tables=["a", "b"]'
       flightlog run mypackage.flows:nightly --json
     """
-    parameters = _parameters(params)
+    parameters = given_parameters(params)
     from flightlog.engine.loading import load_flow
     from flightlog.errors import FlightlogError, ParameterBindError
 
@@ -48,11 +55,11 @@ def run(target: str, params: tuple[str, ...], as_json: bool) -> int:
     except (SystemExit, asyncio.CancelledError) as error:
         note(f"The run ended by {type(error).__name__}, and is recorded as Crashed. See: flightlog runs show @last")
         return RUN_CRASHED
-    _report(state, as_json)
-    return {"COMPLETED": OK, "CRASHED": RUN_CRASHED, "CANCELLED": RUN_CANCELLED}.get(state.type.value, RUN_FAILED)
+    report(state, as_json)
+    return ENDS[state.type.value]
 
 
-def _parameters(params: tuple[str, ...]) -> dict[str, Any]:
+def given_parameters(params: tuple[str, ...]) -> dict[str, Any]:
     """Return the parameters by name; what is no JSON is a string."""
     parameters: dict[str, Any] = {}
     for param in params:
@@ -70,7 +77,8 @@ def _parameters(params: tuple[str, ...]) -> dict[str, Any]:
     return parameters
 
 
-def _report(state: Any, as_json: bool) -> None:
+def report(state: Any, as_json: bool) -> None:
+    """Print how a run ended: its value, and what to do next."""
     run_id = state.state_details.flow_run_id
     value = state.data if state.is_completed() else None
     if as_json:
@@ -84,6 +92,7 @@ def _report(state: Any, as_json: bool) -> None:
     label = click.style(state_label(state.type.value, state.name), fg=state_color(state.type.value))
     note(f"{label}  {run_id}")
     if not state.is_completed():
+        note(f"  go on       flightlog runs resume {run_id[:18]}")
         note(f"  see why     flightlog runs show {run_id[:18]}")
         note(f"  read logs   flightlog runs logs {run_id[:18]} --level error")
 

@@ -10,6 +10,7 @@ import click
 
 from flightlog.cli.main import OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
 from flightlog.cli.printing import (
+    as_of_option,
     clean,
     color_option,
     duration,
@@ -24,6 +25,8 @@ from flightlog.cli.printing import (
     table,
 )
 from flightlog.cli.reading import projected
+from flightlog.cli.resuming import fork, restart, resume
+from flightlog.cli.why import why
 from flightlog.clock import SystemClock, isoformat, to_datetime
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ _MOST_SHOWN = 30
 
 @click.group(epilog="RUN is an id, the first 8 digits or more of one, a run's name, @last or @last-failed.")
 def runs() -> None:
-    """List, show and watch flow runs, and read their logs."""
+    """List, show, watch, explain and resume flow runs, and read their logs."""
 
 
 @runs.command("ls")
@@ -48,9 +51,10 @@ def runs() -> None:
 @click.option("--flow", help="Only runs of that flow.")
 @click.option("--state", help="Only runs in that state: failed, completed, running, TimedOut ...")
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@as_of_option
 @json_option
 @color_option
-def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_json: bool) -> None:
+def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_of: str | None, as_json: bool) -> None:
     """List the latest flow runs, newest first.
 
     \b
@@ -60,7 +64,7 @@ def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_j
     """
     from flightlog.projections import queries
 
-    with projected() as projector:
+    with projected(as_of) as projector:
         found = queries.list_flow_runs(projector, limit=limit, flow=flow, state=state)
         if quiet:
             for run in found:
@@ -90,19 +94,21 @@ def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_j
 
 @runs.command("show")
 @click.argument("run")
+@as_of_option
 @json_option
 @color_option
-def show_run(run: str, as_json: bool) -> None:
+def show_run(run: str, as_of: str | None, as_json: bool) -> None:
     """Show a flow run: its state, its task runs with their attempts, and what went wrong.
 
     \b
     Examples:
       flightlog runs show @last
       flightlog runs show 01a2059f --json
+      flightlog runs show @last --as-of 2026-01-31T06:00
     """
     from flightlog.projections import queries
 
-    with projected() as projector:
+    with projected(as_of) as projector:
         found = queries.find_flow_run(projector, run)
         tasks = queries.list_task_runs(projector, found.id)
         attempts = queries.list_attempts(projector, found.id)
@@ -192,9 +198,10 @@ def _show_failures(run: "FlowRunView", tasks: "list[TaskRunView]", attempts: "li
 @click.option("--level", type=click.Choice(list(_LEVELS)), default="debug", help="The lowest level to show.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
 @click.option("--jsonl", is_flag=True, help="Print one JSON document a line.")
+@as_of_option
 @json_option
 @color_option
-def show_logs(run: str, level: str, follow: bool, jsonl: bool, as_json: bool) -> None:
+def show_logs(run: str, level: str, follow: bool, jsonl: bool, as_of: str | None, as_json: bool) -> None:
     """Print what a flow run and its task runs logged, oldest first.
 
     \b
@@ -206,7 +213,9 @@ def show_logs(run: str, level: str, follow: bool, jsonl: bool, as_json: bool) ->
 
     if as_json and follow:
         raise click.UsageError("--json prints one document, which --follow never ends; use --jsonl.")
-    with projected() as projector:
+    if as_of is not None and follow:
+        raise click.UsageError("--as-of shows the past, which --follow cannot go on from.")
+    with projected(as_of) as projector:
         found = queries.find_flow_run(projector, run)
         place = (0, 0, -1)
         documents: list[dict[str, Any]] = []
@@ -370,3 +379,7 @@ def _task_document(task: "TaskRunView", attempts: "list[AttemptView]", edges: An
         {"parameter": edge.parameter, "upstream": edge.upstream} for edge in edges if edge.task_run_id == task.id
     ]
     return document
+
+
+for _command in (resume, restart, fork, why):
+    runs.add_command(_command)

@@ -211,7 +211,7 @@ async def _repeat(
         memory.count("reused")
         return earlier.state
     memory.count("again")
-    child = earlier.child.key if earlier.child is not None else earlier.recorded and earlier.recorded.child
+    child = _child_of(earlier)
     if child is not None:
         await waits.commit(engine.log, engine.log.enqueue([]))  # its end may still be in line
         outer = memory.past
@@ -230,17 +230,16 @@ async def _repeat(
     return None
 
 
+def _child_of(call: Call) -> bytes | None:
+    """Return the flow run of an earlier call of a subflow."""
+    if call.child is not None:
+        return call.child.key
+    return None if call.recorded is None else call.recorded.child
+
+
 async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tuple[State[Any], _Progress]:
-    flow, engine = call.flow, call.engine
-    learn_secrets(parameters)
-    refusal: ParameterTypeError | None = None
-    if flow.should_validate_parameters:
-        try:
-            parameters = flow.validate(parameters)
-            learn_secrets(parameters)  # what was given as text may be a secret by its annotation
-        except ParameterTypeError as error:
-            refusal = error
-            parameters = {name: Refused(value) for name, value in parameters.items()}
+    engine = call.engine
+    parameters, refusal = _checked(call.flow, parameters)
     progress = _create(call, parameters)
     if call.past is not None and not call.past.history.foreign:
         await _take_over(waits, call, progress)
@@ -274,6 +273,18 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
     return state, progress
+
+
+def _checked(flow: "Flow[Any, Any]", parameters: dict[str, Any]) -> tuple[dict[str, Any], ParameterTypeError | None]:
+    """Return the parameters as the function gets them, and why they do not fit, if they do not."""
+    learn_secrets(parameters)
+    if flow.should_validate_parameters:
+        try:
+            parameters = flow.validate(parameters)
+            learn_secrets(parameters)  # what was given as text may be a secret by its annotation
+        except ParameterTypeError as error:
+            return {name: Refused(value) for name, value in parameters.items()}, error
+    return parameters, None
 
 
 async def _take_over(waits: Waits, call: FlowCall, progress: _Progress) -> None:

@@ -136,7 +136,9 @@ def read_history(log: Log, run: bytes, *, until: int | None = None) -> History:
     history = History(run, until=until)
     apply_all(history, log.read(flow_run_stream(id_text(run))), until)
     if not history.created:
-        raise RunNotFound(f"There is no flow run {id_text(run)} in this log{'' if until is None else ' at that event'}.")
+        raise RunNotFound(
+            f"There is no flow run {id_text(run)} in this log{'' if until is None else ' at that event'}."
+        )
     return history
 
 
@@ -179,6 +181,7 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
             len(history.calls),
             data.get("parent"),
             child,
+            data.get("digest"),
             cause=event.id,
         )
         return

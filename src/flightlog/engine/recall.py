@@ -91,6 +91,8 @@ def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> C
         cause=recorded.cause,
     )
     facts: dict[str, Any] = {"task": recorded.task, "key": recorded.function.removeprefix(FLOW), "name": recorded.name}
+    if recorded.digest is not None:
+        facts["digest"] = recorded.digest
     if recorded.child is not None:
         facts["child_flow_run_id"] = recorded.child
     told: dict[str, Any] = {"result": recorded.result, "name": "Cached"}
@@ -148,7 +150,9 @@ def _error(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> Bas
     return kind(f"{error.get('type', 'Failed')}: {error.get('message') or recorded.message}")
 
 
-def check_new(context: "FlowRunContext", memory: CallMemory, parent: bytes | None, function: str, *, alone: bool) -> None:
+def check_new(
+    context: "FlowRunContext", memory: CallMemory, parent: bytes | None, function: str, *, alone: bool
+) -> None:
     """Refuse a call that nothing recorded fits, if what is recorded should have come first.
 
     As long as calls run at the same time their order says nothing, and the same code makes the same calls; so it

@@ -66,7 +66,9 @@ def _mark(log: Log, history: History, actor: str, clock: Clock, ids: Ids) -> boo
     events = []
     for call in history.unfinished():
         fact = decide(call.rules(0, ()), end)
-        events.append(NewEvent(ids.new(), fact.type, {"task_run_id": call.key, **fact.data}, now, call.cause, actor=actor))
+        events.append(
+            NewEvent(ids.new(), fact.type, {"task_run_id": call.key, **fact.data}, now, call.cause, actor=actor)
+        )
     fact = decide(history.rules, end)
     events.append(NewEvent(ids.new(), fact.type, fact.data, now, history.cause, actor=actor))
     append = Append(flow_run_stream(history.text), events, history.version, history.epoch + 1)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from flightlog.events.model import Event
 
 OnChange = Literal["stop", "rerun"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """How somebody wants a run to go on; see `resume_run`."""
+
+    flow: Flow[..., Any] | None
+    parameters: Mapping[str, Any] | None
+    return_state: bool
+    actor: str
 
 
 def resume_run(
@@ -65,7 +76,7 @@ def resume_run(
             "from a task on, `flightlog runs fork` makes a new run of it."
         )
     past = Past(history, keep_failures=history.rules.type == "CRASHED", strict=on_change == "stop")
-    return _go_on(engine, past, flow, parameters or {}, return_state, actor)
+    return _go_on(engine, past, _Request(flow, parameters, return_state, actor))
 
 
 def restart_run(
@@ -100,7 +111,7 @@ def restart_run(
     if first is None:
         raise RunNotFound(f"The run {history.name!r} has no task {from_task!r}.{_nearest(from_task, names)}")
     past = Past(history, strict=on_change == "stop")
-    return _go_on(engine, past, flow, parameters or {}, return_state, actor)
+    return _go_on(engine, past, _Request(flow, parameters, return_state, actor))
 
 
 def fork_run(
@@ -137,7 +148,7 @@ def fork_run(
     history.until, history.foreign = event.position, True
     past = Past(history, strict=on_change == "stop" and not parameters)
     about = {"forked_from": key, "forked_at": event.id}
-    return _go_on(engine, past, flow, parameters or {}, return_state, actor, about=about, change=True)
+    return _go_on(engine, past, _Request(flow, parameters, return_state, actor), about=about)
 
 
 def _outside() -> Engine:
@@ -202,30 +213,20 @@ def _event(engine: Engine, history: History, at: str | int | None) -> "Event":
     raise RunNotFound(f"The run {history.name!r} has no event {at}. See: flightlog events ls --run {history.text}")
 
 
-def _go_on(
-    engine: Engine,
-    past: Past,
-    flow: Flow[..., Any] | None,
-    given: Mapping[str, Any],
-    return_state: bool,
-    actor: str,
-    *,
-    about: dict[str, Any] | None = None,
-    change: bool = False,
-) -> Any:
+def _go_on(engine: Engine, past: Past, request: _Request, *, about: dict[str, Any] | None = None) -> Any:
+    """Run the flow on a recorded past; `about` is what a fork is told of where it comes from."""
     history = past.history
-    if flow is None:
-        flow = _load(history)
+    flow = request.flow if request.flow is not None else _load(history)
     digest, _ = provenance.source_digests(source_file(flow.fn))
     past.code_changed = digest != history.created.get("code")
-    parameters = _parameters(engine, history, flow, given, change)
+    parameters = _parameters(engine, history, flow, request.parameters or {}, change=about is not None)
     _complete_digests(engine, history)
     prefetch(engine.log, past)
-    call = FlowCall(flow, engine, None, parameters, None, past=past, actor=actor, about=about or {})
+    call = FlowCall(flow, engine, None, parameters, None, past=past, actor=request.actor, about=about or {})
     if flow.isasync:
-        return _run_async(call, return_state)
+        return _run_async(call, request.return_state)
     with termination(outermost=True):
-        return finish(run_sync(run_flow(SYNC, call)), return_state)
+        return finish(run_sync(run_flow(SYNC, call)), request.return_state)
 
 
 async def _run_async(call: FlowCall, return_state: bool) -> Any:
@@ -245,7 +246,7 @@ def _load(history: History) -> Flow[..., Any]:
 
 
 def _parameters(
-    engine: Engine, history: History, flow: Flow[..., Any], given: Mapping[str, Any], change: bool
+    engine: Engine, history: History, flow: Flow[..., Any], given: Mapping[str, Any], *, change: bool
 ) -> dict[str, Any]:
     """Return the parameters as the function got them, and those given besides."""
     created = history.created

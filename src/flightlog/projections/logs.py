@@ -34,7 +34,7 @@ class LogsProjection:
     tables: Sequence[Table] = (log_lines,)
     types: frozenset[str] | None = frozenset({LOG_LINES, *(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)})
 
-    def apply(self, event: Event, _: Look) -> Iterable[Put]:
+    def apply(self, event: Event, look: Look, /) -> Iterable[Put]:
         """Return the lines that an event adds."""
         text = run_id_of(event.stream)
         if text is None:

@@ -74,7 +74,7 @@ class MetricsProjection:
         for suffix in ("created", "running", "awaiting_retry", *(s for s in STATES if STATES[s][0] in TERMINAL))
     )
 
-    def apply(self, event: Event, look: Look) -> Iterable[Put]:
+    def apply(self, event: Event, look: Look, /) -> Iterable[Put]:
         """Return what an event changes."""
         text = run_id_of(event.stream)
         if text is None:
@@ -105,7 +105,8 @@ def _count(event: Event, suffix: str, known: Any, look: Look) -> Iterable[Put]:
     before = look("metrics", key) or {}
     values = {column: (before.get(column) or 0) + 1}
     started = known.get("started")
-    if started is not None and suffix != "awaiting_retry":
+    # When a lost process ended, nobody knows: only when that was noticed.
+    if started is not None and suffix != "awaiting_retry" and event.data.get("cause") != "lost_worker":
         took = max(event.occurred_at - started, 1)
         values["microseconds"] = (before.get("microseconds") or 0) + took
         bin_ = mapping().key(took / 1e6)

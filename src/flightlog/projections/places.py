@@ -69,7 +69,7 @@ def transaction(place: Place) -> Iterator[sqlalchemy.Connection]:
 class FilePlace:
     """An SQLite file; a temporary one where it cannot be written; memory for None."""
 
-    schema = None
+    schema: str | None = None
 
     def __init__(self, path: Path | None) -> None:
         self._temporary: Any = None
@@ -128,7 +128,7 @@ class FilePlace:
 class PostgresPlace:
     """A schema of its own in the log's PostgreSQL database."""
 
-    schema = SCHEMA
+    schema: str | None = SCHEMA
 
     def __init__(self, url: str) -> None:
         from flightlog.events.stores.postgres import url_of

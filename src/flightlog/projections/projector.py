@@ -305,7 +305,7 @@ def _apply(connection: sqlalchemy.Connection, projection: Projection, events: Se
             table = tables[name]
             where = [column == value for column, value in zip(table.primary_key, key, strict=True)]
             row = connection.execute(select(table).where(*where)).mappings().first()
-            seen[name, key] = row
+            seen[name, key] = None if row is None else dict(row)
         return seen[name, key]
 
     rows: Rows = fold(projection, events, look=look)

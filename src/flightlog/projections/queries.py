@@ -161,10 +161,9 @@ def find_flow_run(projector: Projector, wanted: str) -> FlowRunView:
     """
     if wanted in ("@last", "@last-failed"):
         query = select(flow_runs).order_by(flow_runs.c.id.desc()).limit(1)
+        query = query.where(flow_runs.c.parent_flow_run_id.is_(None))
         if wanted == "@last-failed":
             query = query.where(flow_runs.c.state_type.in_(("FAILED", "CRASHED")))
-        else:
-            query = query.where(flow_runs.c.parent_flow_run_id.is_(None))
     else:
         query = select(flow_runs).order_by(flow_runs.c.id.desc()).limit(6).where(_meant(wanted))
     rows = projector.rows(query)
@@ -358,14 +357,16 @@ def list_metrics(
         tasks: whether tasks are told apart from their flows; else only the flows' own runs.
         every: the width of the stretches, in microseconds; None for one.
     """
-    counted, bins = _metric_rows(projector, metrics, since, until, flow, tasks, every), {}
+    counted = _metric_rows(projector, metrics, since, until, flow, tasks, every)
+    bins: dict[tuple[Any, ...], dict[int, int]] = {}
     for *key, bin_, runs in _metric_rows(projector, durations, since, until, flow, tasks, every):
         bins.setdefault(tuple(key), {})[bin_] = runs
     views = []
     for name, task, bucket, *counts, microseconds in counted:
-        key_ = (name, task, bucket)
         shown = None if every is None else bucket * every
-        views.append(MetricView(name, task, shown, *counts, (microseconds or 0) / 1e6, _quantiles(bins.get(key_, {}))))
+        found = dict(zip(COUNTS, counts, strict=True))
+        quantiles = _quantiles(bins.get((name, task, bucket), {}))
+        views.append(MetricView(name, task, shown, **found, seconds=microseconds / 1e6, quantiles=quantiles))
     return views
 
 
@@ -375,7 +376,7 @@ def _metric_rows(
     stretch = literal(0) if every is None else table.c.bucket / every  # whole numbers, in both databases
     groups = [table.c.flow, table.c.task, stretch.label("stretch")]
     if table is metrics:
-        wanted = [func.coalesce(func.sum(table.c[name]), 0) for name in (*COUNTS, "microseconds")]
+        wanted: list[Any] = [func.coalesce(func.sum(table.c[name]), 0) for name in (*COUNTS, "microseconds")]
     else:
         groups.append(table.c.bin)
         wanted = [func.sum(table.c.runs)]

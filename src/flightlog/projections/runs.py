@@ -93,7 +93,7 @@ class RunsProjection:
     tables: Sequence[Table] = (flow_runs, task_runs, attempts, dependencies)
     types: frozenset[str] | None = frozenset(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)
 
-    def apply(self, event: Event, _: Look) -> Iterable[Put]:
+    def apply(self, event: Event, look: Look, /) -> Iterable[Put]:
         """Return what an event changes."""
         text = run_id_of(event.stream)
         if text is None:

@@ -1,0 +1,62 @@
+"""``flightlog metrics``: how runs went over time."""
+
+import dataclasses
+from datetime import timedelta
+
+import click
+
+from flightlog.cli.printing import color_option, duration, json_option, note, print_json, say, table
+from flightlog.cli.reading import projected
+from flightlog.clock import SystemClock, isoformat
+
+_HOUR = 3_600_000_000
+
+
+@click.command()
+@click.option("--hours", default=24.0, show_default=True, type=click.FloatRange(0, min_open=True), help="How far back.")
+@click.option("--flow", help="Only that flow and its tasks.")
+@click.option("--by-hour", is_flag=True, help="One row for each hour.")
+@click.option("--prometheus", is_flag=True, help="All since the beginning, in Prometheus's text format.")
+@json_option
+@color_option
+def metrics(hours: float, flow: str | None, by_hour: bool, prometheus: bool, as_json: bool) -> None:
+    """Show how runs ended and how long they took, by flow and task.
+
+    \b
+    Examples:
+      flightlog metrics
+      flightlog metrics --flow etl --by-hour --json
+      flightlog metrics --prometheus > /var/lib/node_exporter/flightlog.prom
+    """
+    from flightlog.projections.prometheus import exposition
+    from flightlog.projections.queries import list_metrics
+
+    with projected() as projector:
+        if prometheus:
+            say(exposition(projector).rstrip("\n"))
+            return
+        since = SystemClock().now() - round(timedelta(hours=hours).total_seconds() * 1e6)
+        views = list_metrics(projector, since=since, flow=flow, every=_HOUR if by_hour else None)
+    if as_json:
+        documents = [dataclasses.asdict(view) for view in views]
+        for document in documents:
+            document["bucket"] = None if document["bucket"] is None else isoformat(document["bucket"])
+        print_json(documents)
+        return
+    if not views:
+        note("No runs ended in that time.")
+        return
+    rows = [
+        (
+            "" if view.bucket is None else isoformat(view.bucket)[:16],
+            view.flow,
+            view.task,
+            *(str(count or "") for count in (view.completed, view.failed, view.crashed, view.cancelled, view.retried)),
+            *(duration(round(view.quantiles[q] * 1e6)) if view.quantiles else "" for q in (0.5, 0.95, 0.99)),
+        )
+        for view in views
+    ]
+    headers = ["HOUR", "FLOW", "TASK", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "RETRIED", "P50", "P95", "P99"]
+    if not by_hour:
+        headers, rows = headers[1:], [row[1:] for row in rows]
+    table(headers, rows)

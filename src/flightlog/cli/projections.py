@@ -1,0 +1,164 @@
+"""``flightlog projections``: what is derived from the log, how far it has come, and whether it is right."""
+
+import dataclasses
+
+import click
+
+from flightlog.cli.main import FAILED, OK
+from flightlog.cli.printing import color_option, is_terminal, json_option, note, print_json, say, table
+from flightlog.cli.reading import place, reading
+
+
+@click.group()
+def projections() -> None:
+    """See, check and rebuild what is derived from the log.
+
+    Projections hold nothing that the log does not: they can be deleted and made again at any time.
+    """
+
+
+@projections.command("ls")
+@json_option
+@color_option
+def list_projections(as_json: bool) -> None:
+    """List the projections, with their versions and tables.
+
+    \b
+    Examples:
+      flightlog projections ls
+    """
+    from flightlog.projections.projector import built_in
+
+    found = [
+        {"name": one.name, "version": one.version, "tables": [table.name for table in one.tables]} for one in built_in()
+    ]
+    if as_json:
+        print_json(found)
+        return
+    table(["NAME", "VERSION", "TABLES"], [(str(f["name"]), str(f["version"]), " ".join(f["tables"])) for f in found])  # type: ignore[arg-type]
+
+
+@projections.command("status")
+@json_option
+@color_option
+def show_status(as_json: bool) -> None:
+    """Say how far each projection has come. They catch up whenever something is read.
+
+    \b
+    Examples:
+      flightlog projections status --json
+    """
+    from flightlog.projections.projector import Projector
+
+    with reading() as log:
+        projector = Projector(log, place())
+        try:
+            states = projector.status()
+        finally:
+            projector.close()
+    if as_json:
+        print_json([dataclasses.asdict(state) for state in states])
+        return
+    rows = [(s.name, "" if s.version is None else str(s.version), str(s.position), str(s.behind)) for s in states]
+    table(["NAME", "VERSION", "POSITION", "BEHIND"], rows)
+
+
+@projections.command("rebuild")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@color_option
+def rebuild(names: tuple[str, ...]) -> None:
+    """Make projections anew from the log (all of them by default); others go on reading the old ones meanwhile.
+
+    \b
+    Examples:
+      flightlog projections rebuild
+      flightlog projections rebuild runs
+    """
+    from flightlog.projections.projector import Projector
+
+    with reading() as log:
+        projector = Projector(log, place())
+        try:
+            chosen = _chosen(projector, names)
+            position = projector.rebuild(chosen, _progress if is_terminal() else None)
+        finally:
+            projector.close()
+    note(f"Made anew up to position {position}: {', '.join(chosen)}.")
+
+
+@projections.command("check")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--repair", is_flag=True, help="Make those anew that are not right.")
+@json_option
+@color_option
+def check(names: tuple[str, ...], repair: bool, as_json: bool) -> int:
+    """Compare projections with what the log says, and report the first difference of each. Exit code 1 if there is one.
+
+    \b
+    Examples:
+      flightlog projections check
+      flightlog projections check runs --repair
+    """
+    from flightlog.projections.projector import Projector
+
+    with reading() as log:
+        projector = Projector(log, place())
+        try:
+            found = {name: projector.check(name) for name in _chosen(projector, names)}
+            wrong = [name for name, difference in found.items() if difference is not None]
+            if repair and wrong:
+                projector.rebuild(wrong)
+        finally:
+            projector.close()
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": name,
+                    "difference": None if d is None else _readable(dataclasses.asdict(d)),
+                    "repaired": repair and d is not None,
+                }
+                for name, d in found.items()
+            ]
+        )
+    else:
+        for name, difference in found.items():
+            if difference is None:
+                say(f"{click.style('✓', fg='green')} {name}")
+                continue
+            say(f"{click.style('✕', fg='red')} {name}: {difference.table} {_readable(difference.key)}")
+            say(f"    kept   {_readable(difference.kept)}")
+            say(f"    right  {_readable(difference.right)}")
+        if wrong and repair:
+            note(f"Made anew: {', '.join(wrong)}.")
+        elif wrong:
+            note("To make them anew: flightlog projections check --repair")
+    return FAILED if wrong and not repair else OK
+
+
+def _chosen(projector: object, names: tuple[str, ...]) -> list[str]:
+    known = [projection.name for projection in projector.projections]  # type: ignore[attr-defined]
+    for name in names:
+        if name not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+            raise click.BadParameter(f"There is no projection {name!r}. {hint}")
+    return list(names) or known
+
+
+def _progress(position: int, head: int) -> None:
+    end = "\n" if position >= head else ""
+    click.echo(f"\r  {position} of {head} events", err=True, nl=False)
+    click.echo(end, err=True, nl=False)
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, bytes):
+        from flightlog.ids import id_text
+
+        return id_text(value) if len(value) == 16 else value.hex()
+    if isinstance(value, dict):
+        return {key: _readable(item) for key, item in value.items()}
+    return value

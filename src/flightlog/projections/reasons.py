@@ -1,0 +1,182 @@
+"""Why a run is in the state that it is in: the one thing that it waits for, or what ended it (invariant I12)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flightlog.clock import isoformat
+from flightlog.errors import RunNotFound
+from flightlog.events.log import Log
+from flightlog.events.model import Event
+from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_stream
+from flightlog.ids import id_text
+from flightlog.projections import queries
+from flightlog.projections.projector import Projector
+from flightlog.projections.queries import FlowRunView, TaskRunView
+
+_CAUSES = {
+    "user_error": "the code raised an error",
+    "timed_out": "its time was over",
+    "lost_worker": "its process was lost",
+    "out_of_memory": "memory ran out",
+    "cancelled": "it was cancelled or interrupted",
+    "infrastructure": "something around it failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a run is in its state.
+
+    Attributes:
+        run: the run's name; with its task run's, if it is about that.
+        state_type: the state's type.
+        state_name: the state's name.
+        text: the reason, in words.
+        since: since when, in microseconds since 1970 (UTC).
+        position: where in the log the event is that says so.
+        event_type: its type.
+        event_id: its id.
+        hint: what to type next; empty if nothing.
+    """
+
+    run: str
+    state_type: str
+    state_name: str
+    text: str
+    since: int
+    position: int
+    event_type: str
+    event_id: str
+    hint: str
+
+
+def explain(projector: Projector, run: FlowRunView, task: str | None = None) -> Reason:
+    """Return why a flow run, or one of its task runs, is in its state.
+
+    Args:
+        projector: the projections.
+        run: the flow run.
+        task: a task run's name or id; None for the flow run itself.
+
+    Raises:
+        RunNotFound: there is no such task run.
+    """
+    tasks = queries.list_task_runs(projector, run.id)
+    if task is None:
+        last = _last_event(projector.log, run.id, FLOW_RUN, None)
+        return _flow_reason(projector.log, run, tasks, last)
+    found = next((one for one in tasks if task in (one.name, one.id)), None)
+    if found is None:
+        raise RunNotFound(f"The run {run.name!r} has no task run {task!r}.{_nearest(task, [one.name for one in tasks])}")
+    last = _last_event(projector.log, run.id, TASK_RUN, found.id)
+    return _task_reason(projector, run, found, tasks, last)
+
+
+def _last_event(log: Log, run: str, kind: str, task: str | None) -> Event:
+    """Return the latest event of a flow run or task run."""
+    found = None
+    for event in log.read(flow_run_stream(run)):
+        own, _, suffix = event.type.partition(".")
+        if own == kind and suffix in STATES and (task is None or id_text(event.data["task_run_id"]) == task):
+            found = event
+    assert found is not None  # there is a row, so there is its event
+    return found
+
+
+def _flow_reason(log: Log, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> Reason:
+    text, hint, event = run.message or "", "", last
+    short = run.id[:18]
+    match run.state_type:
+        case "RUNNING":
+            waiting = [task for task in tasks if task.state_type in ("RUNNING", "SCHEDULED")]
+            if waiting:
+                slowest = min(waiting, key=lambda task: task.started or task.created)
+                text = f"Its code runs. It waits for the task run {slowest.name!r}, which is {slowest.state_name}."
+                if len(waiting) > 1:
+                    text += f" {len(waiting) - 1} more are under way."
+                event = _last_event(log, run.id, TASK_RUN, slowest.id)
+                hint = f"next        flightlog runs why {short}/{slowest.name}"
+            else:
+                text = "Its code runs, outside of any task."
+        case "SCHEDULED":
+            due = last.data.get("scheduled")
+            text = f"It waits for its next attempt, due at {isoformat(due)}." if due else "It is about to go on."
+        case "COMPLETED":
+            text = text or "It did what it was to do."
+        case "FAILED" | "CRASHED" | "CANCELLED":
+            text, event, hint = _ended(log, run, tasks, last)
+        case _:
+            text = text or "It has not begun."
+    return _reason(run.name, run.state_type, run.state_name, text, event, hint)
+
+
+def _ended(log: Log, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> tuple[str, Event, str]:
+    """Return why a run ended badly: the first task run that did so, if the run's own end speaks of no other reason."""
+    text = run.message or "It gave no reason."
+    cause = last.data.get("cause")
+    if cause:
+        text += f"\nCause: {cause} ({_CAUSES.get(cause, cause)})."
+    bad = [task for task in tasks if task.state_type in ("FAILED", "CRASHED") and task.ended is not None]
+    event = last
+    if bad and run.state_type != "CANCELLED":
+        first = min(bad, key=lambda task: task.ended or 0)
+        event = _last_event(log, run.id, TASK_RUN, first.id)
+        text += f"\nThe first task run that did not end well: {first.name!r}: {first.message or first.state_name}"
+    return text, event, f"go on       flightlog runs resume {run.id[:18]}"
+
+
+def _task_reason(
+    projector: Projector, run: FlowRunView, task: TaskRunView, tasks: list[TaskRunView], last: Event
+) -> Reason:
+    names = {one.id: one for one in tasks}
+    text, event, hint = task.message or "", last, ""
+    match task.state_type:
+        case "PENDING" if task.state_name == "NotReady":
+            text = task.message or "What it rests on did not complete."
+            bad = [
+                names[edge.upstream]
+                for edge in queries.list_dependencies(projector, run.id)
+                if edge.task_run_id == task.id and edge.upstream in names
+            ]
+            culprit = next((one for one in bad if one.state_type != "COMPLETED"), None)
+            if culprit is not None:
+                text += f"\nIt rests on {culprit.name!r}, which is {culprit.state_name}."
+                event = _last_event(projector.log, run.id, TASK_RUN, culprit.id)
+                hint = f"next        flightlog runs why {run.id[:18]}/{culprit.name}"
+        case "PENDING":
+            upstream = [
+                names[edge.upstream]
+                for edge in queries.list_dependencies(projector, run.id)
+                if edge.task_run_id == task.id and edge.upstream in names
+            ]
+            waits = next((one for one in upstream if one.state_type != "COMPLETED"), None)
+            if waits is not None:
+                text = f"It waits for {waits.name!r}, which is {waits.state_name}."
+                event = _last_event(projector.log, run.id, TASK_RUN, waits.id)
+                hint = f"next        flightlog runs why {run.id[:18]}/{waits.name}"
+            else:
+                text = "It waits for a free worker of its flow's task runner."
+        case "SCHEDULED":
+            due = last.data.get("scheduled")
+            text = f"It failed, and waits for its next attempt, due at {isoformat(due)}." if due else "It goes on soon."
+        case "RUNNING":
+            text = "Its function runs."
+        case "COMPLETED":
+            text = text or "It did what it was to do."
+        case _:
+            cause: Any = last.data.get("cause")
+            text = (text or "It gave no reason.") + (f"\nCause: {cause} ({_CAUSES.get(cause, cause)})." if cause else "")
+    return _reason(f"{run.name}/{task.name}", task.state_type, task.state_name, text, event, hint)
+
+
+def _reason(run: str, state_type: str, state_name: str, text: str, event: Event, hint: str) -> Reason:
+    return Reason(
+        run, state_type, state_name, text, event.occurred_at, event.position, event.type, id_text(event.id), hint
+    )
+
+
+def _nearest(wanted: str, names: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(wanted, names, 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
