@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format types layers tests docs bench lock clean help
+.PHONY: demo test lint format types layers tests docs crash-matrix bench lock clean help
 
 help: ## List what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -50,6 +50,9 @@ docs: $(READY) ## Build the documentation; warnings are errors
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build -q -n -W --keep-going docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+crash-matrix: $(READY) ## Kill a flow at every moment, resume it, and print what ran again
+	$(BIN)/python -m tests.faults.crash_matrix
 
 bench: $(READY) ## Measure beside Prefect, DBOS and the raw limit
 	$(BIN)/python benchmarks/run.py --output docs/explanation/benchmarks.md

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flightlog.engine.context import get_run_context
     from flightlog.engine.flows import Flow, flow
     from flightlog.engine.futures import Future
+    from flightlog.engine.resuming import fork_run, restart_run, resume_run
     from flightlog.engine.run_logs import get_run_logger
     from flightlog.engine.states import State
     from flightlog.engine.tasks import Task, task
@@ -25,9 +26,12 @@ _HOMES = {
     "Task": "flightlog.engine.tasks",
     "allow_failure": "flightlog.engine.annotations",
     "flow": "flightlog.engine.flows",
+    "fork_run": "flightlog.engine.resuming",
     "get_run_context": "flightlog.engine.context",
     "get_run_logger": "flightlog.engine.run_logs",
     "quote": "flightlog.engine.annotations",
+    "restart_run": "flightlog.engine.resuming",
+    "resume_run": "flightlog.engine.resuming",
     "task": "flightlog.engine.tasks",
     "unmapped": "flightlog.engine.annotations",
 }
@@ -40,9 +44,12 @@ __all__ = [
     "__version__",
     "allow_failure",
     "flow",
+    "fork_run",
     "get_run_context",
     "get_run_logger",
     "quote",
+    "restart_run",
+    "resume_run",
     "task",
     "unmapped",
 ]

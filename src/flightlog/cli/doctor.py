@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flightlog.cli.main import FAILED, OK
-from flightlog.cli.printing import color_option, json_option, note, print_json, say, size
-from flightlog.cli.reading import reading
+from flightlog.cli.printing import color_option, json_option, print_json, say, size
+from flightlog.cli.reading import mark_lost_runs, place, reading
 from flightlog.errors import LogError
-from flightlog.events.opening import path_of
+from flightlog.events.keys import key_file, load_key
+from flightlog.events.moving import REPLAY
+from flightlog.events.opening import is_memory, location_of, path_of
 from flightlog.settings import Settings, load, unknown
 
 if TYPE_CHECKING:
@@ -73,33 +75,48 @@ def _findings(quick: bool) -> Iterator[Finding]:
     for name, near in unknown().items():
         mend = f"Did you mean {near}?" if near else "See `flightlog help environment`."
         yield Finding("settings", "note", f"{name} is no setting.", mend)
-    path = path_of(chosen.log_url)
-    yield Finding("log", "ok", str(path) if path is not None else chosen.log_url)
-    if path is None:
+    yield Finding("log", "ok", location_of(chosen.log_url))
+    if is_memory(chosen.log_url):
         yield Finding("durability", "note", "in memory: gone with the process")
         return
-    if not path.exists():
-        try:
-            from flightlog.events.stores.sqlite_places import check_path
+    path = path_of(chosen.log_url)
+    if path is None:
+        yield Finding("durability", "ok", "as the server's synchronous_commit says")
+    else:
+        findings = list(_file(path, chosen))
+        yield from findings
+        if not path.exists() or any(finding.what == "state" for finding in findings):
+            return
+    try:
+        with reading() as log:
+            yield from _log(log, chosen, quick)
+    except LogError as error:
+        yield Finding("state", "bad", str(error))
 
-            check_path(path)
-        except LogError as error:
-            yield Finding("state", "bad", str(error))
-            return
-        above = next(parent for parent in path.parents if parent.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            yield Finding("state", "bad", f"No log can be made there: {above} is no folder that you may write to.")
-            return
-        yield Finding("state", "note", "There is no log yet.", "It is made when the first flow runs.")
+
+def _file(path: Path, chosen: Settings) -> Iterator[Finding]:
+    """Look at the file that the log is in, and at what is beside it."""
+    if not path.exists():
+        yield from _nothing_there(path)
         return
     yield Finding("durability", "ok", f"{chosen.log_durability} ({_meaning(chosen.log_durability)})")
     yield from _disk(path)
     yield from _key(path, chosen)
+
+
+def _nothing_there(path: Path) -> Iterator[Finding]:
+    from flightlog.events.stores.sqlite_places import check_path
+
     try:
-        with reading() as log:
-            yield from _log(log, path, quick)
+        check_path(path)
     except LogError as error:
         yield Finding("state", "bad", str(error))
+        return
+    above = next(parent for parent in path.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        yield Finding("state", "bad", f"No log can be made there: {above} is no folder that you may write to.")
+        return
+    yield Finding("state", "note", "There is no log yet.", "It is made when the first flow runs.")
 
 
 def _meaning(durability: str) -> str:
@@ -135,20 +152,20 @@ def _key(path: Path, chosen: Settings) -> Iterator[Finding]:
         yield Finding("key", "ok", str(key))
 
 
-def _log(log: "Log", path: Path, quick: bool) -> Iterator[Finding]:
+def _log(log: "Log", chosen: Settings, quick: bool) -> Iterator[Finding]:
     head = log.head()
     yield Finding("events", "ok", f"{head.position}")
-    if "key_id" in log.store.facts():
-        from flightlog.events.keys import key_path, load_key
-
+    facts = log.store.facts()
+    if REPLAY in facts:
+        yield Finding("replay", "note", "of another log's past: it can be read, but takes no runs")
+    elif "key_id" in facts:
         try:
-            load_key(log, key_path(path), load().log_key)
+            load_key(log, key_file(log, chosen), chosen.log_key)
         except LogError as error:
             yield Finding("key", "bad", str(error))
     if not quick:
         yield from _verified(log)
-    yield from _projections(log, path)
-    yield from _lost_runs(log, path)
+    yield from _projections(log)
 
 
 def _verified(log: "Log") -> Iterator[Finding]:
@@ -174,38 +191,19 @@ def _progress() -> Any:
     return lambda count: click.echo(f"\rverifying: {count} events", err=True, nl=False)
 
 
-def _projections(log: "Log", path: Path) -> Iterator[Finding]:
-    from flightlog.projections.projector import Projector, projections_path
+def _projections(log: "Log") -> Iterator[Finding]:
+    from flightlog.projections.projector import Projector
 
-    file = projections_path(path)
-    if not file.exists():
-        yield Finding("projections", "note", "not made yet: the next `flightlog runs ls` makes them")
-        return
-    projector = Projector(log, file)
+    projector = Projector(log, place())
     try:
-        head = log.head().position
-        positions = projector.positions()
-        behind = {name: head - position for name, position in positions.items()}
-        text = ", ".join(f"{name} {lag} events behind" if lag else f"{name} up to date" for name, lag in behind.items())
-        yield Finding("projections", "ok", text or "to be made again at the next read")
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with that file, it is not needed
-        yield Finding("projections", "bad", f"{file} cannot be read: {error}", f"rm {file}; it is made again.")
+        states = projector.status()
+        text = ", ".join(f"{s.name} {s.behind} events behind" if s.behind else f"{s.name} up to date" for s in states)
+        yield Finding("projections", "ok", text)
+        for history in mark_lost_runs(log, projector):
+            found = f"{history.created['flow']} / {history.name} crashed: its process is gone."
+            yield Finding("runs", "note", found, f"Go on with it: flightlog runs resume {history.text[:18]}")
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with them, they are not needed
+        where = projector.place.location
+        yield Finding("projections", "bad", f"{where} cannot be read: {error}", f"rm {where}; they are made again.")
     finally:
         projector.close()
-
-
-def _lost_runs(log: "Log", path: Path) -> Iterator[Finding]:
-    from flightlog.projections.projector import Projector, projections_path
-    from flightlog.projections.queries import is_lost, list_flow_runs
-
-    projector = Projector(log, projections_path(path))
-    try:
-        lost = [run for run in list_flow_runs(projector, limit=100, state="RUNNING") if is_lost(run)]
-    except LogError as error:
-        note(str(error))
-        return
-    finally:
-        projector.close()
-    for run in lost[:5]:
-        mend = f"See how far it came: flightlog runs show {run.id[:18]}"
-        yield Finding("runs", "note", f"{run.flow} / {run.name} is called running, but its process is gone.", mend)

@@ -2,6 +2,10 @@
 
 import sys
 import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,12 +22,14 @@ from flightlog.cli.printing import (
     state_color,
     table,
 )
-from flightlog.cli.reading import projected, reading
+from flightlog.cli.reading import position_of, projected, reading
 from flightlog.clock import isoformat
-from flightlog.ids import id_text
+from flightlog.errors import RunNotFound
+from flightlog.events.types import flow_run_stream, logs_stream
+from flightlog.ids import id_text, parse_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from flightlog.events.log import Log
     from flightlog.events.model import Event
@@ -39,13 +45,26 @@ def events() -> None:
 @events.command("ls")
 @click.option("--run", "run", help="Only events of that flow run: an id, 8 digits of one, a name, @last.")
 @click.option("--type", "types", multiple=True, help="Only events of that type, such as task_run.failed; repeatable.")
+@click.option("--actor", help="Only what that actor brought about: engine, cli:ann ...; a prefix will do.")
+@click.option("--since", metavar="MOMENT", help="Only events recorded after that position or time.")
+@click.option("--until", "--as-of", "until", metavar="MOMENT", help="Only events up to that position or time.")
+@click.option("--follows", metavar="EVENT", help="Only what followed from that event, at whatever remove.")
 @click.option("--after", default=0, type=click.IntRange(0, 2**62), help="Only events after that position.")
 @click.option("--limit", "-n", type=click.IntRange(1, 1_000_000_000), help="How many at the most; 100 on a terminal.")
 @click.option("--jsonl", is_flag=True, help="Print one JSON document a line.")
 @json_option
 @color_option
 def list_events(
-    run: str | None, types: tuple[str, ...], after: int, limit: int | None, jsonl: bool, as_json: bool
+    run: str | None,
+    types: tuple[str, ...],
+    actor: str | None,
+    since: str | None,
+    until: str | None,
+    follows: str | None,
+    after: int,
+    limit: int | None,
+    jsonl: bool,
+    as_json: bool,
 ) -> None:
     """List events, oldest first.
 
@@ -53,12 +72,20 @@ def list_events(
     Examples:
       flightlog events ls --run @last
       flightlog events ls --type task_run.failed --type task_run.crashed --jsonl
+      flightlog events ls --actor cli --since 2026-01-31T06:00
     """
     if limit is None and is_terminal() and not (as_json or jsonl):
         limit = 100
     run_id = _run_id(run)
     with reading() as log:
-        found = _select(log, run_id, types, after, limit)
+        wanted = _Wanted(
+            types,
+            max(after, 0 if since is None else position_of(log, since)),
+            None if until is None else position_of(log, until),
+            actor,
+            None if follows is None else _find(log, follows).id,
+        )
+        found = islice(wanted.among(_all(log, run_id, wanted)), limit)
         if jsonl:
             for event in found:
                 print_json_line(_document(event))
@@ -102,7 +129,8 @@ def tail_events(run: str | None, types: tuple[str, ...], last: int, jsonl: bool,
     run_id = _run_id(run)
     with reading() as log:
         head = log.head().position
-        old = deque((event for event in _select(log, run_id, types, 0, None) if event.position <= head), maxlen=last)
+        wanted = _Wanted(types, until=head)
+        old = deque(wanted.among(_all(log, run_id, wanted)), maxlen=last)
         for event in old:
             _print(event, jsonl)
         if no_follow:
@@ -122,19 +150,83 @@ def _run_id(run: str | None) -> str | None:
         return find_flow_run(projector, run).id
 
 
-def _select(log: "Log", run_id: str | None, types: tuple[str, ...], after: int, limit: int | None) -> "Iterator[Event]":
-    """Yield the events that were asked for, oldest first."""
-    from heapq import merge
-    from itertools import islice
+@dataclass(slots=True)
+class _Wanted:
+    """Which events somebody wants to see."""
 
-    from flightlog.events.types import flow_run_stream, logs_stream
+    types: tuple[str, ...] = ()
+    after: int = 0
+    until: int | None = None
+    actor: str | None = None
+    follows: bytes | None = None
 
+    def among(self, events: "Iterable[Event]") -> "Iterator[Event]":
+        """Yield those of some events that are wanted."""
+        chain = set() if self.follows is None else {self.follows}
+        for event in events:
+            if self.until is not None and event.position > self.until:
+                return
+            if self.follows is not None:
+                if event.follows not in chain:
+                    continue
+                chain.add(event.id)
+            if (
+                event.position > self.after
+                and (not self.types or event.type in self.types)
+                and (self.actor is None or event.actor.startswith(self.actor))
+            ):
+                yield event
+
+
+def _all(log: "Log", run_id: str | None, wanted: _Wanted) -> "Iterator[Event]":
+    """Yield the events among which those that are wanted are, oldest first."""
     if run_id is None:
-        yield from log.read_all(after, list(types) or None, limit)
+        # What follows from an event is found by way of those between, of whatever type.
+        narrow = wanted.follows is None
+        yield from log.read_all(wanted.after if narrow else 0, list(wanted.types) or None if narrow else None)
         return
-    both = merge(log.read(flow_run_stream(run_id)), log.read(logs_stream(run_id)), key=lambda event: event.position)
-    wanted = (e for e in both if e.position > after and (not types or e.type in types))
-    yield from islice(wanted, limit)
+    yield from merge(log.read(flow_run_stream(run_id)), log.read(logs_stream(run_id)), key=lambda e: e.position)
+
+
+def _find(log: "Log", wanted: str) -> "Event":
+    """Return the event that is meant by a position or an id."""
+    event = None
+    if wanted.isascii() and wanted.isdigit():
+        event = next(log.read_all(int(wanted) - 1, limit=1), None) if int(wanted) else None
+        event = event if event is not None and event.position == int(wanted) else None
+    else:
+        with suppress(ValueError):
+            event = log.event(parse_id(wanted))
+    if event is None:
+        raise RunNotFound(f"There is no event {wanted!r}. Events have a position, such as 1204, and an id.")
+    return event
+
+
+@events.command("why")
+@click.argument("event")
+@json_option
+@color_option
+def why_event(event: str, as_json: bool) -> None:
+    """Walk an event's causes back: what it followed from, and what that followed from, to the first.
+
+    EVENT is a position or an id.
+
+    \b
+    Examples:
+      flightlog events why 1204
+      flightlog events why 01a20655-538b-72cb-91a9-1d206bdb0ae3 --json
+    """
+    chain = []
+    with reading() as log:
+        found: Event | None = _find(log, event)
+        while found is not None:
+            chain.append(found)
+            found = None if found.follows is None else log.event(found.follows)
+        if as_json:
+            print_json([_document(one) for one in chain])
+            return
+        rows = [_row(one) for one in chain]
+    table(["POSITION", "WHEN", "TYPE", "STREAM", "WHAT"], rows, [_color(one.type) for one in chain])
 
 
 def _document(event: "Event") -> dict[str, Any]:

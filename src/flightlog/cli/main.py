@@ -32,6 +32,8 @@ _COMMANDS = {
     "events": ("flightlog.cli.events", "events", "Read the log: what happened, in order."),
     "projections": ("flightlog.cli.projections", "projections", "See, check and rebuild what is derived from the log."),
     "metrics": ("flightlog.cli.metrics", "metrics", "Show how runs went over time; also as text for Prometheus."),
+    "replay": ("flightlog.cli.log", "replay", "Rebuild the past in a database of its own, to look around in."),
+    "log": ("flightlog.cli.log", "log", "Back the log up, copy it elsewhere, print what a writer's role needs."),
     "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),
     "version": ("flightlog.cli.version", "version", "Show the versions of Flightlog and what it stands on."),
     "help": ("flightlog.cli.version", "help_", "Explain: exit-codes, environment."),

@@ -12,6 +12,7 @@ from flightlog.events.opening import is_memory, is_postgres, open_log, path_of
 from flightlog.settings import load
 
 if TYPE_CHECKING:
+    from flightlog.engine.history import History
     from flightlog.projections.places import Place
     from flightlog.projections.projector import Projector
 
@@ -72,14 +73,17 @@ def place() -> "Place":
     return FilePlace(None if path is None else projections_path(path))
 
 
-def mark_lost_runs(log: Log, projector: "Projector") -> None:
-    """Put on record that runs crashed whose process is gone."""
+def mark_lost_runs(log: Log, projector: "Projector") -> "list[History]":
+    """Put on record that runs crashed whose process is gone; return them."""
     from flightlog.clock import SystemClock
     from flightlog.engine.recovery import mark_lost
     from flightlog.events.liveness import PATIENCE_SECONDS, is_gone, key_of
+    from flightlog.events.moving import REPLAY
     from flightlog.ids import parse_id
     from flightlog.projections import queries
 
+    if REPLAY in log.store.facts():
+        return []  # what ran there then is not to be judged by what runs here now
     suspects = []
     for run in queries.list_open_runs(projector):
         process = queries.process_of(run)
@@ -90,8 +94,7 @@ def mark_lost_runs(log: Log, projector: "Projector") -> None:
             gone = SystemClock().now() - seen > PATIENCE_SECONDS * 1e6
         if gone:
             suspects.append(parse_id(run.id))
-    if suspects:
-        mark_lost(log, suspects, actor=actor())
+    return mark_lost(log, suspects, actor=actor()) if suspects else []
 
 
 def actor() -> str:

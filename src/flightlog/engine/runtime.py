@@ -1,7 +1,7 @@
 """The engine of this process: its log, key, clock and ids. The one place with global state for them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from flightlog.clock import Clock, SystemClock
@@ -9,15 +9,21 @@ from flightlog.engine import run_logs
 from flightlog.engine.heart import Heart
 from flightlog.engine.masking import MASKER
 from flightlog.engine.runs import Run, TaskRun
+from flightlog.errors import LogUnavailable
 from flightlog.events.keys import key_file, load_key
 from flightlog.events.log import Log
 from flightlog.events.model import NewEvent
-from flightlog.events.narration import narrate
+from flightlog.events.narration import INFO, Line, narrate, state_text
 from flightlog.events.opening import open_log
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
 from flightlog.settings import Settings, credentials
 from flightlog.settings import load as load_settings
+
+
+_COMPLETED = "task_run.completed"
+_UNUSUAL = frozenset({"child_flow_run_id", "error", "message", "name"})
+_PLAIN_END = (Line(INFO, f"Finished in state {state_text('COMPLETED', 'Completed', None)}"),)
 
 
 class Engine:
@@ -49,7 +55,12 @@ class Engine:
         """Show on the console what an event of a run says."""
         if event.type.endswith(".running"):
             return  # the most frequent event by far says nothing
-        for line in narrate(event.type, event.data, run.kind):
+        data = event.data
+        if event.type == _COMPLETED and not data.keys() & _UNUSUAL:
+            lines: Iterable[Line] = _PLAIN_END  # nine of ten, without asking what else it could be
+        else:
+            lines = narrate(event.type, data, run.kind)
+        for line in lines:
             by_flow = line.by_flow or run.kind == FLOW_RUN
             logger = run_logs.FLOW_RUNS if by_flow else run_logs.TASK_RUNS
             if logger.isEnabledFor(line.level):
@@ -67,6 +78,11 @@ def open_engine(settings: Settings) -> Engine:
     """
     log = open_log(settings.log_url, durability=settings.log_durability)
     try:
+        if "replay" in log.store.facts():
+            raise LogUnavailable(
+                f"The log at {log.store.location} is a replay of another one's past: it can be read, but takes no runs. "
+                "Name another place in FLIGHTLOG_LOG_URL."
+            )
         key = load_key(log, key_file(log, settings), settings.log_key)
     except BaseException:
         log.close()

@@ -49,6 +49,7 @@ class _Walk:
     recorded_at: int = 0
     ends: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
     checked: set[bytes] = field(default_factory=set)
+    partial: bool = False
 
 
 def verify(store: Store, progress: Callable[[int], None] | None = None) -> Verification:
@@ -60,6 +61,7 @@ def verify(store: Store, progress: Callable[[int], None] | None = None) -> Verif
     """
     found, walk = Verification(), _Walk()
     try:
+        walk.partial = "partial" in store.facts()  # it has some of another log's streams only
         while rows := store.indexed(walk.position, _PAGE):
             for row in rows:
                 for problem in _check(row, walk, store, found):
@@ -82,7 +84,7 @@ def verify(store: Store, progress: Callable[[int], None] | None = None) -> Verif
 def _check(row: IndexedRow, walk: _Walk, store: Store, found: Verification) -> list[str]:
     """Return what is wrong with one row, and take the walk on."""
     problems = []
-    if row.position != walk.position + 1:
+    if row.position != walk.position + 1 and not walk.partial:
         problems.append(f"the events from {walk.position + 1} to {row.position - 1} are missing")
     if row.recorded_at < walk.recorded_at:
         problems.append("it was recorded before the one in front of it")

@@ -23,6 +23,7 @@ FLUSH_SECONDS = 0.01
 _IDLE_TICKS = 50
 _PAGE = 1000
 _WATCH_SECONDS = 0.02
+_PATIENCE = 60.0
 
 Source = Callable[[bool], bool]
 """Asked now and then to enqueue what it holds back (all of it, if told True); tells if it holds something."""
@@ -127,8 +128,25 @@ class Log:
                 after = event.position
                 yield event
             after = max(after, seen)
-            while not stop.is_set() and self.head().position <= after:
-                stop.wait(_WATCH_SECONDS)
+            while not stop.is_set() and not self.wait(after, _PATIENCE, stop):
+                pass
+
+    def wait(self, after: int, seconds: float, stop: threading.Event) -> bool:
+        """Wait until there are events with positions above `after`; tell if there are.
+
+        It looks fifty times a second: what another process appends is noticed within some 20 ms on every store,
+        without a connection that listens.
+
+        Args:
+            after: a position.
+            seconds: how long at the most.
+            stop: ends the waiting when it is set.
+        """
+        deadline = _monotonic() + seconds
+        while self.head().position <= after:
+            if stop.wait(_WATCH_SECONDS) or _monotonic() > deadline:
+                return False
+        return True
 
     def head(self) -> LogHead:
         """Return the last position and when it was recorded; zeros for an empty log."""
@@ -291,11 +309,18 @@ class Log:
         while idle < _IDLE_TICKS and not self._closed:
             self._run_tickers()
             _pause(FLUSH_SECONDS)
+            self._tidy()
             held = [source(False) for source in self._sources]
             if self._queue and self._commits == seen:
                 self._flush_quietly()
             seen = self._commits
             idle = 0 if self._queue or any(held) else idle + 1
+
+    def _tidy(self) -> None:
+        try:
+            self.store.tidy()
+        except LogError:
+            return  # it will be tried again; a commit that really cannot be done says so itself
 
     def _flush_quietly(self) -> None:
         """Commit what is in line; if that cannot be done, whoever needs it next is told."""

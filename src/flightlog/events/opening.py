@@ -57,6 +57,7 @@ def open_log(
     durability: Durability = "commit",
     create: bool = True,
     read_only: bool = False,
+    log_id: bytes | None = None,
 ) -> Log:
     """Open the log at a URL.
 
@@ -66,6 +67,7 @@ def open_log(
         durability: ``commit`` survives the end of the process, ``fsync`` the loss of power.
         create: whether to make a new log where there is none.
         read_only: read it without writing anything beside it.
+        log_id: the id of a log that is made; a new one by default.
 
     Raises:
         LogUnavailable: it cannot be opened.
@@ -75,15 +77,15 @@ def open_log(
     if is_postgres(url):
         from flightlog.events.stores.postgres import PostgresStore
 
-        return Log(PostgresStore(url, clock=clock, create=create))
+        return Log(PostgresStore(url, clock=clock, create=create, log_id=log_id))
     if path is None:
         from flightlog.events.stores.memory import MemoryStore
 
-        return Log(MemoryStore(clock))
+        return Log(MemoryStore(clock, log_id))
     from flightlog.events.stores.sqlite import SqliteStore
 
     if read_only:
         from flightlog.events.stores.sqlite_read_only import ReadOnlySqliteStore
 
         return Log(ReadOnlySqliteStore(path))
-    return Log(SqliteStore(path, clock=clock, durability=durability, create=create))
+    return Log(SqliteStore(path, clock=clock, durability=durability, create=create, log_id=log_id))

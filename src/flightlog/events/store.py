@@ -5,7 +5,7 @@ A store keeps bytes. It knows streams, versions, hashes and positions, and nothi
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -181,6 +181,10 @@ class Store(Protocol):
         """Return where the log ends."""
         ...
 
+    def tidy(self) -> None:
+        """Do what has to be done now and then, and would hold up whoever waits for a commit. Called in the background."""
+        ...
+
     def settle(self) -> None:
         """See to it that what is committed from here on is recorded later than now."""
         ...
@@ -195,6 +199,18 @@ class Store(Protocol):
 
     def set_fact(self, name: str, value: bytes) -> bytes:
         """Keep a fact if there is none of that name yet; return the one that is kept."""
+        ...
+
+    def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
+        """Store events of another place of the same log, with the positions and times that they have there.
+
+        Args:
+            rows: the events, in the order of their positions, all above what is here.
+            blobs: what they rest on, by SHA-256.
+
+        Raises:
+            LogError: they do not go on from what is here.
+        """
         ...
 
     def beats(self) -> dict[str, int]:
@@ -294,6 +310,19 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bo
         if part.epoch is not None:
             head.epoch = part.epoch
     return rows
+
+
+def follow(head: Head, row: IndexedRow) -> None:
+    """Move a stream's head on by an event that was placed elsewhere.
+
+    Raises:
+        LogError: it does not follow on what is here.
+    """
+    envelope = codec.decode(row.record)
+    if (envelope.version, envelope.previous) != (head.version + 1, head.hash):
+        raise LogError(f"Event {row.position} does not follow on {row.stream}@{head.version}: the copies differ.")
+    head.version, head.hash = envelope.version, hashlib.sha256(row.record).digest()
+    head.epoch = max(head.epoch, envelope.epoch)
 
 
 def _refusal(part: Part, head: Head) -> BaseException | None:

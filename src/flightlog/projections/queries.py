@@ -10,7 +10,7 @@ from sqlalchemy import case, func, literal, or_, select
 from flightlog.ids import id_text, parse_id
 from flightlog.errors import RunNotFound
 from flightlog.events.liveness import is_gone
-from flightlog.events.types import TERMINAL
+from flightlog.events.types import TERMINAL, flow_run_stream, logs_stream
 from flightlog.projections.logs import log_lines
 from flightlog.projections.metrics import BUCKET, COUNTS, durations, mapping, metrics
 from flightlog.projections.projector import Projector
@@ -140,6 +140,17 @@ def list_open_runs(projector: Projector, limit: int = 1000) -> list[FlowRunView]
     states = ("RUNNING", "SCHEDULED", "CANCELLING")
     query = select(flow_runs).where(flow_runs.c.state_type.in_(states)).order_by(flow_runs.c.id).limit(limit)
     return [_view(FlowRunView, row) for row in projector.rows(query)]
+
+
+def family(projector: Projector, wanted: str) -> set[str]:
+    """Return the streams of a flow run and its subflows, at whatever remove, with their log lines."""
+    waiting, found = [parse_id(find_flow_run(projector, wanted).id)], set()
+    while waiting:
+        run = waiting.pop()
+        found.update((flow_run_stream(id_text(run)), logs_stream(id_text(run))))
+        children = select(flow_runs.c.id).where(flow_runs.c.parent_flow_run_id == run)
+        waiting += [row.id for row in projector.rows(children)]
+    return found
 
 
 def process_of(run: FlowRunView) -> dict[str, Any]:

@@ -43,6 +43,7 @@ flow_runs = Table(
     Index("flow_runs_by_name", "name"),
     Index("flow_runs_by_state", "state_type", "id"),
     Index("flow_runs_by_flow", "flow", "id"),
+    Index("flow_runs_by_parent", "parent_flow_run_id"),
     sqlite_with_rowid=False,
 )
 task_runs = Table(

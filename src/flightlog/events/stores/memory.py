@@ -1,13 +1,14 @@
 """A log in the memory of one process: the reference that other stores are compared with."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from flightlog.clock import Clock, SystemClock
+from flightlog.errors import LogError
 from flightlog.events import codec
-from flightlog.events.store import Cursor, Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, place
+from flightlog.events.store import Cursor, Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, follow, place
 from flightlog.ids import RandomIds
 
 
@@ -55,6 +56,18 @@ class MemoryStore:
         self._streams.setdefault(row.stream, []).append(position)
         self._known[body.event_id] = (row.stream, row.version)
 
+    def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
+        """Store events of another place of the same log; see `flightlog.events.store.Store.adopt`."""
+        with self._lock:
+            for row in rows:
+                if row.position != len(self._rows) + 1:
+                    raise LogError(f"A log in memory has no gaps: event {len(self._rows) + 1} is missing.")
+                follow(self._head(row.stream), row)
+                self._rows.append(row)
+                self._streams.setdefault(row.stream, []).append(row.position)
+                self._known[row.event_id] = (row.stream, row.version)
+            self._blobs.update(blobs)
+
     def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
         """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
         with self._lock:
@@ -85,6 +98,9 @@ class MemoryStore:
         """Return where the log ends."""
         with self._lock:
             return LogHead(len(self._rows), self._rows[-1].recorded_at if self._rows else 0)
+
+    def tidy(self) -> None:
+        """Do nothing: there is nothing to tidy."""
 
     def settle(self) -> None:
         """Do nothing: positions and times are given inside the commit."""

@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 from flightlog.clock import Clock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Head, IndexedRow, LogHead, NewRow, Row, Unit, place
+from flightlog.events.store import Body, Head, IndexedRow, LogHead, NewRow, Part, Row, Unit, follow, place
 from flightlog.events.stores import tables
 from flightlog.events.stores.sharing import DatabaseStore
 from flightlog.events.stores.tables import SCHEMA, Reading
@@ -62,15 +62,19 @@ class PostgresStore(DatabaseStore):
         url: ``postgresql://user:password@host:port/database``.
         clock: gives `recorded_at`; the server's by default.
         create: whether to make a new log where there is none.
+        log_id: the id of a log that is made; a new one by default.
 
     Raises:
         LogUnavailable: the database cannot be reached, or holds a log that is written by a newer version.
     """
 
-    def __init__(self, url: str, *, clock: Clock | None = None, create: bool = True) -> None:
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, create: bool = True, log_id: bytes | None = None
+    ) -> None:
         self.url = url_of(url)
         self.location = self.url.set(drivername="postgresql").render_as_string(hide_password=True)
         self._clock = clock
+        self._new_id = log_id
         self._types: dict[str, int] = {}
         self._heads: dict[str, Head] = {}
         self._doubt = False
@@ -189,7 +193,7 @@ class PostgresStore(DatabaseStore):
                 connection.exec_driver_sql(statement)
             connection.execute(tables.sequencer.insert().values(id=1, horizon=0, position=0, recorded_at=0))
             now = connection.execute(tables.select_snapshot).one()[1] if self._clock is None else self._clock.now()
-            facts = {"log_id": RandomIds().new(), "created": str(now).encode(), "format": str(FORMAT).encode()}
+            facts = {"log_id": self._new_id or RandomIds().new(), "created": str(now).encode(), "format": str(FORMAT).encode()}
             for name, value in facts.items():
                 connection.execute(tables.insert_fact, {"name": name, "value": value})
 
@@ -281,6 +285,51 @@ class PostgresStore(DatabaseStore):
             connection.execute(tables.insert_new_type, [{"name": name} for name in sorted(wanted)])
         with self._database().connect() as connection:
             self._types = {name: number for name, number in connection.execute(tables.select_types)}
+
+    def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
+        """Store events of another place of the same log; see `flightlog.events.store.Store.adopt`."""
+        parts = [Part(row.stream, [Body(row.event_id, row.type, b"")]) for row in rows]
+        self._know_types([Unit(parts)])
+        self._patiently(lambda: self._adopt(rows, blobs))
+
+    def _adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
+        heads: dict[str, Head] = {}
+        with self._database().begin() as connection:
+            horizon, position, recorded_at = connection.execute(tables.lock_sequencer).one()
+            if rows[0].position <= position:
+                return  # a repetition after an outage: it was committed after all
+            self._lock_heads(connection, sorted({row.stream for row in rows}), heads)
+            if blobs:
+                ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
+                connection.execute(tables.insert_new_blob, ordered)
+            for row in rows:
+                follow(heads[row.stream], row)
+            values = [
+                {
+                    "stream_id": heads[row.stream].key,
+                    "version": row.version,
+                    "type_id": self._types[row.type],
+                    "event_id": row.event_id,
+                    "record": row.record,
+                }
+                for row in rows
+            ]
+            connection.execute(tables.insert_placeless.values(inserted_at=0), values)
+            wanted = {"ids": [row.event_id for row in rows]}
+            serials = {event_id: serial for event_id, serial in connection.execute(tables.select_serials, wanted)}
+            placed = [
+                {"position": row.position, "serial": serials[row.event_id], "recorded_at": row.recorded_at}
+                for row in rows
+            ]
+            connection.execute(tables.insert_position, placed)
+            ends = [
+                {"key": head.key, "new_version": head.version, "new_hash": head.hash, "new_epoch": head.epoch}
+                for head in heads.values()
+            ]
+            connection.execute(tables.update_stream, ends)
+            last = max(recorded_at, rows[-1].recorded_at)
+            moved = {"new_horizon": horizon, "new_position": rows[-1].position, "new_recorded_at": last}
+            connection.execute(tables.move_sequencer, moved)
 
     # --- giving positions -------------------------------------------------------------------------
 
@@ -375,6 +424,9 @@ class PostgresStore(DatabaseStore):
         with self.writing() as connection:
             connection.execute(tables.insert_new_fact, {"name": name, "value": value})
         return self.facts()[name]
+
+    def tidy(self) -> None:
+        """Do nothing: the server tidies up by itself."""
 
     def damage(self) -> list[str]:
         """Return what is wrong with the database itself: the server looks after that."""

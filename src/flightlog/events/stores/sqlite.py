@@ -9,7 +9,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Head, NewRow, Unit, place
+from flightlog.events.store import Head, IndexedRow, NewRow, Unit, follow, place
 from flightlog.events.stores import sqlite_statements as sql
 from flightlog.events.stores.sharing import DatabaseStore, transaction
 from flightlog.events.stores.sqlite_places import BUSY, BUSY_SECONDS, check_not_emptied, check_path, make_file, quoted, translate
@@ -26,7 +26,9 @@ from flightlog.ids import RandomIds
 from flightlog.settings import Durability
 
 APPLICATION_ID = 0x464C4F47  # "FLOG"
-_CHECKPOINT_PAGES = 4000
+_TIDY_ROWS = 2000
+_LONG_WAL = 20_000
+_LAST_RESORT_PAGES = 60_000
 _CACHED_HEADS = 1000
 if TYPE_CHECKING:
     import sqlalchemy
@@ -59,6 +61,7 @@ class SqliteStore(DatabaseStore):
         clock: gives `recorded_at`.
         durability: ``commit`` or ``fsync``, see `flightlog.settings.Settings`.
         create: whether to make a new log where there is none.
+        log_id: the id of a log that is made; a new one by default.
 
     Raises:
         LogUnavailable: the path cannot hold a log, or holds something else, or is written by a newer version.
@@ -66,15 +69,24 @@ class SqliteStore(DatabaseStore):
     """
 
     def __init__(
-        self, path: Path, *, clock: Clock | None = None, durability: Durability = "commit", create: bool = True
+        self,
+        path: Path,
+        *,
+        clock: Clock | None = None,
+        durability: Durability = "commit",
+        create: bool = True,
+        log_id: bytes | None = None,
     ) -> None:
         self.path = path
         self.location = str(path)
         self._clock = clock or SystemClock()
         self._durability = durability
+        self._new_id = log_id
         self._writer: sqlite3.Connection | None = None
         self._types: dict[str, int] = {}
         self._cache: _Cache | None = None
+        self._tidier: sqlite3.Connection | None = None
+        self._untidied = 0
         self._prefixes: dict[str, bytes] = {}
         self._reading_lock = threading.Lock()
         self._uri = f"file:{quoted(path)}?mode=rw"
@@ -109,7 +121,7 @@ class SqliteStore(DatabaseStore):
 
     def _forked(self) -> None:
         """Drop what a forked child must not touch: its parent's connections."""
-        self._writer = self._cache = None
+        self._writer = self._cache = self._tidier = None
         if self._engine is not None:
             self._engine.dispose(close=False)
         self._connect()
@@ -122,7 +134,7 @@ class SqliteStore(DatabaseStore):
         try:
             connection.execute(f"PRAGMA synchronous={sync}")
             connection.execute("PRAGMA recursive_triggers=ON")
-            connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={_LAST_RESORT_PAGES}")
         except BaseException:
             connection.close()  # the file may be no database
             raise
@@ -200,7 +212,7 @@ class SqliteStore(DatabaseStore):
         for statement in sql.MAKE:
             connection.execute(statement)
         created = str(self._clock.now()).encode()
-        for name, value in (("log_id", RandomIds().new()), ("created", created)):
+        for name, value in (("log_id", self._new_id or RandomIds().new()), ("created", created)):
             connection.execute(sql.INSERT_FACT, (name, value))
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={FORMAT}")
@@ -224,7 +236,27 @@ class SqliteStore(DatabaseStore):
             raise translate(error, self.location) from error
         for unit in units:
             unit.done = True
+        self._untidied += len(units)
         return True
+
+    def tidy(self) -> None:
+        """Move what was committed from the write-ahead log into the file: on the way of a commit it takes 20 ms.
+
+        As long as others write it never comes to the end, so that the write-ahead log grows; when it has become
+        long, writers have to wait for once.
+        """
+        if self._untidied < _TIDY_ROWS or self._pid != os.getpid():
+            return
+        self._untidied = 0
+        try:
+            if self._tidier is None:
+                self._tidier = self._open()
+                self._tidier.execute("PRAGMA busy_timeout=200")
+            _, pages, _ = self._tidier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages > _LONG_WAL:
+                self._tidier.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        except sqlite3.Error as error:
+            raise translate(error, self.location) from error
 
     def _begin(self, connection: sqlite3.Connection, *, wait: bool) -> bool:
         if not wait:
@@ -280,6 +312,35 @@ class SqliteStore(DatabaseStore):
         cache.position = position
         cache.recorded_at = recorded_at if rows else cache.recorded_at
         self._cache = cache
+
+    def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
+        """Store events of another place of the same log; see `flightlog.events.store.Store.adopt`."""
+        try:
+            connection = self._writing()
+            self._begin(connection, wait=True)
+            try:
+                self._adopt(connection, rows, blobs)
+                connection.execute("COMMIT")
+            except BaseException:
+                _rollback(connection)
+                raise
+        except sqlite3.Error as error:
+            raise translate(error, self.location) from error
+        finally:
+            self._cache = None
+
+    def _adopt(self, connection: sqlite3.Connection, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
+        heads: dict[str, Head] = {}
+        new_types: dict[str, int] = {}
+        connection.executemany(sql.INSERT_BLOB, list(blobs.items()))
+        for row in rows:
+            head = heads.get(row.stream) or heads.setdefault(row.stream, self._load_head(connection, row.stream))
+            follow(head, row)
+            type_id = self._type_id(connection, row.type, new_types)
+            values = (row.position, head.key, row.version, type_id, row.recorded_at, row.event_id, row.record)
+            connection.execute(sql.INSERT_EVENT, values)
+        ends = [(head.version, head.hash, head.epoch, head.key) for head in heads.values()]
+        connection.executemany(sql.UPDATE_STREAM, ends)
 
     def _fresh_cache(self, connection: sqlite3.Connection) -> _Cache:
         """Return where the log and its streams end: as remembered, if nobody else has written since."""
@@ -350,6 +411,13 @@ class SqliteStore(DatabaseStore):
     def settle(self) -> None:
         """Do nothing: positions and times are given inside the commit."""
 
+    def beat(self, process: str, at: int | None) -> None:
+        """Note that a process is alive; None: that it has ended. Without SQLAlchemy, which takes 15 MB."""
+        if at is None:
+            self._briefly(sql.DELETE_BEAT, (process,))
+        else:
+            self._briefly(sql.INSERT_BEAT, (process, at))
+
     def facts(self) -> dict[str, bytes]:
         """Return what is kept about the log itself."""
         return dict(self._briefly(sql.SELECT_FACTS))
@@ -380,6 +448,9 @@ class SqliteStore(DatabaseStore):
 
     def close(self) -> None:
         """Give back the file."""
+        if self._tidier is not None:
+            self._tidier.close()
+            self._tidier = None
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -299,6 +299,27 @@ POSTGRES_MAKE: Final = (
     ),
 )
 
+
+
+def grants(role: str) -> list[str]:
+    """Return the statements that let a role append and read: it may insert events, and change or delete none.
+
+    Args:
+        role: the role's name.
+    """
+    name = '"' + role.replace('"', '""') + '"'
+    inserted = ("events", "positions", "blobs", "event_types", "facts")
+    changed = ("streams", "sequencer", "liveness", "subscriptions")
+    return [
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {name};",
+        f"GRANT SELECT, INSERT ON {', '.join(f'{SCHEMA}.{table}' for table in inserted)} TO {name};",
+        f"GRANT SELECT, INSERT, UPDATE ON {', '.join(f'{SCHEMA}.{table}' for table in changed)} TO {name};",
+        f"GRANT DELETE ON {SCHEMA}.liveness, {SCHEMA}.subscriptions TO {name};",
+        f"GRANT SELECT ON {SCHEMA}.placed TO {name};",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {name};",
+    ]
+
+
 # The heads of streams, locked in the order of their names, so that no two writers wait for each other in a ring.
 lock_heads = (
     select(streams.c.name, streams.c.id, streams.c.version, streams.c.hash, streams.c.epoch)
@@ -334,6 +355,9 @@ insert_new_fact = (
     .values(name=bindparam("name"), value=bindparam("value"))
     .on_conflict_do_nothing(index_elements=["name"])
 )
+select_serials = select(postgres_events.c.event_id, postgres_events.c.serial).where(
+    postgres_events.c.event_id.in_(bindparam("ids", expanding=True))
+)
 select_types = select(event_types.c.name, event_types.c.id)
 insert_placeless = insert(postgres_events).values(
     {name: bindparam(name) for name in ("stream_id", "version", "type_id", "event_id", "record")}
@@ -367,6 +391,8 @@ def sqlite_statements() -> dict[str, Any]:
         "INSERT_EVENT": sql(insert_event),
         "INSERT_BLOB": sql(insert_blob) + " ON CONFLICT (digest) DO NOTHING",
         "SELECT_KNOWN": sql(select_known),
+        "INSERT_BEAT": sql(insert_beat) + " ON CONFLICT (process) DO UPDATE SET beat = excluded.beat",
+        "DELETE_BEAT": sql(delete_beat),
         "SELECT_FACTS": sql(select_facts),
         "INSERT_FACT": sql(insert_fact) + " ON CONFLICT (name) DO NOTHING",
     }

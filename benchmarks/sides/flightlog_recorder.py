@@ -1,0 +1,116 @@
+"""The flight recorder's cases: `python flightlog_recorder.py CASE N` prints one line of JSON."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from side_tools import Answer, main
+
+from flightlog import flow, resume_run, task
+from flightlog.engine.runtime import close_engine
+from flightlog.events.opening import open_log
+from flightlog.projections import queries
+from flightlog.projections.places import FilePlace, transaction
+from flightlog.projections.projector import Projector, _store
+from flightlog.projections.runs import flow_runs, task_runs
+
+_HOME = Path(os.environ["FLIGHTLOG_HOME"])
+_URL = f"sqlite:///{_HOME}/flightlog.db"
+_DAY = 24 * 3_600_000_000
+_TIMES = 60
+
+
+@task
+def step(i: int) -> int:
+    """Return what goes into a blob."""
+    return i
+
+
+@flow
+def steps(n: int) -> float:
+    """Call so many tasks; fail at the end, as long as the flag is there."""
+    for i in range(n):
+        step(i)
+    if (_HOME / "broken").exists():
+        raise ConnectionError
+    return time.perf_counter()
+
+
+def _resume(n: int) -> Answer:
+    (_HOME / "broken").touch()
+    state = steps(n, return_state=True)
+    close_engine()
+    (_HOME / "broken").unlink()
+    start = time.perf_counter()
+    end = resume_run(str(state.state_details.flow_run_id), flow=steps)
+    return {"samples": [end - start]}
+
+
+def _catch_up(n: int) -> Answer:
+    steps(n)
+    close_engine()
+    with open_log(_URL) as log:
+        projector = Projector(log, FilePlace(_HOME / "p.db"))
+        start = time.perf_counter()
+        events = projector.catch_up()
+        seconds = time.perf_counter() - start
+        projector.close()
+    return {"samples": [events / seconds]}
+
+
+def _row(i: int, now: int, n: int) -> tuple[Any, dict[str, Any]]:
+    created = now - (n - i) * _DAY // n
+    state = "COMPLETED" if i % 20 else "FAILED"
+    values = {
+        "name": f"run-{i}",
+        "flow": f"flow-{i % 50}",
+        "state_type": state,
+        "state_name": state.capitalize(),
+        "created": created,
+        "started": created + 1,
+        "ended": created + 50_000,
+        "run_count": 1,
+    }
+    return ("flow_runs", ((created << 64 | i).to_bytes(16, "big"),)), values
+
+
+def _queries(n: int) -> Answer:
+    """Fill the tables of so many runs, in a day, with ten tasks for each hundredth; then ask, again and again."""
+    steps(1)
+    close_engine()
+    with open_log(_URL) as log:
+        projector = Projector(log, FilePlace(_HOME / "p.db"))
+        projector.catch_up()
+        now = time.time_ns() // 1000
+        tables = {"flow_runs": flow_runs, "task_runs": task_runs}
+        key: Any = None
+        for first in range(0, n, 50_000):
+            rows = dict(_row(i, now, n) for i in range(first, min(first + 50_000, n)))
+            for number, ((_, (run,)), values) in enumerate(list(rows.items())):
+                if number % 100 == 0:
+                    key = run
+                    for child in range(10):
+                        told = {"name": f"t-{child}", "task": "t", **{c: values[c] for c in ("state_type", "created")}}
+                        rows["task_runs", (run, run[:8] + child.to_bytes(8, "big"))] = told
+            with transaction(projector.place) as connection:
+                _store(connection, tables, rows)
+        wanted = {
+            "list": lambda: queries.list_flow_runs(projector, limit=200),
+            "page": lambda: queries.list_task_runs(projector, str(key.hex())),
+            "history": lambda: queries.list_metrics(projector, since=now - _DAY, every=3_600_000_000),
+        }
+        samples = []
+        for ask in wanted.values():
+            times = []
+            for _ in range(_TIMES):
+                start = time.perf_counter()
+                ask()
+                times.append(time.perf_counter() - start)
+            samples.append(statistics.quantiles(times, n=20)[-1])
+        projector.close()
+    return {"samples": samples}
+
+
+main({"resume": _resume, "catch_up": _catch_up, "queries": _queries})

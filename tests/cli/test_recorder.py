@@ -1,0 +1,274 @@
+"""The command line of the flight recorder: resume, why, the past, projections, moving the log."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLOWS = '''
+import os, time
+from pathlib import Path
+from flightlog import flow, task
+from pydantic import SecretStr
+
+@task
+def extract(n: int) -> list[int]:
+    print("extracting")
+    return list(range(n))
+
+@task
+def load(rows: list[int], place: str) -> int:
+    if not Path(place, "whole").exists():
+        raise ConnectionError("no database")
+    return len(rows)
+
+@task
+def after(count: int) -> int:
+    return count
+
+@flow
+def etl(place: str, n: int = 3) -> int:
+    future = load.submit(extract(n), place)
+    return after.submit(future).result()
+
+@flow
+def endless(flag: str) -> None:
+    extract(1)
+    Path(flag).touch()
+    time.sleep(60)
+
+@flow
+def secretive(place: str, password: SecretStr) -> int:
+    return load([1], place)
+'''
+
+
+@pytest.fixture
+def flows(tmp_path: Path) -> Path:
+    """A file with flows."""
+    file = tmp_path / "flows.py"
+    file.write_text(FLOWS)
+    return file
+
+
+def flightlog(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, and return how it went."""
+    command = [sys.executable, "-m", "flightlog", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+
+
+def ok(*arguments: str, **environment: str) -> str:
+    """Run a command that has to succeed, and return what it printed."""
+    done = flightlog(*arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def document(*arguments: str, **environment: str) -> Any:
+    """Run a command with ``--json``, and return the document."""
+    return json.loads(ok(*arguments, "--json", **environment))
+
+
+def run_etl(flows: Path, place: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run the flow that needs a whole place."""
+    return flightlog("run", f"{flows}:etl", "-p", f"place={place}", *more)
+
+
+def test_a_failed_run_is_explained_and_resumed(flows: Path, tmp_path: Path) -> None:
+    """From the failure to the result with `why` and `resume` alone."""
+    assert run_etl(flows, tmp_path).returncode == 10
+    why = document("runs", "why")
+    assert why["state_type"] == "FAILED"
+    assert "The first task run that did not end well: 'load-" in why["text"]
+    assert "user_error (the code raised an error)" in why["text"]
+    assert why["event_type"] == "task_run.failed"
+    assert "runs resume" in why["hint"]
+    waiting = next(t["name"] for t in document("runs", "show", "@last")["task_runs"] if t["task"] == "after")
+    told = document("runs", "why", f"@last/{waiting}")
+    assert told["state_name"] == "NotReady"
+    assert "It rests on 'load-" in told["text"]
+    near = flightlog("runs", "why", "@last/loda")
+    assert near.returncode == 3
+    assert "Did you mean 'load-" in near.stderr
+    (tmp_path / "whole").touch()
+    resumed = flightlog("runs", "resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.splitlines() == ["3"]
+    shown = document("runs", "show", "@last")
+    assert (shown["state_type"], shown["run_count"]) == ("COMPLETED", 2)
+    assert [t["run_count"] for t in shown["task_runs"]] == [1, 2, 1]
+    actors = {event["actor"].partition(":")[0] for event in document("events", "ls", "--run", "@last")}
+    assert actors == {"engine", "cli"}
+    again = flightlog("runs", "resume", "@last")
+    assert again.returncode == 1
+    assert "nothing is left to do" in again.stderr
+
+
+def test_a_killed_run_is_resumed_by_whoever_looks(flows: Path, tmp_path: Path) -> None:
+    """Its process is found gone; `resume` goes on, in a process of its own, with the code from where it was."""
+    flag = tmp_path / "flag"
+    command = [sys.executable, "-m", "flightlog", "run", f"{flows}:endless", "-p", f"flag={flag}"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not flag.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    alive = flightlog("runs", "resume", "@last")
+    assert alive.returncode == 1
+    assert "still going" in alive.stderr
+    assert "outside of any task" in document("runs", "why")["text"]
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    assert "lost_worker" in document("runs", "why")["text"]
+    flows.write_text(flows.read_text().replace("time.sleep(60)", "pass"))
+    assert ok("runs", "resume", "@last-failed") == ""
+    counts = [t["run_count"] for t in document("runs", "show", "@last")["task_runs"]]
+    assert counts == [1]
+
+
+def test_changed_code_stops_the_run(flows: Path, tmp_path: Path) -> None:
+    """The difference is one clear sentence; `--on-change rerun` goes on."""
+    run_etl(flows, tmp_path)
+    (tmp_path / "whole").touch()
+    flows.write_text(flows.read_text().replace("extract(n)", "extract(n + 1)"))
+    stopped = flightlog("runs", "resume")
+    assert stopped.returncode == 1
+    assert "calls 'extract' with other arguments" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert ok("runs", "resume", "--on-change", "rerun").splitlines() == ["4"]
+
+
+def test_restart_and_fork(flows: Path, tmp_path: Path) -> None:
+    """The same run from a task on; another run from an event on, with another parameter."""
+    (tmp_path / "whole").touch()
+    run_etl(flows, tmp_path)
+    assert ok("runs", "restart", "--from", "load").splitlines() == ["3"]
+    assert [t["run_count"] for t in document("runs", "show", "@last")["task_runs"]][:2] == [1, 2]
+    assert ok("runs", "fork", "-p", "n=5").splitlines() == ["5"]
+    first, second = document("runs", "ls")
+    assert first["id"] != second["id"]
+    wrong = flightlog("runs", "restart", "--from", "laod")
+    assert wrong.returncode == 3
+    assert "Did you mean 'load'" in wrong.stderr
+    nowhere = flightlog("runs", "fork", "--at", "99999")
+    assert nowhere.returncode == 3
+
+
+def test_secrets_are_asked_for(flows: Path, tmp_path: Path) -> None:
+    """What is not on record is given again on the command line."""
+    flightlog("run", f"{flows}:secretive", "-p", f"place={tmp_path}", "-p", "password=hunter2-hunter2")
+    (tmp_path / "whole").touch()
+    refused = flightlog("runs", "resume")
+    assert "needs password again" in refused.stderr
+    assert ok("runs", "resume", "-p", "password=hunter2-hunter2").splitlines() == ["1"]
+
+
+def test_the_past_is_as_it_was(flows: Path, tmp_path: Path) -> None:
+    """By position and by time; what was, what followed, and why."""
+    run_etl(flows, tmp_path)
+    events = document("events", "ls")
+    failed = next(e for e in events if e["type"] == "flow_run.failed")
+    (tmp_path / "whole").touch()
+    ok("runs", "resume")
+    assert document("runs", "ls")[0]["state_type"] == "COMPLETED"
+    assert document("runs", "ls", "--as-of", str(failed["position"]))[0]["state_type"] == "FAILED"
+    assert document("runs", "ls", "--as-of", failed["recorded_at"])[0]["state_type"] == "FAILED"
+    assert document("runs", "ls", "--as-of", "1")[0]["state_type"] == "PENDING"
+    assert document("runs", "show", "@last", "--as-of", str(failed["position"]))["run_count"] == 1
+    for moment, words in (("tomorrow", "neither a position"), ("2999-01-01", "still to come"), ("999999", "ends at")):
+        refused = flightlog("runs", "ls", "--as-of", moment)
+        assert refused.returncode == 2
+        assert words in refused.stderr
+    chain = document("events", "why", str(failed["position"]))
+    assert [e["type"] for e in chain] == ["flow_run.failed", "flow_run.running", "flow_run.created"]
+    followers = document("events", "ls", "--follows", chain[-1]["id"])
+    assert failed["id"] in {e["id"] for e in followers}
+    assert all(e["actor"].startswith("cli") for e in document("events", "ls", "--actor", "cli"))
+    late = document("events", "ls", "--since", str(failed["position"]))
+    assert late[0]["position"] == failed["position"] + 1
+    early = document("events", "ls", "--until", "2")
+    assert [e["position"] for e in early] == [1, 2]
+    assert flightlog("events", "why", "999999").returncode == 3
+
+
+def test_a_replay_is_read_like_any_log(flows: Path, tmp_path: Path) -> None:
+    """All of it or one run's, up to a moment; nothing can be run there."""
+    run_etl(flows, tmp_path)
+    first = document("runs", "ls")[0]["id"]
+    middle = len(document("events", "ls"))
+    run_etl(flows, tmp_path)
+    printed = ok("replay", "--to", str(middle), "-o", str(tmp_path / "then.db"))
+    url = printed.partition("=")[2].split()[0]
+    assert [run["id"] for run in document("runs", "ls", FLIGHTLOG_LOG_URL=url)] == [first]
+    ok("replay", "--run", "@last", "-o", str(tmp_path / "one.db"))
+    one = f"sqlite:///{tmp_path}/one.db"
+    assert len(document("runs", "ls", FLIGHTLOG_LOG_URL=one)) == 1
+    assert ok("projections", "check", FLIGHTLOG_LOG_URL=one)
+    refused = flightlog("run", f"{flows}:etl", "-p", f"place={tmp_path}", FLIGHTLOG_LOG_URL=url)
+    assert refused.returncode == 3
+    assert "takes no runs" in refused.stderr
+    assert flightlog("replay", "-o", str(tmp_path / "then.db")).returncode == 2
+
+
+def test_projections_are_seen_checked_and_made_anew(flows: Path, tmp_path: Path) -> None:
+    """Status, check with the first difference, repair, rebuild; and the metrics they feed."""
+    import sqlite3
+
+    run_etl(flows, tmp_path)
+    assert [p["name"] for p in document("projections", "ls")] == ["runs", "logs", "metrics"]
+    assert all(state["behind"] > 0 for state in document("projections", "status"))
+    document("runs", "ls")
+    assert all(state["behind"] == 0 for state in document("projections", "status"))
+    assert [found["difference"] for found in document("projections", "check")] == [None] * 3
+    with sqlite3.connect(Path(os.environ["FLIGHTLOG_HOME"], "flightlog.db.projections")) as connection:
+        connection.execute("UPDATE task_runs SET state_name = 'Splendid'")
+    connection.close()
+    wrong = flightlog("projections", "check")
+    assert wrong.returncode == 1
+    assert "Splendid" in wrong.stdout
+    assert ok("projections", "check", "runs", "--repair")
+    assert ok("projections", "check")
+    ok("projections", "rebuild", "logs")
+    unknown = flightlog("projections", "rebuild", "log")
+    assert "Did you mean 'logs'" in unknown.stderr
+    metrics = document("metrics")
+    assert {(m["flow"], m["task"], m["failed"]) for m in metrics} == {("etl", "", 1), ("etl", "extract", 0), ("etl", "load", 1)}
+    assert 'flightlog_runs_total{flow="etl",task="load",state="failed"} 1' in ok("metrics", "--prometheus")
+    assert "etl" in ok("metrics", "--by-hour")
+
+
+def test_the_log_moves(flows: Path, tmp_path: Path, postgres_url: str) -> None:
+    """To PostgreSQL, where runs are read, resumed and made as in a file; and back into one; a backup besides."""
+    run_etl(flows, tmp_path)
+    copied = document("log", "copy", "--to", postgres_url)
+    assert copied["verified"] == copied["events"] > 0
+    there = {"FLIGHTLOG_LOG_URL": postgres_url}
+    assert document("runs", "ls", **there)[0]["state_type"] == "FAILED"
+    log_id = document("doctor", **there)
+    assert any("postgresql://" in str(finding["found"]) for finding in log_id)
+    (tmp_path / "whole").touch()
+    home = Path(os.environ["FLIGHTLOG_HOME"])
+    key = (home / "flightlog.db.key").read_bytes().hex()
+    missing = flightlog("runs", "resume", **there)
+    assert missing.returncode == 1
+    assert "key" in missing.stderr
+    assert ok("runs", "resume", **there, FLIGHTLOG_LOG_KEY=key).splitlines() == ["3"]
+    assert ok("projections", "check", **there)
+    assert document("metrics", **there)
+    ok("log", "copy", "--to", str(tmp_path / "back.db"), **there)
+    back = {"FLIGHTLOG_LOG_URL": f"sqlite:///{tmp_path}/back.db"}
+    assert document("runs", "ls", **back)[0]["state_type"] == "COMPLETED"
+    ok("log", "backup", str(tmp_path / "backup.db"))
+    assert document("runs", "ls", FLIGHTLOG_LOG_URL=f"sqlite:///{tmp_path}/backup.db")[0]["state_type"] == "FAILED"
+    assert "GRANT" in ok("log", "role", "writer")
+    same = flightlog("log", "copy", "--to", str(home / "flightlog.db"))
+    assert same.returncode == 2
+    nobody = flightlog("runs", "ls", FLIGHTLOG_LOG_URL="postgresql://app:secret-word@127.0.0.1:1/none")
+    assert nobody.returncode == 3
+    assert "secret-word" not in nobody.stderr
+    assert "Traceback" not in nobody.stderr
