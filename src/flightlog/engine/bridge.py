@@ -8,7 +8,7 @@ the waits of `AsyncWaits` let other coroutines run.
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from inspect import iscoroutinefunction
 from types import GeneratorType
@@ -103,6 +103,28 @@ class SyncWaits:
         return promise.value()
 
 
+class HandedOver:
+    """Awaited, hands a unit to whoever drives the coroutine, who commits it before he goes on."""
+
+    __slots__ = ("unit",)
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+
+    def __await__(self) -> Generator[Unit, None, None]:
+        yield self.unit
+
+
+class PooledWaits(SyncWaits):
+    """Blocks the calling thread, but leaves commits to the pool that drives it: one for many coroutines."""
+
+    async def commit(self, log: Log, unit: Unit) -> None:
+        """Wait until the pool has committed a unit."""
+        await HandedOver(unit)
+        if unit.error is not None:
+            raise unit.error
+
+
 class AsyncWaits:
     """Lets other coroutines of the event loop run."""
 
@@ -137,6 +159,7 @@ class AsyncWaits:
 
 
 SYNC = SyncWaits()
+POOLED = PooledWaits()
 _ASYNC = AsyncWaits()
 ASYNC = _ASYNC
 

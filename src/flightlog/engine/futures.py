@@ -2,10 +2,10 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Self, TypeVar
 
-from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
 from flightlog.engine.promises import Promise
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType
@@ -13,6 +13,11 @@ from flightlog.engine.states import State, StateType
 R = TypeVar("R")
 _LATE = "Call timed out before task finished."
 _worker = threading.local()
+
+
+def enter_pool() -> None:
+    """Make this thread known as one of a task runner's."""
+    _worker.inside = True
 
 
 def working_in_pool() -> bool:
@@ -31,7 +36,7 @@ class BaseFuture(Generic[R]):
         self.name = name
         self.task_run = task_run
         self._outcome: Promise[State[R]] = Promise()
-        self._work: Callable[[], object] | None = None
+        self._work: Callable[[Waits], Coroutine[Any, Any, None]] | None = None
         self._claim = threading.Lock()
 
     @property
@@ -61,22 +66,29 @@ class BaseFuture(Generic[R]):
 
     # --- the engine's side ---
 
-    def carry(self, work: Callable[[], object]) -> None:
+    def carry(self, work: Callable[[Waits], Coroutine[Any, Any, None]]) -> None:
         """Give the future the work that settles it."""
         self._work = work
 
     def run(self) -> None:
-        """Do the work, if nobody has begun it: for the pool's threads, and for those that wait for it."""
-        if not self._claim.acquire(blocking=False):
+        """Do the work here and now, if nobody has begun it."""
+        work = self.take(SYNC)
+        if work is None:
             return
-        work, self._work = self._work, None
-        assert work is not None
         before = working_in_pool()
         _worker.inside = True
         try:
-            work()
+            run_sync(work)
         finally:
             _worker.inside = before
+
+    def take(self, waits: Waits) -> Coroutine[Any, Any, None] | None:
+        """Return the work as a coroutine that waits in that way, if nobody has begun it."""
+        if not self._claim.acquire(blocking=False):
+            return None
+        work, self._work = self._work, None
+        assert work is not None
+        return work(waits)
 
     def settle(self, state: State[R]) -> None:
         """Set the final state."""

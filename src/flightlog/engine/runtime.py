@@ -20,7 +20,6 @@ from flightlog.ids import Ids, RandomIds
 from flightlog.settings import Settings, credentials
 from flightlog.settings import load as load_settings
 
-
 _COMPLETED = "task_run.completed"
 _UNUSUAL = frozenset({"child_flow_run_id", "error", "message", "name"})
 _PLAIN_END = (Line(INFO, f"Finished in state {state_text('COMPLETED', 'Completed', None)}"),)

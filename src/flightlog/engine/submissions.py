@@ -1,11 +1,11 @@
 """Submitting calls: each becomes a future that a task runner or an event loop settles."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.annotations import Annotation, allow_failure, unmapped
-from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync, start_in_loop
+from flightlog.engine.bridge import ASYNC, Waits, start_in_loop
 from flightlog.engine.context import CURRENT, RunContext
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, working_in_pool
 from flightlog.engine.outcomes import interrupt_of
@@ -67,8 +67,8 @@ class _Work:
         self.call = call
         self.future = future
 
-    def __call__(self) -> None:
-        run_sync(_settle(SYNC, self.call, self.future))
+    def __call__(self, waits: Waits) -> Coroutine[Any, Any, None]:
+        return _settle(waits, self.call, self.future)
 
 
 async def _settle(waits: Waits, call: TaskCall, future: BaseFuture[Any]) -> None:

@@ -2,16 +2,23 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
-from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-from flightlog.engine.futures import BaseFuture
+from flightlog.engine.bridge import POOLED
+from flightlog.engine.context import get_run_context
+from flightlog.engine.futures import BaseFuture, enter_pool
+from flightlog.errors import LogError, TakenOver
+from flightlog.events.log import Log
+from flightlog.events.store import Unit
 
-_Item = tuple[Context, BaseFuture[Any]] | None
+_Begun = tuple[Context, Coroutine[Any, Any, None], Unit]
 _IDLE_SECONDS = 1.0
+_TOGETHER = 16
+"""How many calls begin with one commit at the most."""
 
 
 class TaskRunner(ABC):
@@ -96,7 +103,8 @@ class ConcurrentTaskRunner(TaskRunner):
 
     def _submit(self, future: BaseFuture[Any]) -> None:
         if self._pool is None:
-            self._pool = _Pool(self.max_workers or _default_workers())
+            engine = get_run_context().flow_context.engine
+            self._pool = _Pool(engine.log, self.max_workers or engine.settings.task_runner_max_workers)
         self._pool.submit(future)
 
     def _stop(self) -> None:
@@ -106,56 +114,137 @@ class ConcurrentTaskRunner(TaskRunner):
 
 
 class _Pool:
-    """Threads that run futures: one more whenever more wait than threads are idle, until there are enough.
+    """Threads that run futures, as many as have something to do, up to a number.
 
-    `concurrent.futures.ThreadPoolExecutor` makes a second future, with locks of its own, for each of ours;
-    without it a submitted task takes a tenth less. A thread that has had nothing to do for a second ends, so
-    that a flow run that nobody ends (a coroutine left alone) does not keep the process alive.
+    A thread that looks for work begins several calls at a time, as long as there is a free place for each, and
+    commits all their starts at once; then each is run by the first thread that is free. While there is work one
+    thread looks for it; when it goes to run something it wakes the next one. So short calls are run by a few threads
+    with few commits, and calls that block get a thread each, without one lock that all of them wait for.
+
+    A thread that has had nothing to do for a second ends, so that a flow run that nobody ends (a coroutine left
+    alone) does not keep the process alive.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, log: Log, size: int) -> None:
+        self._log = log
         self._size = size
-        self._queue: SimpleQueue[_Item] = SimpleQueue()
-        self._lock = threading.Lock()  # for the two counts
+        self._lock = threading.Lock()  # for all that follows
+        self._waiting: deque[tuple[Context, BaseFuture[Any]]] = deque()
+        self._started: deque[_Begun] = deque()
+        self._idle: list[threading.Lock] = []
         self._threads = 0
-        self._idle = 0
+        self._running = 0
+        self._looking = 0
+        self._stopped = False
 
     def submit(self, future: BaseFuture[Any]) -> None:
         """Run a future in one of the threads, in the caller's context."""
         with self._lock:
-            self._queue.put((copy_context(), future))
-            if self._threads < self._size and self._queue.qsize() > self._idle:
-                self._threads += 1
-                threading.Thread(target=self._work, name=f"flightlog-task_{self._threads}").start()
+            self._waiting.append((copy_context(), future))
+            self._call_one()
 
     def stop(self) -> None:
         """Let each thread end once it is through with what it does."""
         with self._lock:
-            for _ in range(self._threads):
-                self._queue.put(None)
+            self._stopped = True
+            self._looking += len(self._idle)
+            for latch in self._idle:
+                latch.release()
+            self._idle.clear()
+
+    def _call_one(self) -> None:
+        """Have one thread look for work, if there is any that it may take and nobody looks; the lock is held."""
+        if self._looking or not (self._started or (self._waiting and self._free())):
+            return
+        if self._idle:
+            self._looking += 1
+            self._idle.pop().release()
+        elif self._threads < self._size:
+            self._looking += 1
+            self._threads += 1
+            threading.Thread(target=self._work, name=f"flightlog-task_{self._threads}").start()
+
+    def _free(self) -> int:
+        """Return how many calls may begin."""
+        return self._size - self._running - len(self._started)
 
     def _work(self) -> None:
-        while (item := self._next()) is not None:
-            context, future = item
-            context.run(future.run)
-            del context, future, item  # nothing is kept alive while the thread waits
-
-    def _next(self) -> _Item:
-        with suppress(Empty):
-            return self._queue.get_nowait()
-        with self._lock:
-            self._idle += 1
-        with suppress(Empty):
-            item = self._queue.get(timeout=_IDLE_SECONDS)
+        enter_pool()
+        while True:
             with self._lock:
-                self._idle -= 1
-            return item
+                found: _Begun | None = None
+                batch: list[tuple[Context, BaseFuture[Any]]] = []
+                if self._started:
+                    found = self._started.popleft()
+                    self._running += 1
+                    self._looking -= 1
+                    self._call_one()
+                elif self._waiting and (count := min(self._free(), _TOGETHER)) > 0:
+                    batch = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+                    self._running += len(batch)
+                else:
+                    self._looking -= 1
+                    if self._stopped:
+                        self._threads -= 1
+                        return
+                    latch = threading.Lock()
+                    latch.acquire()
+                    self._idle.append(latch)
+            if found is not None:
+                self._finish(*found)
+                del found
+                with self._lock:
+                    self._running -= 1
+                    self._looking += 1
+            elif batch:
+                begun = self._begin(batch)
+                with self._lock:
+                    self._running -= len(batch)
+                    self._started.extend(begun)
+                del begun
+            elif not latch.acquire(timeout=_IDLE_SECONDS) and self._leave(latch):
+                return
+            del batch
+
+    def _leave(self, latch: threading.Lock) -> bool:
+        """End a thread whose time is over, unless it was called just then."""
         with self._lock:
-            self._idle -= 1
-            with suppress(Empty):
-                return self._queue.get_nowait()  # put in just when the time was over
-            self._threads -= 1
-        return None
+            if latch in self._idle:
+                self._idle.remove(latch)
+                self._threads -= 1
+                return True
+        return False
+
+    def _begin(self, batch: list[tuple[Context, BaseFuture[Any]]]) -> list[_Begun]:
+        """Take calls to where their bodies start, and commit that they do, all at once."""
+        begun: list[_Begun] = []
+        for context, future in batch:
+            work = future.take(POOLED)
+            if work is None:
+                continue  # somebody who waits for it has begun it
+            with suppress(StopIteration):  # it ended without a body: what it rests on failed, or it is on record
+                begun.append((context, work, context.run(work.send, None)))
+        if begun:
+            self._commit(begun[-1][2])
+        return begun
+
+    def _commit(self, unit: Unit) -> None:
+        """Commit a unit, and with it all that are in line before it; what is wrong with it, its own call is told."""
+        try:
+            self._log.commit(unit)
+        except (LogError, TakenOver) as error:
+            if not unit.done:
+                unit.error = error
+
+    def _finish(self, context: Context, work: Coroutine[Any, Any, None], unit: Unit) -> None:
+        """Run a call whose start is committed to its end; further attempts of it commit for themselves."""
+        while True:
+            if not unit.done and unit.error is None:
+                self._commit(unit)
+            try:
+                unit = context.run(work.send, None)
+            except StopIteration:
+                return
 
 
 ThreadPoolTaskRunner = ConcurrentTaskRunner
@@ -184,8 +273,3 @@ def checked_runner(runner: Any) -> TaskRunner:
         return runner
     raise TypeError(f"A task runner is a TaskRunner, not {type(runner).__name__}.")
 
-
-def _default_workers() -> int:
-    from flightlog.engine.runtime import current_engine
-
-    return current_engine().settings.task_runner_max_workers
