@@ -102,7 +102,8 @@ def _queries(n: int) -> Answer:
             "history": lambda: queries.list_metrics(projector, since=now - _DAY, every=3_600_000_000),
         }
         samples = []
-        for ask in wanted.values():
+        asks: list[Any] = list(wanted.values())
+        for ask in asks:
             times = []
             for _ in range(_TIMES):
                 start = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-FLOWS = '''
+FLOWS = """
 import os, time
 from pathlib import Path
 from flightlog import flow, task
@@ -46,7 +46,7 @@ def endless(flag: str) -> None:
 @flow
 def secretive(place: str, password: SecretStr) -> int:
     return load([1], place)
-'''
+"""
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def run_etl(flows: Path, place: Path, *more: str) -> subprocess.CompletedProcess
     return flightlog("run", f"{flows}:etl", "-p", f"place={place}", *more)
 
 
-def test_a_failed_run_is_explained_and_resumed(flows: Path, tmp_path: Path) -> None:
+def test_I12_a_failed_run_is_explained_and_resumed(flows: Path, tmp_path: Path) -> None:
     """From the failure to the result with `why` and `resume` alone."""
     assert run_etl(flows, tmp_path).returncode == 10
     why = document("runs", "why")
@@ -95,7 +95,8 @@ def test_a_failed_run_is_explained_and_resumed(flows: Path, tmp_path: Path) -> N
     assert "It rests on 'load-" in told["text"]
     near = flightlog("runs", "why", "@last/loda")
     assert near.returncode == 3
-    assert "Did you mean 'load-" in near.stderr
+    assert "Did you mean 'load'" in near.stderr
+    assert document("runs", "why", "@last/load")["state_type"] == "FAILED"
     (tmp_path / "whole").touch()
     resumed = flightlog("runs", "resume")
     assert resumed.returncode == 0, resumed.stderr
@@ -140,7 +141,7 @@ def test_changed_code_stops_the_run(flows: Path, tmp_path: Path) -> None:
     assert stopped.returncode == 1
     assert "calls 'extract' with other arguments" in stopped.stderr
     assert "Traceback" not in stopped.stderr
-    assert ok("runs", "resume", "--on-change", "rerun").splitlines() == ["4"]
+    assert ok("runs", "resume", "--on-change", "rerun").splitlines()[-1] == "4"
 
 
 def test_restart_and_fork(flows: Path, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_restart_and_fork(flows: Path, tmp_path: Path) -> None:
     run_etl(flows, tmp_path)
     assert ok("runs", "restart", "--from", "load").splitlines() == ["3"]
     assert [t["run_count"] for t in document("runs", "show", "@last")["task_runs"]][:2] == [1, 2]
-    assert ok("runs", "fork", "-p", "n=5").splitlines() == ["5"]
+    assert ok("runs", "fork", "-p", "n=5").splitlines()[-1] == "5"
     first, second = document("runs", "ls")
     assert first["id"] != second["id"]
     wrong = flightlog("runs", "restart", "--from", "laod")
@@ -237,7 +238,11 @@ def test_projections_are_seen_checked_and_made_anew(flows: Path, tmp_path: Path)
     unknown = flightlog("projections", "rebuild", "log")
     assert "Did you mean 'logs'" in unknown.stderr
     metrics = document("metrics")
-    assert {(m["flow"], m["task"], m["failed"]) for m in metrics} == {("etl", "", 1), ("etl", "extract", 0), ("etl", "load", 1)}
+    assert {(m["flow"], m["task"], m["failed"]) for m in metrics} == {
+        ("etl", "", 1),
+        ("etl", "extract", 0),
+        ("etl", "load", 1),
+    }
     assert 'flightlog_runs_total{flow="etl",task="load",state="failed"} 1' in ok("metrics", "--prometheus")
     assert "etl" in ok("metrics", "--by-hour")
 
@@ -249,8 +254,6 @@ def test_the_log_moves(flows: Path, tmp_path: Path, postgres_url: str) -> None:
     assert copied["verified"] == copied["events"] > 0
     there = {"FLIGHTLOG_LOG_URL": postgres_url}
     assert document("runs", "ls", **there)[0]["state_type"] == "FAILED"
-    log_id = document("doctor", **there)
-    assert any("postgresql://" in str(finding["found"]) for finding in log_id)
     (tmp_path / "whole").touch()
     home = Path(os.environ["FLIGHTLOG_HOME"])
     key = (home / "flightlog.db.key").read_bytes().hex()
@@ -260,6 +263,9 @@ def test_the_log_moves(flows: Path, tmp_path: Path, postgres_url: str) -> None:
     assert ok("runs", "resume", **there, FLIGHTLOG_LOG_KEY=key).splitlines() == ["3"]
     assert ok("projections", "check", **there)
     assert document("metrics", **there)
+    found = {finding["what"]: finding for finding in document("doctor", **there, FLIGHTLOG_LOG_KEY=key)}
+    assert "postgresql://" in found["log"]["found"]
+    assert "every chain holds" in found["verify"]["found"]
     ok("log", "copy", "--to", str(tmp_path / "back.db"), **there)
     back = {"FLIGHTLOG_LOG_URL": f"sqlite:///{tmp_path}/back.db"}
     assert document("runs", "ls", **back)[0]["state_type"] == "COMPLETED"

@@ -87,7 +87,10 @@ def test_a_failed_run_goes_on_where_it_failed() -> None:
     assert world.ran == ["extract 3", "load [0, 1, 2]", "load [0, 1, 2]"]
     assert states(run) == ["created", "running", "failed", "scheduled", "running", "completed"]
     history = read_history(current_engine().log, parse_id(run))
-    assert [call.name for call in history.calls.values()] == ["extract-" + extract.key_hash + "-0", "load-" + load.key_hash + "-0"]
+    assert [call.name for call in history.calls.values()] == [
+        "extract-" + extract.key_hash + "-0",
+        "load-" + load.key_hash + "-0",
+    ]
     assert history.epoch == 2
 
 

@@ -99,7 +99,8 @@ def whole(n: int) -> dict[str, Any]:
 @flow
 def gathering(n: int) -> int:
     """Call async tasks from sync code."""
-    return sum(future.result() for future in [waiting.submit(i) for i in range(n)])
+    futures: list[Any] = [waiting.submit(i) for i in range(n)]
+    return sum(future.result() for future in futures)
 
 
 EXPECTED = {"first": [0, 10], "many": [[0] * 3, [20] * 3], "child": 23, "gathered": 5, "rest": 11}
@@ -170,7 +171,7 @@ def _forked(work: Callable[[], Any], out: Path | None = None) -> int:
     if pid:
         return os.waitpid(pid, 0)[1]
     try:
-        sys.stderr = open(os.devnull, "w")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         value = work()
         close_engine()
         if out is not None:
@@ -256,7 +257,7 @@ def matrix(url: str, folder: Path, moments: tuple[str, ...] = MOMENTS) -> list[C
 def table(cases: list[Case]) -> str:
     """Return the cases as a table in Markdown, one line for each moment."""
     lines = [
-        "| killed | times | results right | calls completed before | calls begun before | ran again | of them wrongly |",
+        "| killed | times | results right | calls completed before | calls begun before | ran again | wrongly |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for moment in MOMENTS:

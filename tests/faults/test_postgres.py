@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 
 import pytest
+from tests.postgres import Server, free_port, running
 
 from flightlog.errors import LogWriteError
 from flightlog.events.integrity import verify
@@ -17,7 +18,6 @@ from flightlog.events.log import Log
 from flightlog.events.opening import open_log
 from flightlog.events.stores import postgres as postgres_module
 from flightlog.testing.log_contract import new_event
-from tests.postgres import Server, free_port, running
 
 _LONG = bool(os.environ.get("FLIGHTLOG_TEST_LONG"))
 
@@ -294,7 +294,7 @@ def test_a_cut_network_loses_nothing(postgres: Server) -> None:
         writers = Writers(url, 3, 200)
         for _ in range(2):
             before = min(writers.acknowledged)
-            _until(lambda before=before: min(writers.acknowledged) > before + 20)  # type: ignore[misc]
+            _until(lambda before=before: min(writers.acknowledged) > before + 20)
             proxy.cut()
             time.sleep(0.4)
             proxy.mend()

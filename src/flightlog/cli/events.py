@@ -54,7 +54,7 @@ def events() -> None:
 @click.option("--jsonl", is_flag=True, help="Print one JSON document a line.")
 @json_option
 @color_option
-def list_events(
+def list_events(  # noqa: PLR0913 - the options of a command line
     run: str | None,
     types: tuple[str, ...],
     actor: str | None,

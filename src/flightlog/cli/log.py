@@ -90,7 +90,7 @@ def print_role(name: str) -> None:
 @click.command()
 @click.option("--to", "moment", metavar="MOMENT", help="Up to that position or time; all by default.")
 @click.option("--run", help="Only that flow run and its subflows.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="The database's file; replay-POSITION.db by default.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; replay-POSITION.db by default.")
 @color_option
 def replay(moment: str | None, run: str | None, output: Path | None) -> None:
     """Rebuild the log as it was at a moment in a database of its own, which every command can read.
@@ -131,4 +131,3 @@ def replay(moment: str | None, run: str | None, output: Path | None) -> None:
 
 def _progress(position: int, head: int) -> None:
     click.echo(f"\r  {position} of {head}", err=True, nl=position >= head)
-

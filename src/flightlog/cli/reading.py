@@ -130,4 +130,6 @@ def position_of(log: Log, moment: str) -> int:
     when = when.astimezone(UTC)
     if when > datetime.now(UTC):
         raise click.BadParameter(f"{moment} is still to come.")
-    return log.position_at(round(when.timestamp() * 1e6))
+    microseconds = round(when.timestamp() * 1e6)
+    # What we print is cut to milliseconds: all of the one that is named belongs to it.
+    return log.position_at(microseconds + 999 if microseconds % 1000 == 0 else microseconds)

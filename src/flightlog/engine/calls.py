@@ -70,6 +70,7 @@ class CallMemory:
         self._lock = threading.Lock()
         self._calls: defaultdict[_Key, deque[Call]] = defaultdict(deque)
         self._earlier: defaultdict[_Key, deque[Call]] = defaultdict(deque)
+        self._unstarted: defaultdict[tuple[bytes | None, str], deque[Call]] = defaultdict(deque)
         self._missed: dict[bytes, RecordedCall] = {}
         self.past = past
         self.has_past = past is not None
@@ -83,6 +84,9 @@ class CallMemory:
                 self._earlier[recorded.parent, recorded.function, recorded.digest].append(Call(recorded=recorded))
                 if recorded.completed:
                     self._missed[recorded.key] = recorded
+            elif not recorded.attempt:
+                # It never got as far as having arguments, so any call of the function may take its place.
+                self._unstarted[recorded.parent, recorded.function].append(Call(recorded=recorded))
 
     def begin_attempt(self) -> None:
         """Make what was remembered so far the past, to be matched from here on."""
@@ -96,10 +100,9 @@ class CallMemory:
 
     def take(self, parent: bytes | None, function: str, digest: bytes | None) -> Call | None:
         """Return the earlier call that this one repeats, once."""
-        if digest is None:
-            return None
         with self._lock:
-            calls = self._earlier.get((parent, function, digest))
+            calls = None if digest is None else self._earlier.get((parent, function, digest))
+            calls = calls or self._unstarted.get((parent, function))
             found = calls.popleft() if calls else None
             if found is not None and found.recorded is not None:
                 self._missed.pop(found.recorded.key, None)

@@ -16,7 +16,7 @@ from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.digests import input_digest
 from flightlog.engine.futures import BaseFuture
-from flightlog.engine.history import FLOW, read_history
+from flightlog.engine.history import FLOW, forget_from, read_history
 from flightlog.engine.names import entrypoint, run_name, source_file
 from flightlog.engine.outcomes import call_user, crash, end_of, unsuccessful, value_facts
 from flightlog.engine.parameters import Refused, learn_secrets, recorded
@@ -217,6 +217,8 @@ async def _repeat(
         outer = memory.past
         until = None if outer is None else outer.history.until
         past = Past(read_history(engine.log, child, until=until))
+        if earlier.recorded is not None and earlier.recorded.forgotten:
+            forget_from(past.history, lambda _: True)
         if outer is None:
             past.strict = False  # the same process, the same code
         else:

@@ -36,6 +36,7 @@ class RecordedCall:
         error: class and text of what went wrong.
         attempt: how many attempts have begun.
         cause: the id of its last event.
+        forgotten: whether it is to run again, however it ended.
     """
 
     key: bytes
@@ -54,11 +55,12 @@ class RecordedCall:
     error: dict[str, Any] | None = None
     attempt: int = 0
     cause: bytes | None = None
+    forgotten: bool = False
 
     @property
     def completed(self) -> bool:
-        """Whether it ended well."""
-        return self.type == "COMPLETED"
+        """Whether it ended well, and is not to run again all the same."""
+        return self.type == "COMPLETED" and not self.forgotten
 
     def rules(self, retries: int, delays: tuple[float, ...]) -> RunState:
         """Return what the transition rules need to know of it."""
@@ -199,9 +201,10 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
         call.child = data.get("child_flow_run_id", call.child)
 
 
-def drop_from(history: History, wanted: Callable[[RecordedCall], bool]) -> RecordedCall | None:
-    """Forget the first call that is wanted and all that were created after it; return that call."""
+def forget_from(history: History, wanted: Callable[[RecordedCall], bool]) -> RecordedCall | None:
+    """Have the first call that is wanted, and all that were created after it, run again; return that call."""
     first = next((call for call in history.calls.values() if wanted(call)), None)
     if first is not None:
-        history.calls = {key: call for key, call in history.calls.items() if call.position < first.position}
+        for call in history.calls.values():
+            call.forgotten = call.position >= first.position
     return first

@@ -67,7 +67,10 @@ def recalled(context: "FlowRunContext", call: Call, options: tuple[int, tuple[fl
             delays=options[1],
             cause=recorded.cause,
         )
-        call.run.restore(recorded.rules(*options))
+        rules = recorded.rules(*options)
+        if rules.type == "RUNNING":
+            rules.type = "CRASHED"  # its flow run has ended, and it with it, without a word
+        call.run.restore(rules)
     if call.state is None:
         call.state = _state(context, memory.past, recorded, journal)
     return call
@@ -113,7 +116,7 @@ def _state(context: "FlowRunContext", past: Past, recorded: RecordedCall, journa
     if recorded.completed:
         value = _value(context, past, recorded.result or {})
         return State(StateType.COMPLETED, recorded.state_name, recorded.message, value, details)
-    if recorded.type == "FAILED" and past.keep_failures:
+    if recorded.type == "FAILED" and past.keep_failures and not recorded.forgotten:
         error = _error(context, past, recorded)
         return State(StateType.FAILED, recorded.state_name, recorded.message, error, details)
     return None

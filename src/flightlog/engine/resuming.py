@@ -14,7 +14,7 @@ from flightlog.engine.definitions import finish
 from flightlog.engine.digests import input_digest
 from flightlog.engine.flow_runs import FlowCall, run_flow
 from flightlog.engine.flows import Flow, termination
-from flightlog.engine.history import FLOW, History, drop_from, read_history
+from flightlog.engine.history import FLOW, History, forget_from, read_history
 from flightlog.engine.loading import load_flow
 from flightlog.engine.names import source_file
 from flightlog.engine.recall import prefetch
@@ -107,7 +107,7 @@ def restart_run(
     engine = _outside()
     history = _ended(engine, _key(run), actor)
     names = [name for call in history.calls.values() for name in (call.task, call.name)]
-    first = drop_from(history, lambda call: from_task in (call.task, call.name, id_text(call.key)))
+    first = forget_from(history, lambda call: from_task in (call.task, call.name, id_text(call.key)))
     if first is None:
         raise RunNotFound(f"The run {history.name!r} has no task {from_task!r}.{_nearest(from_task, names)}")
     past = Past(history, strict=on_change == "stop")

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.context import CURRENT, RunContext, TaskRunContext, get_run_context
@@ -68,7 +69,7 @@ class ConsoleFormatter(logging.Formatter):
         second = int(created)
         if second != self._second:
             self._second, self._time = second, datetime.fromtimestamp(second).strftime("%H:%M:%S")  # noqa: DTZ006 - local time, for the person at the console
-        word = f"{logging.getLevelName(level):<7}"
+        word = _level_word(level)
         if self._colors and (color := _COLORS.get(level)) and _stderr_is_terminal():
             word = f"{color}{word}{_RESET}"
         text = MASKER.mask(text)
@@ -77,6 +78,11 @@ class ConsoleFormatter(logging.Formatter):
         if not text.isascii():
             text = text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair cannot be written
         return f"{self._time}.{int(created * 1000) % 1000:03d} | {word} | {speaker} - {text}"
+
+
+@cache
+def _level_word(level: int) -> str:
+    return f"{logging.getLevelName(level):<7}"
 
 
 def _speaker(name: str, values: dict[str, Any]) -> str:

@@ -77,16 +77,20 @@ def open_engine(settings: Settings) -> Engine:
     """
     log = open_log(settings.log_url, durability=settings.log_durability)
     try:
-        if "replay" in log.store.facts():
-            raise LogUnavailable(
-                f"The log at {log.store.location} is a replay of another one's past: it can be read, but takes no runs. "
-                "Name another place in FLIGHTLOG_LOG_URL."
-            )
+        _check_no_replay(log)
         key = load_key(log, key_file(log, settings), settings.log_key)
     except BaseException:
         log.close()
         raise
     return Engine(log, key, settings)
+
+
+def _check_no_replay(log: Log) -> None:
+    if "replay" in log.store.facts():
+        raise LogUnavailable(
+            f"The log at {log.store.location} is a replay of another one's past: it can be read, but takes no runs. "
+            "Name another place in FLIGHTLOG_LOG_URL."
+        )
 
 
 _lock = threading.Lock()

@@ -272,4 +272,3 @@ def checked_runner(runner: Any) -> TaskRunner:
     if isinstance(runner, TaskRunner):
         return runner
     raise TypeError(f"A task runner is a TaskRunner, not {type(runner).__name__}.")
-

@@ -196,7 +196,7 @@ def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: by
     if reason is None and state is not None and (state.is_completed() or earlier.recorded is not None):
         memory.count("reused")
         return state
-    memory.count("again")
+    memory.count("again" if call.run is not None and call.run.run_count else "new")
     if call.run is not None:
         call.pending.append(rerun := call.run.record(Rerun({"message": reason} if reason else {})))
         call.run.tell(rerun)

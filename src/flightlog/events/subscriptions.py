@@ -73,6 +73,8 @@ class Subscription:
         Raises:
             Exception: the handler's own; the cursor has not moved, and the same events come again.
         """
+        if self._cursor is not None and self._clock.now() - self._renewed > LEASE_SECONDS * 1e6:
+            self._cursor = None  # it may be another's by now
         cursor = self._cursor or self._claim()
         if cursor is None:
             return None

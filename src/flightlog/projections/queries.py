@@ -144,7 +144,8 @@ def list_open_runs(projector: Projector, limit: int = 1000) -> list[FlowRunView]
 
 def family(projector: Projector, wanted: str) -> set[str]:
     """Return the streams of a flow run and its subflows, at whatever remove, with their log lines."""
-    waiting, found = [parse_id(find_flow_run(projector, wanted).id)], set()
+    found: set[str] = set()
+    waiting = [parse_id(find_flow_run(projector, wanted).id)]
     while waiting:
         run = waiting.pop()
         found.update((flow_run_stream(id_text(run)), logs_stream(id_text(run))))

@@ -56,7 +56,7 @@ def explain(projector: Projector, run: FlowRunView, task: str | None = None) -> 
     Args:
         projector: the projections.
         run: the flow run.
-        task: a task run's name or id; None for the flow run itself.
+        task: a task run's name or id, or a task's name; None for the flow run itself.
 
     Raises:
         RunNotFound: there is no such task run.
@@ -65,11 +65,19 @@ def explain(projector: Projector, run: FlowRunView, task: str | None = None) -> 
     if task is None:
         last = _last_event(projector.log, run.id, FLOW_RUN, None)
         return _flow_reason(projector.log, run, tasks, last)
-    found = next((one for one in tasks if task in (one.name, one.id)), None)
+    found = _find(tasks, task)
     if found is None:
-        raise RunNotFound(f"The run {run.name!r} has no task run {task!r}.{_nearest(task, [one.name for one in tasks])}")
+        names = [name for one in tasks for name in (one.name, one.task)]
+        raise RunNotFound(f"The run {run.name!r} has no task run {task!r}.{_nearest(task, names)}")
     last = _last_event(projector.log, run.id, TASK_RUN, found.id)
     return _task_reason(projector, run, found, tasks, last)
+
+
+def _find(tasks: list[TaskRunView], wanted: str) -> TaskRunView | None:
+    """Return the task run of that name or id; of a task's name, the first one that did not end well."""
+    exact = next((one for one in tasks if wanted in (one.name, one.id)), None)
+    own = [one for one in tasks if one.task == wanted]
+    return exact or next((one for one in own if one.state_type != "COMPLETED"), own[0] if own else None)
 
 
 def _last_event(log: Log, run: str, kind: str, task: str | None) -> Event:
