@@ -5,7 +5,7 @@ import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,8 @@ class Sizes:
         stored: tasks whose bytes are counted.
         grown: tasks of the flow whose memory is watched.
         killed: tasks before the process is killed.
+        resumed: finished calls of the run that is resumed, and tasks that projections catch up with.
+        listed: flow runs among which queries find their own.
     """
 
     few: int = 200
@@ -42,9 +44,21 @@ class Sizes:
     stored: int = 5_000
     grown: int = 100_000
     killed: int = 100
+    resumed: int = 10_000
+    listed: int = 1_000_000
 
 
-QUICK = Sizes(few=50, many=200, subflows=20, slow_subflows=1, stored=500, grown=10_000, killed=50)
+QUICK = Sizes(
+    few=50,
+    many=200,
+    subflows=20,
+    slow_subflows=1,
+    stored=500,
+    grown=10_000,
+    killed=50,
+    resumed=500,
+    listed=20_000,
+)
 
 
 @dataclass
@@ -243,6 +257,24 @@ class Bench:
             for row, sample in zip(rows, samples, strict=True):
                 row.add(side.name, [float(sample)])
 
+    def recorder(self, case: str, n: int, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Measure the flight recorder, which only Flightlog has: one row for each number that the case gives."""
+        made = [self.row(*row) for row in rows]
+        for side in self._present("flightlog"):
+            for number in range(1 if case == "queries" else self.rounds):
+                print(f"  {made[0].title}: {side.title}, round {number + 1}", file=sys.stderr)
+                home = self._home(side, f"{case}-{number}")
+                script = side.script.with_name("flightlog_recorder.py")
+                try:
+                    env = self._env(side, case, home=home) | {"FLIGHTLOG_LOGGING_LEVEL": "ERROR"}
+                    samples = answer(run([side.python, script, case, str(n)], env, _LONG_SECONDS))["samples"]
+                except ChildError as error:
+                    for row in made:
+                        row.notes[side.name] = str(error)
+                    continue
+                for row, sample in zip(made, samples, strict=True):
+                    row.add(side.name, [float(sample)])
+
     def killed(self, case: str, key: str, title: str, names: tuple[str, ...]) -> None:
         """Kill a process right after n tasks have returned, and count what is on record as completed.
 
@@ -356,6 +388,21 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
         "cold": lambda: bench.cold("cold", "cold process: one flow, one task", server=False),
         "cold-server": lambda: bench.cold("cold-server", "the same, Prefect's server running already", server=True),
         "rss": lambda: bench.grown(sizes.grown),
+        "resume": lambda: bench.recorder(
+            "resume", sizes.resumed, [("resume", f"resume over {sizes.resumed:,} finished calls", "s")]
+        ),
+        "catch-up": lambda: bench.recorder(
+            "catch_up", sizes.resumed, [("catch-up", "projections catch up: events", "/s")]
+        ),
+        "queries": lambda: bench.recorder(
+            "queries",
+            sizes.listed,
+            [
+                ("list", f"the latest 200 of {sizes.listed:,} runs, p95", "s"),
+                ("page", "the task runs of one of them, p95", "s"),
+                ("history", "how they went in 24 hours, by flow and hour, p95", "s"),
+            ],
+        ),
     }
 
 

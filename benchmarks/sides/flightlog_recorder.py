@@ -12,6 +12,7 @@ from flightlog import flow, resume_run, task
 from flightlog.engine.runtime import close_engine
 from flightlog.events.opening import open_log
 from flightlog.projections import queries
+from flightlog.projections.metrics import BUCKET, durations, metrics
 from flightlog.projections.places import FilePlace, transaction
 from flightlog.projections.projector import Projector, _store
 from flightlog.projections.runs import flow_runs, task_runs
@@ -76,6 +77,19 @@ def _row(i: int, now: int, n: int) -> tuple[Any, dict[str, Any]]:
     return ("flow_runs", ((created << 64 | i).to_bytes(16, "big"),)), values
 
 
+def _fill_metrics(projector: Projector, now: int) -> None:
+    """Give each of fifty flows a day of five-minute buckets, with ten bins of durations in each."""
+    tables = {"metrics": metrics, "metric_durations": durations}
+    rows: dict[Any, dict[str, Any]] = {}
+    for number in range(50):
+        for bucket in range((now - _DAY) // BUCKET * BUCKET, now, BUCKET):
+            key = (f"flow-{number}", "", bucket)
+            rows["metrics", key] = {"completed": 65, "failed": 4, "microseconds": 1_000_000}
+            rows |= {("metric_durations", (*key, bin_)): {"runs": 7} for bin_ in range(-40, 60, 10)}
+    with transaction(projector.place) as connection:
+        _store(connection, tables, rows)
+
+
 def _queries(n: int) -> Answer:
     """Fill the tables of so many runs, in a day, with ten tasks for each hundredth; then ask, again and again."""
     steps(1)
@@ -96,6 +110,7 @@ def _queries(n: int) -> Answer:
                         rows["task_runs", (run, run[:8] + child.to_bytes(8, "big"))] = told
             with transaction(projector.place) as connection:
                 _store(connection, tables, rows)
+        _fill_metrics(projector, now)
         wanted = {
             "list": lambda: queries.list_flow_runs(projector, limit=200),
             "page": lambda: queries.list_task_runs(projector, str(key.hex())),

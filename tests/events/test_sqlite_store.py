@@ -74,3 +74,13 @@ def test_another_process_that_holds_the_file_is_waited_for(tmp_path: Path) -> No
     log.commit(unit)
     assert unit.done
     log.close()
+
+
+def test_an_interrupt_between_two_steps_of_a_commit_does_no_harm(tmp_path: Path) -> None:
+    """A transaction that was begun and left, as by Ctrl-C, is taken back; nothing that is in line is lost."""
+    store = SqliteStore(tmp_path / "log.db")
+    with Log(store) as log:
+        log.append("s", [new_event()])
+        store._writing().execute("BEGIN IMMEDIATE")  # and here the interrupt struck
+        assert log.append("s", [new_event()]) == [2]
+        assert len(list(log.read("s"))) == 2

@@ -149,8 +149,11 @@ def apply_all(history: History, events: Iterable[Event], until: int | None) -> N
     for event in events:
         if until is not None and event.position > until:
             return
-        history.version, history.epoch = event.version, max(history.epoch, event.epoch)
-        kind, _, suffix = event.type.partition(".")
+        envelope = event.envelope
+        history.version = envelope.version
+        if envelope.epoch > history.epoch:
+            history.epoch = envelope.epoch
+        kind, _, suffix = envelope.type.partition(".")
         if suffix not in STATES:
             continue
         if kind == TASK_RUN:

@@ -170,8 +170,8 @@ def _ended(engine: Engine, key: bytes, actor: str) -> History:
     if history.created.get("parent_flow_run_id") is not None:
         parent = id_text(history.created["parent_flow_run_id"])
         raise CannotResume(f"The run {history.name!r} is a subflow's; resume the run it belongs to: {parent}.")
-    _mark_all(engine, history, actor)
-    history = read_history(engine.log, key)
+    if _mark_all(engine, history, actor):
+        history = read_history(engine.log, key)
     if not history.ended:
         running = history.running or {}
         raise CannotResume(
@@ -180,15 +180,17 @@ def _ended(engine: Engine, key: bytes, actor: str) -> History:
     return history
 
 
-def _mark_all(engine: Engine, history: History, actor: str) -> None:
-    """Put on record that a run and its subflows crashed, if their process is gone."""
-    if not history.ended and is_lost(engine.log, history, engine.clock.now()):
+def _mark_all(engine: Engine, history: History, actor: str) -> bool:
+    """Put on record that a run and its subflows crashed, if their process is gone; tell if it is."""
+    lost = not history.ended and is_lost(engine.log, history, engine.clock.now())
+    if lost:
         for child in _children(history):
             try:
                 _mark_all(engine, read_history(engine.log, child), actor)
             except RunNotFound:
                 continue
         mark_lost(engine.log, [history.id], actor=actor, clock=engine.clock, ids=engine.ids)
+    return lost
 
 
 def _children(history: History) -> list[bytes]:

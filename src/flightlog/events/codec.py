@@ -166,10 +166,10 @@ def decode_data(payload: bytes, fetch: Callable[[bytes], bytes]) -> dict[str, An
     data: dict[str, Any] = unpack(payload)
     if isinstance(whole := data.get(_WHOLE), Spilled) and len(data) == 1:
         data = unpack(fetch(whole.digest))
-    return {
-        name: unpack(fetch(value.digest)) if isinstance(value, Spilled) else value
-        for name, value in data.items()
-    }
+    spilled = [name for name, value in data.items() if type(value) is Spilled]
+    for name in spilled:
+        data[name] = unpack(fetch(data[name].digest))
+    return data
 
 
 def may_have_blobs(payload: bytes) -> bool:

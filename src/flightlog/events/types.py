@@ -4,6 +4,7 @@ A type's name is a subject and a past participle. This module imports nothing he
 these names, not the pydantic models behind them (`flightlog.events.vocabulary`).
 """
 
+from functools import lru_cache
 from typing import Final
 
 FLOW_RUN: Final = "flow_run"
@@ -43,6 +44,16 @@ def flow_run_stream(flow_run_id: str) -> str:
 def logs_stream(flow_run_id: str) -> str:
     """Return the name of the stream that holds a flow run's log lines."""
     return f"logs/{flow_run_id}"
+
+
+@lru_cache(4096)
+def flow_run_of(stream: str) -> bytes | None:
+    """Return the flow run, 16 bytes, that a stream belongs to, or None if it is another kind of stream."""
+    text = run_id_of(stream)
+    try:
+        return None if text is None else bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return None
 
 
 def run_id_of(stream: str) -> str | None:

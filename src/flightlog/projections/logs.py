@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text
 
-from flightlog.ids import parse_id
 from flightlog.events.model import Event
 from flightlog.events.narration import narrate
-from flightlog.events.types import FLOW_RUN, LOG_LINES, STATES, TASK_RUN, run_id_of
+from flightlog.events.types import FLOW_RUN, LOG_LINES, STATES, TASK_RUN, flow_run_of
 from flightlog.projections.projection import Look, Put
 
 metadata = MetaData()
@@ -36,10 +35,9 @@ class LogsProjection:
 
     def apply(self, event: Event, look: Look, /) -> Iterable[Put]:
         """Return the lines that an event adds."""
-        text = run_id_of(event.stream)
-        if text is None:
+        flow_run = flow_run_of(event.stream)
+        if flow_run is None:
             return
-        flow_run = parse_id(text)
         if event.type == LOG_LINES:
             for number, (at, level, _, task_run, message) in enumerate(event.data["lines"]):
                 values = {"level": level, "message": message}

@@ -13,8 +13,7 @@ from ddsketch.mapping import LogarithmicMapping
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 from flightlog.events.model import Event
-from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL, run_id_of
-from flightlog.ids import parse_id
+from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL, flow_run_of
 from flightlog.projections.projection import Look, Put
 
 ACCURACY = 0.01
@@ -76,19 +75,19 @@ class MetricsProjection:
 
     def apply(self, event: Event, look: Look, /) -> Iterable[Put]:
         """Return what an event changes."""
-        text = run_id_of(event.stream)
-        if text is None:
+        flow_run = flow_run_of(event.stream)
+        if flow_run is None:
             return
         kind, _, suffix = event.type.partition(".")
         data = event.data
-        flow_run = parse_id(text)
         run = flow_run if kind == FLOW_RUN else data["task_run_id"]
         if suffix == "created":
             if kind == FLOW_RUN:
-                yield Put("metric_runs", (run,), {"flow": data["flow"], "task": ""})
+                yield Put("metric_runs", (run,), {"flow": data["flow"], "task": ""}, new=True)
             elif "child_flow_run_id" not in data:  # a subflow's own run is counted
                 parent = look("metric_runs", (flow_run,)) or {}
-                yield Put("metric_runs", (run,), {"flow": parent.get("flow", _UNKNOWN), "task": data["task"]})
+                told = {"flow": parent.get("flow", _UNKNOWN), "task": data["task"]}
+                yield Put("metric_runs", (run,), told, new=True)
             return
         known = look("metric_runs", (run,))
         if known is None:

@@ -9,11 +9,19 @@ from flightlog.events.model import Event
 
 
 class Put(NamedTuple):
-    """A row is to have these values; columns that are not named keep theirs."""
+    """A row is to have these values; columns that are not named keep theirs.
+
+    Attributes:
+        table: the table's name.
+        key: the row's primary key.
+        values: the values by column.
+        new: whether there can be no such row yet, so that nobody need look.
+    """
 
     table: str
     key: tuple[Any, ...]
     values: Mapping[str, Any]
+    new: bool = False
 
 
 Look = Callable[[str, tuple[Any, ...]], Mapping[str, Any] | None]
@@ -54,9 +62,12 @@ def fold(projection: Projection, events: Iterable[Event], rows: Rows | None = No
         look: finds rows that are not in `rows`.
     """
     rows = {} if rows is None else rows
+    new: set[tuple[str, tuple[Any, ...]]] = set()
 
     def find(table: str, key: tuple[Any, ...]) -> Mapping[str, Any] | None:
         here = rows.get((table, key))
+        if (table, key) in new:
+            return here
         stored = look(table, key) if look is not None else None
         if here is None or stored is None:
             return here if here is not None else stored
@@ -66,4 +77,6 @@ def fold(projection: Projection, events: Iterable[Event], rows: Rows | None = No
         if projection.types is None or event.type in projection.types:
             for put in projection.apply(event, find):
                 rows.setdefault((put.table, put.key), {}).update(put.values)
+                if put.new:
+                    new.add((put.table, put.key))
     return rows

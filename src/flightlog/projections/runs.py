@@ -5,10 +5,9 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-from flightlog.ids import parse_id
 from flightlog.events.model import Event
 from flightlog.events.narration import state_of
-from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL, run_id_of
+from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL, flow_run_of
 from flightlog.projections.projection import Look, Put
 
 metadata = MetaData()
@@ -96,10 +95,9 @@ class RunsProjection:
 
     def apply(self, event: Event, look: Look, /) -> Iterable[Put]:
         """Return what an event changes."""
-        text = run_id_of(event.stream)
-        if text is None:
+        flow_run = flow_run_of(event.stream)
+        if flow_run is None:
             return
-        flow_run = parse_id(text)
         kind, _, suffix = event.type.partition(".")
         data = event.data
         key: tuple[Any, ...]

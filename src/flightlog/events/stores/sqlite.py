@@ -259,6 +259,7 @@ class SqliteStore(DatabaseStore):
             raise translate(error, self.location) from error
 
     def _begin(self, connection: sqlite3.Connection, *, wait: bool) -> bool:
+        _rollback(connection)  # an interrupt may have struck just after the last one began
         if not wait:
             try:
                 connection.execute("BEGIN IMMEDIATE")
