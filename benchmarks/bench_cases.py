@@ -400,7 +400,7 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
             [
                 ("list", f"the latest 200 of {sizes.listed:,} runs, p95", "s"),
                 ("page", "the task runs of one of them, p95", "s"),
-                ("history", "how they went in 24 hours, by flow and hour, p95", "s"),
+                ("history", "how 50 flows went in 24 hours, by hour, p95", "s"),
             ],
         ),
     }

@@ -12,7 +12,7 @@ from flightlog import flow, resume_run, task
 from flightlog.engine.runtime import close_engine
 from flightlog.events.opening import open_log
 from flightlog.projections import queries
-from flightlog.projections.metrics import BUCKET, durations, metrics
+from flightlog.projections.metrics import BUCKET, metrics
 from flightlog.projections.places import FilePlace, transaction
 from flightlog.projections.projector import Projector, _store
 from flightlog.projections.runs import flow_runs, task_runs
@@ -78,14 +78,15 @@ def _row(i: int, now: int, n: int) -> tuple[Any, dict[str, Any]]:
 
 
 def _fill_metrics(projector: Projector, now: int) -> None:
-    """Give each of fifty flows a day of five-minute buckets, with ten bins of durations in each."""
-    tables = {"metrics": metrics, "metric_durations": durations}
+    """Give each of fifty flows, with ten tasks, a day of hours, with twenty bins of durations in each."""
+    tables = {"metrics": metrics}
     rows: dict[Any, dict[str, Any]] = {}
+    bins = {str(bin_): 7 for bin_ in range(-100, 100, 10)}
     for number in range(50):
-        for bucket in range((now - _DAY) // BUCKET * BUCKET, now, BUCKET):
-            key = (f"flow-{number}", "", bucket)
-            rows["metrics", key] = {"completed": 65, "failed": 4, "microseconds": 1_000_000}
-            rows |= {("metric_durations", (*key, bin_)): {"runs": 7} for bin_ in range(-40, 60, 10)}
+        for task_name in ("", *(f"task-{child}" for child in range(10))):
+            for bucket in range((now - _DAY) // BUCKET * BUCKET, now, BUCKET):
+                key = (task_name, bucket, f"flow-{number}")
+                rows["metrics", key] = {"completed": 65, "failed": 4, "microseconds": 1_000_000, "bins": bins}
     with transaction(projector.place) as connection:
         _store(connection, tables, rows)
 
@@ -114,7 +115,7 @@ def _queries(n: int) -> Answer:
         wanted = {
             "list": lambda: queries.list_flow_runs(projector, limit=200),
             "page": lambda: queries.list_task_runs(projector, str(key.hex())),
-            "history": lambda: queries.list_metrics(projector, since=now - _DAY, every=3_600_000_000),
+            "history": lambda: queries.list_metrics(projector, since=now - _DAY, tasks=False, every=BUCKET),
         }
         samples = []
         asks: list[Any] = list(wanted.values())

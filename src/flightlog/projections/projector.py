@@ -1,5 +1,6 @@
 """Keeps projections level with the log, in a database of their own that can be deleted at any time."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -334,7 +335,7 @@ def _store(connection: sqlalchemy.Connection, tables: Mapping[str, Table], rows:
 def _storable(value: Any) -> Any:
     """Return text with what databases do not take escaped, half surrogate pairs and NUL; the event has it as it was."""
     if not isinstance(value, str):
-        return value
+        return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
     if not value.isascii():
         value = value.encode("utf-8", "backslashreplace").decode()
     return value.replace("\0", "\\x00") if "\0" in value else value

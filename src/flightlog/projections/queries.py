@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import case, func, literal, or_, select
+from sqlalchemy import case, func, or_, select
 
 from flightlog.ids import id_text, parse_id
 from flightlog.errors import RunNotFound
 from flightlog.events.liveness import is_gone
 from flightlog.events.types import TERMINAL, flow_run_stream, logs_stream
 from flightlog.projections.logs import log_lines
-from flightlog.projections.metrics import BUCKET, COUNTS, durations, mapping, metrics
+from flightlog.projections.metrics import BUCKET, COUNTS, counted, mapping, metrics
 from flightlog.projections.projector import Projector
 from flightlog.projections.runs import attempts, dependencies, flow_runs, task_runs
 
@@ -363,43 +362,45 @@ def list_metrics(
 
     Args:
         projector: the projections.
-        since: the beginning, in microseconds since 1970 (UTC); it is rounded down to five minutes.
+        since: the beginning, in microseconds since 1970 (UTC); it is rounded down to the hour.
         until: the end, which does not belong to it; None for now.
         flow: only that flow and its tasks.
         tasks: whether tasks are told apart from their flows; else only the flows' own runs.
-        every: the width of the stretches, in microseconds; None for one.
+        every: the width of the stretches, whole hours, in microseconds; None for one.
     """
-    counted = _metric_rows(projector, metrics, since, until, flow, tasks, every)
-    bins: dict[tuple[Any, ...], dict[int, int]] = {}
-    for *key, bin_, runs in _metric_rows(projector, durations, since, until, flow, tasks, every):
-        bins.setdefault(tuple(key), {})[bin_] = runs
-    views = []
-    for name, task, bucket, *counts, microseconds in counted:
-        shown = None if every is None else bucket * every
-        found = dict(zip(COUNTS, counts, strict=True))
-        quantiles = _quantiles(bins.get((name, task, bucket), {}))
-        views.append(MetricView(name, task, shown, **found, seconds=microseconds / 1e6, quantiles=quantiles))
-    return views
-
-
-def _metric_rows(
-    projector: Projector, table: Any, since: int, until: int | None, flow: str | None, tasks: bool, every: int | None
-) -> list[Any]:
-    stretch = literal(0) if every is None else table.c.bucket / every  # whole numbers, in both databases
-    groups = [table.c.flow, table.c.task, stretch.label("stretch")]
-    if table is metrics:
-        wanted: list[Any] = [func.coalesce(func.sum(table.c[name]), 0) for name in (*COUNTS, "microseconds")]
-    else:
-        groups.append(table.c.bin)
-        wanted = [func.sum(table.c.runs)]
-    query = select(*groups, *wanted).where(table.c.bucket >= since // BUCKET * BUCKET).group_by(*groups).order_by(*groups)
+    query = select(metrics).where(metrics.c.bucket >= since // BUCKET * BUCKET)
     if until is not None:
-        query = query.where(table.c.bucket < until)
+        query = query.where(metrics.c.bucket < until)
     if flow is not None:
-        query = query.where(table.c.flow == flow)
+        query = query.where(metrics.c.flow == flow)
     if not tasks:
-        query = query.where(table.c.task == "")
-    return [tuple(int(v) if isinstance(v, Decimal) else v for v in row) for row in projector.rows(query)]
+        query = query.where(metrics.c.task == "")
+    groups: dict[tuple[str, str, int | None], _Sum] = {}
+    for row in projector.rows(query):
+        stretch = None if every is None else row.bucket // every * every
+        groups.setdefault((row.flow, row.task, stretch), _Sum()).add(row)
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or 0))
+    return [
+        MetricView(*key, *found.counts.values(), found.microseconds / 1e6, _quantiles(found.bins))
+        for key, found in ordered
+    ]
+
+
+class _Sum:
+    """Rows of metrics, added up."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.microseconds = 0
+        self.bins: dict[int, int] = {}
+
+    def add(self, row: Any) -> None:
+        """Add a row."""
+        for name in COUNTS:
+            self.counts[name] += getattr(row, name) or 0
+        self.microseconds += row.microseconds or 0
+        for bin_, runs in counted(row.bins).items():
+            self.bins[int(bin_)] = self.bins.get(int(bin_), 0) + runs
 
 
 def _quantiles(bins: dict[int, int]) -> dict[float, float]:
