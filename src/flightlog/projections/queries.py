@@ -380,10 +380,7 @@ def list_metrics(
         stretch = None if every is None else row.bucket // every * every
         groups.setdefault((row.flow, row.task, stretch), _Sum()).add(row)
     ordered = sorted(groups.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or 0))
-    return [
-        MetricView(*key, *found.counts.values(), found.microseconds / 1e6, _quantiles(found.bins))
-        for key, found in ordered
-    ]
+    return [found.view(*key) for key, found in ordered]
 
 
 class _Sum:
@@ -396,24 +393,30 @@ class _Sum:
 
     def add(self, row: Any) -> None:
         """Add a row."""
-        for name in COUNTS:
-            self.counts[name] += getattr(row, name) or 0
-        self.microseconds += row.microseconds or 0
-        for bin_, runs in counted(row.bins).items():
+        _, _, _, *counts, microseconds, bins = row  # by their places: a day's history has thousands of rows
+        for name, count in zip(COUNTS, counts, strict=True):
+            if count:
+                self.counts[name] += count
+        self.microseconds += microseconds or 0
+        for bin_, runs in counted(bins).items():
             self.bins[int(bin_)] = self.bins.get(int(bin_), 0) + runs
+
+    def view(self, flow: str, task: str, bucket: int | None) -> MetricView:
+        """Return what was added up."""
+        completed, failed, crashed, cancelled, retried = (self.counts[name] for name in COUNTS)
+        seconds, quantiles = self.microseconds / 1e6, _quantiles(self.bins)
+        return MetricView(flow, task, bucket, completed, failed, crashed, cancelled, retried, seconds, quantiles)
 
 
 def _quantiles(bins: dict[int, int]) -> dict[float, float]:
     """Return quantiles of durations that are counted in bins, in seconds."""
     if not bins:
         return {}
-    ordered = sorted(bins.items())
-    found = {}
-    for quantile in QUANTILES:
-        rank, passed = quantile * (sum(bins.values()) - 1), 0
-        for bin_, runs in ordered:
-            passed += runs
-            if passed > rank:
-                found[quantile] = mapping().value(bin_)
-                break
+    found: dict[float, float] = {}
+    ranks = [(quantile, quantile * (sum(bins.values()) - 1)) for quantile in QUANTILES]
+    passed = 0
+    for bin_ in sorted(bins):
+        passed += bins[bin_]
+        while len(found) < len(ranks) and passed > ranks[len(found)][1]:
+            found[ranks[len(found)][0]] = mapping().value(bin_)
     return found
