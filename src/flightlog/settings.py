@@ -47,7 +47,8 @@ class Settings:
     task_runner_max_workers: int = 32
 
     def __repr__(self) -> str:
-        return f"Settings(home={str(self.home)!r}, log_url={self.log_url!r}, log_durability={self.log_durability!r})"
+        url = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", self.log_url)
+        return f"Settings(home={str(self.home)!r}, log_url={url!r}, log_durability={self.log_durability!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "FLIGHTLOG_LOG_URL",
         "sqlite:///{home}/flightlog.db",
-        "Where the log is: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `memory://` for none on disk.",
+        "Where the log is: `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user@host/database`, or "
+        "`memory://` for none on disk.",
         "log_url",
         str,
     ),

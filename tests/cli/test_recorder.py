@@ -132,6 +132,50 @@ def test_a_killed_run_is_resumed_by_whoever_looks(flows: Path, tmp_path: Path) -
     assert counts == [1]
 
 
+SCRIPT = """
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from flightlog import flow, task
+
+@dataclass
+class Point:
+    x: int
+
+@task
+def make(x: int) -> Point:
+    print("making")
+    return Point(x)
+
+@task
+def use(point: Point, place: str) -> int:
+    if not Path(place, "whole").exists():
+        raise ConnectionError("no database")
+    return point.x
+
+@flow
+def points(place: str) -> int:
+    return use(make(7), place)
+
+if __name__ == "__main__":
+    points(sys.argv[1])
+"""
+
+
+def test_a_script_is_resumed_by_the_command_line(tmp_path: Path) -> None:
+    """Values of the script's own classes are matched and loaded, though the script is a module of another name now."""
+    script = tmp_path / "points.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 1
+    (tmp_path / "whole").touch()
+    resumed = flightlog("runs", "resume")
+    assert resumed.stdout.splitlines() == ["7"], resumed.stderr
+    assert "1 calls returned what is recorded, 1 ran again, 0 are new" in resumed.stderr
+    again = flightlog("runs", "fork", "@last")
+    assert again.stdout.splitlines() == ["7"], again.stderr
+
+
 def test_changed_code_stops_the_run(flows: Path, tmp_path: Path) -> None:
     """The difference is one clear sentence; `--on-change rerun` goes on."""
     run_etl(flows, tmp_path)

@@ -10,6 +10,7 @@ from flightlog.events.log import Log
 from flightlog.events.model import Append
 from flightlog.events.stores import sqlite_statements, tables
 from flightlog.events.stores.sqlite import SqliteStore
+from flightlog.events.stores.sqlite_read_only import ReadOnlySqliteStore
 from flightlog.testing.log_contract import new_event
 
 
@@ -84,3 +85,39 @@ def test_an_interrupt_between_two_steps_of_a_commit_does_no_harm(tmp_path: Path)
         store._writing().execute("BEGIN IMMEDIATE")  # and here the interrupt struck
         assert log.append("s", [new_event()]) == [2]
         assert len(list(log.read("s"))) == 2
+
+
+def test_I9_a_log_of_the_first_layout_is_brought_up_to_date(tmp_path: Path) -> None:
+    """The tables that came later are added; events stay as they are. One that cannot be written is read as it is."""
+    path = tmp_path / "old.db"
+    with Log(SqliteStore(path)) as log:
+        log.append("s", [new_event(n=1)])
+        before = [event.record for event in log.read_all()]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for table in ("liveness", "subscriptions"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version=1")
+        connection.commit()
+    with Log(ReadOnlySqliteStore(path)) as log:
+        assert [event.record for event in log.read_all()] == before
+        assert (log.store.beats(), log.store.cursors()) == ({}, [])
+    with Log(SqliteStore(path)) as log:
+        assert [event.record for event in log.read_all()] == before
+        log.store.beat("me", 5)
+        assert log.store.beats() == {"me": 5}
+        assert log.append("s", [new_event(n=2)]) == [2]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_what_is_committed_is_moved_into_the_file_in_the_background(tmp_path: Path) -> None:
+    """Tidying up empties the write-ahead log now and then; nothing is lost by it."""
+    store = SqliteStore(tmp_path / "log.db")
+    with Log(store) as log:
+        for _ in range(30):
+            log.append("s", [new_event(text="x" * 2000)])
+        size = (tmp_path / "log.db").stat().st_size
+        store._untidied = 10_000
+        store.tidy()
+        assert (tmp_path / "log.db").stat().st_size > size
+        assert len(list(log.read("s"))) == 30

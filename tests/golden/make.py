@@ -1,6 +1,7 @@
 """Makes a golden log: the records that this version writes, with fixed ids and times.
 
-Run once for a release, ``python tests/golden/make.py tests/golden/<version>.jsonl``; what it wrote is never changed.
+Run once for a release, ``python tests/golden/make.py STORY tests/golden/<version>.jsonl``; what it wrote is never
+changed. The stories: ``first`` (events of most types), ``recovered`` (runs that were resumed, restarted and forked).
 """
 
 import asyncio
@@ -12,7 +13,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from flightlog import flow, get_run_logger, task
+from flightlog import flow, fork_run, get_run_logger, restart_run, resume_run, task
+from flightlog.engine import recovery
+from flightlog.engine.history import read_history
+from flightlog.engine.runtime import current_engine
+from flightlog.errors import TakenOver
+from flightlog.ids import parse_id
 from flightlog.states import Cancelled
 from flightlog.task_runners import SequentialTaskRunner
 from flightlog.testing import VirtualClock, memory_engine
@@ -91,14 +97,66 @@ async def crashes() -> None:
     raise asyncio.CancelledError
 
 
-def main(path: str) -> None:
-    """Write the golden log."""
+MENDED: list[bool] = []
+
+
+@task
+def fragile(rows: list[int]) -> int:
+    """Fail until the world is mended."""
+    if not MENDED:
+        raise ConnectionError("no database")
+    return len(rows)
+
+
+@flow
+def part(n: int) -> int:
+    """Be a subflow that fails at first."""
+    return fragile(load(n))
+
+
+@flow
+def goes_on(n: int) -> int:
+    """Fail, and go on later."""
+    return part(n) + len(load(n))
+
+
+@flow
+def is_lost() -> None:
+    """Be taken for dead while a task runs, and then be refused."""
+    load(1)
+    engine = current_engine()
+    engine.log.flush()
+    for event in engine.log.read_all(types=["flow_run.created"]):
+        run = parse_id(event.stream.partition("/")[2])
+    recovery._mark(engine.log, read_history(engine.log, run), "cli:golden", engine.clock, engine.ids)
+    load(2)
+
+
+def first() -> None:
+    """Leave an event of most types."""
+    _ = golden(3)
+    _ = golden("no number", return_state=True)
+    _ = ends_cancelled(return_state=True)
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(crashes())
+
+
+def recovered() -> None:
+    """Leave runs that failed, crashed, were resumed, restarted and forked."""
+    state = goes_on(2, return_state=True)
+    run = str(state.state_details.flow_run_id)
+    MENDED.append(True)
+    resume_run(run, flow=goes_on, actor="cli:golden")
+    restart_run(run, from_task="part", flow=goes_on)
+    fork_run(run, flow=goes_on, parameters={"n": 3})
+    with contextlib.suppress(TakenOver):
+        is_lost()
+
+
+def main(story: str, path: str) -> None:
+    """Write a golden log."""
     with memory_engine(VirtualClock(), CountedIds()) as engine:
-        _ = golden(3)
-        _ = golden("no number", return_state=True)
-        _ = ends_cancelled(return_state=True)
-        with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(crashes())
+        {"first": first, "recovered": recovered}[story]()
         engine.log.flush()
         lines = []
         for row in engine.log.store.indexed(0, 10_000):
@@ -110,4 +168,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

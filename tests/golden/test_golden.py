@@ -70,3 +70,18 @@ def test_the_log_of_0_1_folds_to_what_it_folded_to() -> None:
     messages = [row["message"] for row in lines.values()]
     assert "loading 3" in messages
     assert "Crash detected! Execution was cancelled by the runtime environment." in messages
+
+
+def test_the_recovered_log_of_0_1_folds_to_what_it_folded_to() -> None:
+    """Runs that were resumed, restarted, forked and taken for dead."""
+    events = read(Path(__file__).parent / "0.1.0-recovered.jsonl")
+    runs = fold(RunsProjection(), events)
+    flows = [
+        (row["flow"], row["state_type"], row["run_count"]) for (table, _), row in runs.items() if table == "flow_runs"
+    ]
+    assert [one for one in flows if one[0] == "goes-on"] == [("goes-on", "COMPLETED", 3), ("goes-on", "COMPLETED", 1)]
+    assert [one for one in flows if one[0] == "is-lost"] == [("is-lost", "CRASHED", 1)]
+    causes = {row.get("cause") for (table, _), row in runs.items() if table == "attempts"}
+    assert causes == {None, "user_error", "lost_worker"}
+    assert any(row["state_name"] == "Cached" for (table, _), row in runs.items() if table == "task_runs")
+    assert max(event.epoch for event in events) == 3

@@ -44,6 +44,7 @@ class Past:
         keep_failures: whether calls that failed fail again as recorded (the run went on after them).
         strict: whether a call that differs from what is recorded stops the run.
         code_changed: whether the flow's source file has changed since.
+        counts: how many calls were ``reused``, ran ``again``, and were ``new``; subflows' among them.
     """
 
     history: History
@@ -51,6 +52,18 @@ class Past:
     keep_failures: bool = False
     strict: bool = True
     code_changed: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def within(self, history: History) -> "Past":
+        """Return the past of a subflow, which is gone on with in the same way."""
+        history.foreign = self.history.foreign
+        return Past(
+            history,
+            keep_failures=self.keep_failures,
+            strict=self.strict,
+            code_changed=self.code_changed,
+            counts=self.counts,
+        )
 
 
 class CallMemory:
@@ -61,9 +74,6 @@ class CallMemory:
 
     Args:
         past: what is recorded of the run, if it goes on from there.
-
-    Attributes:
-        counts: how many calls were ``reused``, ran ``again``, and were ``new``.
     """
 
     def __init__(self, past: Past | None = None) -> None:
@@ -74,7 +84,7 @@ class CallMemory:
         self._missed: dict[bytes, RecordedCall] = {}
         self.past = past
         self.has_past = past is not None
-        self.counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter() if past is None else past.counts
         if past is not None:
             self._remember(past.history.calls.values())
 
@@ -117,7 +127,7 @@ class CallMemory:
     def count(self, what: str) -> None:
         """Count a call: it was ``reused``, ran ``again``, or is ``new``."""
         with self._lock:
-            self.counts[what] += 1
+            self._counts[what] += 1
 
     def missed(self, parent: bytes | None = None) -> list[RecordedCall]:
         """Return the recorded calls of one parent that completed and were not repeated so far."""

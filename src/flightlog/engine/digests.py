@@ -12,6 +12,8 @@ from hashlib import blake2b
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
+from flightlog.engine.names import module_name
+
 DIGEST_BYTES = 16
 _MAX_DEPTH = 60
 
@@ -104,7 +106,7 @@ def _alone(value: Any, depth: int) -> bytes:
 
 
 def _write_named(value: Any, out: list[bytes]) -> None:
-    name = f"{value.__module__}.{value.__qualname__}"
+    name = f"{module_name(value.__module__)}.{value.__qualname__}"
     if "<locals>" in name or "<lambda>" in name:
         raise _NoDigest
     out.append(b"G" + name.encode())

@@ -216,17 +216,13 @@ async def _repeat(
         await waits.commit(engine.log, engine.log.enqueue([]))  # its end may still be in line
         outer = memory.past
         until = None if outer is None else outer.history.until
-        past = Past(read_history(engine.log, child, until=until))
+        history = read_history(engine.log, child, until=until)
+        past = Past(history, strict=False) if outer is None else outer.within(history)  # None: the same code, surely
         if earlier.recorded is not None and earlier.recorded.forgotten:
-            forget_from(past.history, lambda _: True)
-        if outer is None:
-            past.strict = False  # the same process, the same code
-        else:
-            past.history.foreign = outer.history.foreign
-            past.keep_failures, past.strict, past.code_changed = outer.keep_failures, outer.strict, outer.code_changed
-        if past.history.rules.type == "FAILED":
+            forget_from(history, lambda _: True)
+        if history.rules.type == "FAILED":
             # One that failed gets a run of its own (as in Prefect 2), with what completed in the failed one.
-            past.history.foreign, call.mirror = True, None
+            history.foreign, call.mirror = True, None
         prefetch(engine.log, past)
         call.past = past
     return None
@@ -272,6 +268,8 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
     _settle_details(progress, state)
     if call.caller is None:
         # Nothing leaves the process before what it rests on is committed.
+        if call.past is not None:
+            _sum_up(progress, call.past)
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
     return state, progress
@@ -287,6 +285,20 @@ def _checked(flow: "Flow[Any, Any]", parameters: dict[str, Any]) -> tuple[dict[s
         except ParameterTypeError as error:
             return {name: Refused(value) for name, value in parameters.items()}, error
     return parameters, None
+
+
+def _sum_up(progress: _Progress, past: Past) -> None:
+    """Tell what going on has cost: which calls ran, and which recorded ones nobody asked for."""
+    if not ENGINE.isEnabledFor(20):
+        return
+    counts = past.counts
+    told = f"{counts['reused']} calls returned what is recorded, {counts['again']} ran again, {counts['new']} are new."
+    say(ENGINE, 20, f"Flow run {progress.run.name!r}: {told}", {})
+    memory = progress.context.memory
+    missed = memory.missed() if memory is not None and memory.past is past else []
+    if missed:
+        names = ", ".join(call.name for call in missed[:5])
+        say(ENGINE, 30, f"{len(missed)} recorded calls were not asked for again: {names}.", {})
 
 
 async def _take_over(waits: Waits, call: FlowCall, progress: _Progress) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -69,7 +70,8 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ScriptError(f"There is no file {path}.")
     path = path.absolute()
-    name = f"{SCRIPT_MODULE}.{path.stem}"
+    # Without a dot: pickle imports a module by its name, and would look for a package of the part before it.
+    name = SCRIPT_MODULE + re.sub(r"\W", "_", path.stem)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ScriptError(f"{path} is no Python file.")

@@ -35,15 +35,18 @@ def checked_name(name: Any, default: str, kind: str) -> str:
     return name
 
 
+def module_name(module: str | None) -> str:
+    """Return a module's name; the script that is run has the same one, whether it was run or loaded by its path."""
+    return "__main__" if module is None or module.startswith(SCRIPT_MODULE) else module
+
+
 def function_key(function: Callable[..., Any]) -> str:
     """Return what tells a function apart: module and qualified name.
 
     The script that is run has the module ``__main__``, also when it was loaded by its path, so that both
     ways of running it give the same keys.
     """
-    module = getattr(function, "__module__", None) or "__main__"
-    if module.startswith(SCRIPT_MODULE):
-        module = "__main__"
+    module = module_name(getattr(function, "__module__", None))
     qualname = getattr(function, "__qualname__", None) or type(function).__qualname__
     return f"{module}.{qualname}"
 

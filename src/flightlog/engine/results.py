@@ -9,10 +9,12 @@ import hmac
 import io
 import pickle
 import sys
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 from flightlog.engine.masking import MASKER
+from flightlog.engine.names import SCRIPT_MODULE, module_name
 from flightlog.errors import LogCorrupt
 
 _PLAIN = frozenset({int, float, str, bytes})
@@ -105,4 +107,18 @@ def load(key: bytes, content: bytes) -> Any:
     mark, pickled = content[:32], content[32:]
     if not hmac.compare_digest(mark, _mark(key, pickled)):
         raise LogCorrupt("A recorded value does not bear the mark of the log's key, so it is not loaded.")
-    return pickle.loads(pickled)  # noqa: S301 - authenticated above
+    return _Unpickler(io.BytesIO(pickled)).load()  # authenticated above
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds what is defined in a script, whether that was run or loaded by its path, then and now."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module_name(module) != "__main__":
+            return super().find_class(module, name)
+        scripts = [known for known in list(sys.modules) if known.startswith(SCRIPT_MODULE)]
+        for place in dict.fromkeys([module, "__main__", *scripts]):
+            if place in sys.modules:
+                with suppress(AttributeError):
+                    return super().find_class(place, name)
+        raise AttributeError(f"the script has no {name!r}")

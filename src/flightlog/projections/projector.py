@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -345,35 +346,31 @@ def _first_difference(
     table: Table, kept: sqlalchemy.Connection, right: sqlalchemy.Connection
 ) -> Difference | None:
     """Return the first row, in the order of the primary key, in which two databases differ."""
+    with closing(_in_order(table, kept)) as ours, closing(_in_order(table, right)) as theirs:
+        return next((_difference(table, *pair) for pair in zip_longest(ours, theirs) if pair[0] != pair[1]), None)
+
+
+def _difference(table: Table, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> Difference:
+    """Return in what two rows differ: in their values, or in that one of them is missing."""
     keys = [column.name for column in table.primary_key]
-    for ours, theirs in zip_longest(_in_order(table, kept), _in_order(table, right)):
-        if ours != theirs:
-            if ours is None or theirs is None:
-                row = ours or theirs or {}
-            else:
-                row = min(ours, theirs, key=lambda found: [_comparable(found[key]) for key in keys])
-            key = {name: row[name] for name in keys}
-            here = ours if ours is not None and all(ours[name] == key[name] for name in keys) else None
-            there = theirs if theirs is not None and all(theirs[name] == key[name] for name in keys) else None
-            return Difference(table.name, key, here, there)
-    return None
+    rows = [row for row in (ours, theirs) if row is not None]
+    first = min(rows, key=lambda row: [_comparable(row[key]) for key in keys])
+    key = {name: first[name] for name in keys}
+    here, there = (row if row is not None and row.items() >= key.items() else None for row in (ours, theirs))
+    return Difference(table.name, key, here, there)
 
 
 def _comparable(value: Any) -> Any:
     return value.encode() if isinstance(value, str) else value
 
 
-def _in_order(table: Table, connection: sqlalchemy.Connection) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table in the order of its primary key, a page at a time."""
+def _in_order(table: Table, connection: sqlalchemy.Connection) -> Generator[dict[str, Any], None, None]:
+    """Yield the rows of a table in the order of its primary key, without holding all of them."""
     keys = list(table.primary_key)
     ordered = [column.collate("C") if _is_text(column, connection) else column for column in keys]
-    offset = 0
-    while True:
-        page = connection.execute(select(table).order_by(*ordered).limit(_PAGE).offset(offset)).mappings().all()
-        yield from (dict(row) for row in page)
-        offset += len(page)
-        if len(page) < _PAGE:
-            return
+    statement = select(table).order_by(*ordered).execution_options(yield_per=_PAGE)
+    with connection.execute(statement) as result:
+        yield from (dict(row) for row in result.mappings())
 
 
 def _is_text(column: Any, connection: sqlalchemy.Connection) -> bool:
