@@ -13,14 +13,14 @@ from flightlog.errors import LogUnavailable
 from flightlog.events.keys import key_file, load_key
 from flightlog.events.log import Log
 from flightlog.events.model import NewEvent
-from flightlog.events.narration import INFO, Line, narrate, state_text
+from flightlog.events.narration import INFO, Line, created_line, narrate, state_text
 from flightlog.events.opening import open_log
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
 from flightlog.settings import Settings, credentials
 from flightlog.settings import load as load_settings
 
-_COMPLETED = "task_run.completed"
+_COMPLETED, _CREATED = "task_run.completed", "task_run.created"
 _UNUSUAL = frozenset({"child_flow_run_id", "error", "message", "name"})
 _PLAIN_END = (Line(INFO, f"Finished in state {state_text('COMPLETED', 'Completed', None)}"),)
 
@@ -55,14 +55,21 @@ class Engine:
         if event.type.endswith(".running"):
             return  # the most frequent event by far says nothing
         data = event.data
+        lines: Iterable[Line]
+        # Nine of ten are one of these two, without asking what else they could be.
         if event.type == _COMPLETED and not data.keys() & _UNUSUAL:
-            lines: Iterable[Line] = _PLAIN_END  # nine of ten, without asking what else it could be
+            lines = _PLAIN_END
+        elif event.type == _CREATED and "child_flow_run_name" not in data:
+            lines = (created_line(data),)
         else:
             lines = narrate(event.type, data, run.kind)
         for line in lines:
             by_flow = line.by_flow or run.kind == FLOW_RUN
             logger = run_logs.FLOW_RUNS if by_flow else run_logs.TASK_RUNS
             if logger.isEnabledFor(line.level):
+                speaker = f"Flow run {run.journal.flow_run_name!r}" if by_flow else f"Task run {run.name!r}"
+                if run_logs.show_plainly(logger, line.level, speaker, line.text):
+                    continue
                 names = {"flow_run_name": run.journal.flow_run_name, "flow_run_id": run.flow_run_id}
                 if isinstance(run, TaskRun):
                     names |= {"task_run_name": run.name, "task_name": run.task_name}

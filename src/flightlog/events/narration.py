@@ -43,6 +43,11 @@ def state_of(type_: str, data: Mapping[str, Any]) -> tuple[str, str]:
     return state, name if suffix == "created" else data.get("name") or name
 
 
+def created_line(data: Mapping[str, Any]) -> Line:
+    """Return the line that the creation of a task run is worth, which its flow run says."""
+    return Line(INFO, f"Created task run {data['name']!r} for task {data['task']!r}", True)
+
+
 def narrate(type_: str, data: Mapping[str, Any], kind: str) -> Iterator[Line]:
     """Yield the lines that an event of a run is worth.
 
@@ -59,7 +64,7 @@ def narrate(type_: str, data: Mapping[str, Any], kind: str) -> Iterator[Line]:
         elif child := data.get("child_flow_run_name"):
             yield Line(INFO, f"Created subflow run {child!r} for flow {data['task']!r}", by_flow=True)
         else:
-            yield Line(INFO, f"Created task run {data['name']!r} for task {data['task']!r}", by_flow=True)
+            yield created_line(data)
         return
     if "child_flow_run_id" in data:
         return  # the subflow's own run says it
