@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import case, func, or_, select
@@ -398,14 +399,23 @@ class _Sum:
             if count:
                 self.counts[name] += count
         self.microseconds += microseconds or 0
-        for bin_, runs in counted(bins).items():
-            self.bins[int(bin_)] = self.bins.get(int(bin_), 0) + runs
+        found = {int(bin_): runs for bin_, runs in counted(bins).items()}
+        if self.bins:
+            for bin_, runs in found.items():
+                self.bins[bin_] = self.bins.get(bin_, 0) + runs
+        else:
+            self.bins = found
 
     def view(self, flow: str, task: str, bucket: int | None) -> MetricView:
         """Return what was added up."""
         completed, failed, crashed, cancelled, retried = (self.counts[name] for name in COUNTS)
         seconds, quantiles = self.microseconds / 1e6, _quantiles(self.bins)
         return MetricView(flow, task, bucket, completed, failed, crashed, cancelled, retried, seconds, quantiles)
+
+
+@lru_cache(4096)
+def _seconds(bin_: int) -> float:
+    return float(mapping().value(bin_))
 
 
 def _quantiles(bins: dict[int, int]) -> dict[float, float]:
@@ -418,5 +428,5 @@ def _quantiles(bins: dict[int, int]) -> dict[float, float]:
     for bin_ in sorted(bins):
         passed += bins[bin_]
         while len(found) < len(ranks) and passed > ranks[len(found)][1]:
-            found[ranks[len(found)][0]] = mapping().value(bin_)
+            found[ranks[len(found)][0]] = _seconds(bin_)
     return found

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Head, IndexedRow, NewRow, Unit, follow, place
+from flightlog.events.store import Head, IndexedRow, NewRow, Row, Unit, follow, place
 from flightlog.events.stores import sqlite_statements as sql
 from flightlog.events.stores.sharing import DatabaseStore, transaction
 from flightlog.events.stores.sqlite_places import BUSY, BUSY_SECONDS, check_not_emptied, check_path, make_file, quoted, translate
@@ -411,6 +411,17 @@ class SqliteStore(DatabaseStore):
 
     def settle(self) -> None:
         """Do nothing: positions and times are given inside the commit."""
+
+    # What going on with a run needs, without SQLAlchemy, whose import takes longer than all the rest of it.
+
+    def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
+        """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
+        return [Row(*row) for row in self._briefly(sql.SELECT_STREAM, (stream, after, limit))]
+
+    def blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return blobs by their SHA-256."""
+        wanted = ", ".join("?" * len(digests))
+        return dict(self._briefly(f"{sql.SELECT_BLOBS} ({wanted})", tuple(digests)))
 
     def beat(self, process: str, at: int | None) -> None:
         """Note that a process is alive; None: that it has ended. Without SQLAlchemy, which takes 15 MB."""

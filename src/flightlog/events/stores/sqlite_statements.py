@@ -29,5 +29,7 @@ INSERT_BLOB = 'INSERT INTO blobs (digest, content) VALUES (?, ?) ON CONFLICT (di
 SELECT_KNOWN = 'SELECT streams.name, events.version FROM events JOIN streams ON streams.id = events.stream_id WHERE events.event_id = ?'
 INSERT_BEAT = 'INSERT INTO liveness (process, beat) VALUES (?, ?) ON CONFLICT (process) DO UPDATE SET beat = excluded.beat'
 DELETE_BEAT = 'DELETE FROM liveness WHERE liveness.process = ?'
+SELECT_STREAM = 'SELECT events.position, events.recorded_at, events.record FROM events WHERE events.stream_id = (SELECT streams.id FROM streams WHERE streams.name = ?) AND events.version > ? ORDER BY events.version LIMIT ?'
+SELECT_BLOBS = 'SELECT blobs.digest, blobs.content FROM blobs WHERE blobs.digest IN'
 SELECT_FACTS = 'SELECT facts.name, facts.value FROM facts'
 INSERT_FACT = 'INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING'

@@ -393,6 +393,8 @@ def sqlite_statements() -> dict[str, Any]:
         "SELECT_KNOWN": sql(select_known),
         "INSERT_BEAT": sql(insert_beat) + " ON CONFLICT (process) DO UPDATE SET beat = excluded.beat",
         "DELETE_BEAT": sql(delete_beat),
+        "SELECT_STREAM": sql(sqlite_reading.stream).replace("LIMIT ? OFFSET ?", "LIMIT ?"),
+        "SELECT_BLOBS": sql(select_blobs).partition(" (")[0],
         "SELECT_FACTS": sql(select_facts),
         "INSERT_FACT": sql(insert_fact) + " ON CONFLICT (name) DO NOTHING",
     }
