@@ -9,13 +9,17 @@ from pydantic import SecretStr
 
 from flightlog import flow, task
 from flightlog.engine.history import read_history
-from flightlog.engine.recovery import mark_lost
+from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.resuming import fork_run, restart_run, resume_run
 from flightlog.engine.runtime import current_engine
 from flightlog.errors import CallsDiffer, CannotResume, RunNotFound
+from flightlog.events.liveness import key_of
+from flightlog.events.log import Log
 from flightlog.events.model import Append, NewEvent
+from flightlog.events.stores.memory import MemoryStore
 from flightlog.events.types import flow_run_stream
 from flightlog.ids import RandomIds, parse_id
+from flightlog.testing import VirtualClock
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -403,3 +407,44 @@ def test_I7_a_late_write_of_a_run_that_was_taken_over_is_refused() -> None:
     assert type(ended[0]).__name__ == "TakenOver"
     assert world.ran == ["slow 1", "slow 1", "slow 2"]
     assert len(list(current_engine().log.read(flow_run_stream(runs[0])))) == count
+
+
+def test_a_process_elsewhere_is_judged_by_its_beats_and_the_logs_clock() -> None:
+    """On another machine a run is lost when it has left no beat for a minute, whatever this machine's clock says."""
+    run = run_id(etl(return_state=True))
+    clock = VirtualClock()
+    log = Log(MemoryStore(clock, current_engine().log.log_id))
+    rows = [row for row in current_engine().log.store.indexed(0, 100) if row.version <= 2]
+    log.store.adopt([row._replace(recorded_at=clock.now()) for row in rows], {})
+    history = read_history(log, parse_id(run))
+    assert history.running is not None
+    history.running = {**history.running, "boot": "another machine's"}
+    assert not is_lost(log, history)
+    clock.sleep(61)
+    assert is_lost(log, history)
+    log.store.beat(key_of(history.running), log.store.now())
+    assert not is_lost(log, history)
+    clock.sleep(61)
+    assert is_lost(log, history)
+    log.close()
+
+
+def test_an_unexpected_error_of_a_commit_is_told_to_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for ever for a submitted call whose start could not be committed."""
+
+    @flow
+    def submitting() -> int:
+        store = current_engine().log.store
+        write = store.write
+        pool = [True]
+
+        def broken(units: Any, *, wait: bool) -> bool:
+            if threading.current_thread().name.startswith("flightlog-task") and pool:
+                pool.clear()
+                raise MemoryError("not even an error of ours")
+            return write(units, wait=wait)
+
+        monkeypatch.setattr(store, "write", broken)
+        return extract.submit(2).wait().is_crashed()
+
+    assert submitting() is True

@@ -16,8 +16,8 @@ from flightlog.cli.printing import color_option, json_option, print_json, say, s
 from flightlog.cli.reading import mark_lost_runs, place, reading
 from flightlog.errors import LogError
 from flightlog.events.keys import key_file, load_key
-from flightlog.events.moving import REPLAY
 from flightlog.events.opening import is_memory, location_of, path_of
+from flightlog.events.store import REPLAY
 from flightlog.settings import Settings, load, unknown
 
 if TYPE_CHECKING:

@@ -75,10 +75,9 @@ def place() -> "Place":
 
 def mark_lost_runs(log: Log, projector: "Projector") -> "list[History]":
     """Put on record that runs crashed whose process is gone; return them."""
-    from flightlog.clock import SystemClock
     from flightlog.engine.recovery import mark_lost
     from flightlog.events.liveness import PATIENCE_SECONDS, is_gone, key_of
-    from flightlog.events.moving import REPLAY
+    from flightlog.events.store import REPLAY
     from flightlog.ids import parse_id
     from flightlog.projections import queries
 
@@ -90,8 +89,7 @@ def mark_lost_runs(log: Log, projector: "Projector") -> "list[History]":
         gone = is_gone(process)
         if gone is None:
             # It runs elsewhere. The history, which may be long, is read only if it has not been heard of lately.
-            seen = max(log.store.beats().get(key_of(process), 0), run.started or 0)
-            gone = SystemClock().now() - seen > PATIENCE_SECONDS * 1e6
+            gone = log.store.now() - log.store.beats().get(key_of(process), 0) > PATIENCE_SECONDS * 1e6
         if gone:
             suspects.append(parse_id(run.id))
     return mark_lost(log, suspects, actor=actor()) if suspects else []

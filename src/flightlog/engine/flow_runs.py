@@ -1,35 +1,25 @@
 """How a flow run goes: from the call to its final state. One coroutine for sync and async."""
 
 import copy
-from collections import Counter
-from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flightlog.engine import provenance
 from flightlog.engine.arguments import Found, look, replace
 from flightlog.engine.bridge import Waits
 from flightlog.engine.calls import Call, CallMemory, Past
-from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.context import FlowRunContext, TaskRunContext
 from flightlog.engine.digests import input_digest
+from flightlog.engine.flow_calls import FlowCall, Progress, create
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
-from flightlog.engine.names import entrypoint, run_name, source_file
 from flightlog.engine.outcomes import call_user, crash, end_of, unsuccessful, value_facts
-from flightlog.engine.parameters import Refused, learn_secrets, recorded
+from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
-from flightlog.engine.results import blob_of
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
-from flightlog.engine.runs import FlowRun, Journal, TaskRun
 from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally, run_details
 from flightlog.engine.submissions import end_early, wait_for_all
-from flightlog.engine.task_runs import inputs_of, new_task_run
-from flightlog.engine.tracking import Tracker
-from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
+from flightlog.engine.task_runs import inputs_of
 from flightlog.engine.upstream import resolved, settled_state, value_of
 from flightlog.errors import (
     CallsDiffer,
@@ -40,112 +30,10 @@ from flightlog.errors import (
     UpstreamTaskError,
     VersionConflict,
 )
-from flightlog.events.liveness import this_process
-from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
 
 if TYPE_CHECKING:
     from flightlog.engine.flows import Flow
-
-
-@dataclass(slots=True)
-class FlowCall:
-    """A call of a flow, on its way to being a flow run.
-
-    Attributes:
-        flow: the flow.
-        engine: gives log, clock and ids.
-        caller: the run that it is made in; None for an outermost flow.
-        parameters: the arguments by parameter; futures and states still in them.
-        wait_for: runs to wait for, besides.
-        inputs: which task runs each argument comes from.
-        digest: of the arguments; None if they have none.
-        past: what is recorded of the run, if it goes on from there.
-        mirror: the task run that stands for it in its parent, if there is one already.
-        actor: who asked for the run to go on.
-        about: more facts for its first event.
-    """
-
-    flow: "Flow[Any, Any]"
-    engine: Engine
-    caller: RunContext | None
-    parameters: dict[str, Any]
-    wait_for: Iterable[Any] | None
-    inputs: dict[str, list[bytes]] = field(default_factory=dict)
-    digest: bytes | None = None
-    past: Past | None = None
-    mirror: TaskRun | None = None
-    actor: str = "engine"
-    about: dict[str, Any] = field(default_factory=dict)
-
-
-class _Progress:
-    """A flow run and the task run that stands for it in its parent: what happens to one, happens to both."""
-
-    def __init__(self, context: FlowRunContext, mirror: TaskRun | None, digest: bytes | None, blobs: Any) -> None:
-        self.context = context
-        self.run = context.flow_run
-        self.mirror = mirror
-        self._digest = digest
-        self._pending: list[NewEvent] = []
-        self._blobs = blobs
-        self._mirrored: list[NewEvent] = []
-
-    def create(self, facts: dict[str, Any]) -> None:
-        """Put down that the run was asked for."""
-        self._pending.append(self.run.record(Create(facts)))
-
-    def create_mirror(self, facts: dict[str, Any]) -> None:
-        """Put down that the task run that stands for it was asked for."""
-        if self.mirror is not None:
-            self._mirrored.append(self.mirror.record(Create(facts)))
-
-    def take_over(self, version: int, actor: str) -> Unit:
-        """Put in line that a recorded run goes on under its new epoch, if nobody else was first."""
-        event = self.run.record(Rerun(), actor)
-        if self.mirror is not None:
-            self._mirrored.append(self.mirror.record(Rerun()))
-        append = self.run.journal.append([event])
-        append.expected_version = version
-        return self.context.engine.log.enqueue([append])
-
-    def start(self) -> Unit:
-        """Put in line that an attempt starts."""
-        self._pending.append(self.run.record(Start(this_process())))
-        if self.mirror is not None:
-            known = self._digest is None or self.mirror.run_count
-            self._mirrored.append(self.mirror.record(Start({} if known else {"digest": self._digest})))
-        return self._put()
-
-    def refuse(self, message: str) -> tuple[Unit, State[Any]]:
-        """Put in line that the run cannot start; return what to wait for, and the state."""
-        self._pending.append(self.run.record(Refuse({"message": message})))
-        if self.mirror is not None:
-            self._mirrored.append(self.mirror.record(Refuse({"message": message})))
-        return self._put(), State(StateType.PENDING, "NotReady", message)
-
-    def end(self, end: End, blobs: Any) -> tuple[Unit, NewEvent]:
-        """Put in line that an attempt ended; return what to wait for, and the event."""
-        event = self.run.record(end)
-        self._pending.append(event)
-        self._blobs = {**self._blobs, **blobs}
-        if self.mirror is not None:
-            facts = {**end.facts, "child_flow_run_id": self.run.key}
-            self._mirrored.append(self.mirror.record(End(end.type, facts, end.now, end.retriable)))
-        return self._put(), event
-
-    def _put(self) -> Unit:
-        appends: list[Append] = []
-        if self.mirror is not None and self._mirrored:
-            appends.append(self.mirror.journal.append(self._mirrored))
-        appends.append(self.run.journal.append(self._pending, self._blobs))
-        unit = self.context.engine.log.enqueue(appends)
-        told = [(self.mirror, event) for event in self._mirrored] + [(self.run, event) for event in self._pending]
-        self._pending, self._mirrored, self._blobs = [], [], {}
-        for run, event in told:
-            if run is not None:
-                run.tell(event)
-        return unit
 
 
 async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
@@ -235,10 +123,10 @@ def _child_of(call: Call) -> bytes | None:
     return None if call.recorded is None else call.recorded.child
 
 
-async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tuple[State[Any], _Progress]:
+async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tuple[State[Any], Progress]:
     engine = call.engine
     parameters, refusal = _checked(call.flow, parameters)
-    progress = _create(call, parameters)
+    progress = create(call, parameters)
     if call.past is not None and not call.past.history.foreign:
         await _take_over(waits, call, progress)
     try:
@@ -287,7 +175,7 @@ def _checked(flow: "Flow[Any, Any]", parameters: dict[str, Any]) -> tuple[dict[s
     return parameters, None
 
 
-def _sum_up(progress: _Progress, past: Past) -> None:
+def _sum_up(progress: Progress, past: Past) -> None:
     """Tell what going on has cost: which calls ran, and which recorded ones nobody asked for."""
     if not ENGINE.isEnabledFor(20):
         return
@@ -301,7 +189,7 @@ def _sum_up(progress: _Progress, past: Past) -> None:
         say(ENGINE, 30, f"{len(missed)} recorded calls were not asked for again: {names}.", {})
 
 
-async def _take_over(waits: Waits, call: FlowCall, progress: _Progress) -> None:
+async def _take_over(waits: Waits, call: FlowCall, progress: Progress) -> None:
     """Make a recorded run this process's own: one winner, and whoever had it before is refused from now on."""
     past = call.past
     assert past is not None
@@ -321,135 +209,7 @@ async def _commit_end(waits: Waits, engine: Engine, unit: Unit, state: State[Any
         await waits.commit(engine.log, unit)
 
 
-def _create(call: FlowCall, parameters: dict[str, Any]) -> _Progress:
-    """Create the flow run, and the task run that stands for it in its parent."""
-    flow, engine, caller = call.flow, call.engine, call.caller
-    parent = caller.flow_context if caller is not None else None
-    past = call.past
-    again = past is not None and not past.history.foreign
-    key = past.history.id if past is not None and again else engine.ids.new()
-    refused = any(isinstance(value, Refused) for value in parameters.values())
-    name = past.history.name if past is not None and again else _name(call, parameters, refused)
-    mirror, cause = call.mirror, None
-    if caller is not None and parent is not None:
-        mirror = mirror or _mirror(flow, caller, parent)
-        cause = mirror.cause
-    epoch = past.history.epoch + 1 if past is not None and again else 1
-    run = FlowRun(Journal(engine, key, name, epoch), key, name, retries=flow.retries, delays=flow.delays, cause=cause)
-    if past is not None and again:
-        run.restore(past.history.rules_with(flow.retries, flow.delays))
-        run.cause = past.history.cause
-    runner = flow.task_runner.duplicate()
-    context = FlowRunContext(
-        engine,
-        flow,
-        run,
-        parameters,
-        runner,
-        tally=Tally(),
-        tracker=Tracker(),
-        memory=CallMemory(past) if flow.retries or past is not None else None,
-        log_prints=_prints(flow, engine, parent),
-        parent=caller,
-    )
-    if past is not None and again:
-        _count_on(context, past)
-        if parent is None and ENGINE.isEnabledFor(20):
-            say(ENGINE, 20, f"Resuming flow run {name!r} of flow {flow.name!r}", {})
-        return _Progress(context, mirror, call.digest, {})
-    if callable(flow.flow_run_name) and not refused:
-        run.name = run.journal.flow_run_name = _named_inside(context)
-    if parent is None and ENGINE.isEnabledFor(20):
-        say(ENGINE, 20, f"Created flow run {run.name!r} for flow {flow.name!r}", {})
-    facts, blobs = _facts(call, parameters, run.name, runner)
-    if mirror is not None and parent is not None:
-        facts["parent_flow_run_id"] = parent.flow_run.key
-        facts["parent_task_run_id"] = mirror.key
-    facts |= call.about
-    progress = _Progress(context, mirror, call.digest, blobs)
-    if mirror is not None:
-        progress.create_mirror(
-            {
-                "task": flow.name,
-                "key": flow.key,
-                "name": mirror.name,
-                "child_flow_run_id": key,
-                "child_flow_run_name": run.name,
-            }
-            | ({"inputs": call.inputs} if call.inputs else {})
-            | ({"retries": flow.retries} if flow.retries else {})
-            | ({"parent": caller.task_run.key} if isinstance(caller, TaskRunContext) else {})
-        )
-        run.cause = mirror.cause
-    progress.create(facts)
-    return progress
-
-
-def _name(call: FlowCall, parameters: dict[str, Any], refused: bool) -> str:
-    flow = call.flow
-    given = None if refused or callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters)
-    return given or call.engine.ids.slug()
-
-
-def _count_on(context: FlowRunContext, past: Past) -> None:
-    """Let new task runs have numbers and names after those that are recorded."""
-    calls = past.history.calls.values()
-    context.numbers = count(len(calls))
-    for function, made in Counter(call.function for call in calls).items():
-        context.counters[function] = count(made)
-
-
-def _mirror(flow: "Flow[Any, Any]", caller: RunContext, parent: FlowRunContext) -> TaskRun:
-    counter = parent.counters.setdefault(FLOW + flow.key, count())
-    return new_task_run(
-        parent,
-        caller if isinstance(caller, TaskRunContext) else None,
-        f"{flow.name}-{flow.key_hash}-{next(counter)}",
-        flow.name,
-        flow.retries,
-        flow.delays,
-    )
-
-
-def _named_inside(context: FlowRunContext) -> str:
-    """Return the name that a flow's own function gives the run, called inside of it."""
-    token = CURRENT.set(context)
-    try:
-        return run_name(context.flow.flow_run_name, context.parameters) or context.flow_run.name
-    finally:
-        CURRENT.reset(token)
-
-
-def _prints(flow: "Flow[Any, Any]", engine: Engine, parent: FlowRunContext | None) -> bool:
-    if flow.log_prints is not None:
-        return flow.log_prints
-    return engine.settings.logging_log_prints if parent is None else parent.log_prints
-
-
-def _facts(call: FlowCall, parameters: dict[str, Any], name: str, runner: Any) -> tuple[dict[str, Any], Any]:
-    """Return all that running the flow again needs."""
-    flow = call.flow
-    told, blobs = recorded(call.engine.key, parameters)
-    code, _ = provenance.source_digests(source_file(flow.fn))
-    packages, package_blob = blob_of(provenance.packages(), "text")
-    facts = {
-        "flow": flow.name,
-        "name": name,
-        "version": flow.version,
-        "entrypoint": entrypoint(flow.fn),
-        "directory": str(Path.cwd()),
-        "code": code,
-        "python": provenance.python_version(),
-        "packages": packages,
-        "task_runner": type(runner).__name__,
-        **told,
-    }
-    if flow.retries:
-        facts["retries"] = flow.retries
-    return {name: value for name, value in facts.items() if value is not None}, {**blobs, **package_blob}
-
-
-def _invalid(progress: _Progress, error: ParameterTypeError) -> tuple[Unit, State[Any]]:
+def _invalid(progress: Progress, error: ParameterTypeError) -> tuple[Unit, State[Any]]:
     """End a run whose parameters do not fit: it never started."""
     state: State[Any] = State(StateType.FAILED, None, str(error), error)
     facts = {"cause": "user_error", "error": {"type": "ParameterTypeError", "message": str(error)}}
@@ -457,7 +217,7 @@ def _invalid(progress: _Progress, error: ParameterTypeError) -> tuple[Unit, Stat
     return unit, state
 
 
-async def _attempts(waits: Waits, progress: _Progress) -> tuple[Unit, State[Any]]:
+async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]:
     """Call the function until it succeeds or its retries are used up."""
     context, flow = progress.context, progress.context.flow
     engine = context.engine
@@ -534,7 +294,7 @@ def _all_runs(value: Any) -> bool:
     return isinstance(value, (BaseFuture, State))
 
 
-def _settle_details(progress: _Progress, state: State[Any]) -> None:
+def _settle_details(progress: Progress, state: State[Any]) -> None:
     mirror = progress.mirror
     own = progress.run
     state.state_details = run_details(own.id, None if mirror is None else mirror.key)

@@ -13,7 +13,8 @@ from flightlog.engine import loading, provenance
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
 from flightlog.engine.context import current
 from flightlog.engine.definitions import KEEP, Definition, Delays, P, R, default_name, finish
-from flightlog.engine.flow_runs import FlowCall, run_flow
+from flightlog.engine.flow_calls import FlowCall
+from flightlog.engine.flow_runs import run_flow
 from flightlog.engine.names import checked_template, source_file
 from flightlog.engine.outcomes import Terminated
 from flightlog.engine.parameters import Validator, schema

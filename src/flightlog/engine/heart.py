@@ -3,7 +3,6 @@
 import threading
 from types import TracebackType
 
-from flightlog.clock import Clock
 from flightlog.errors import LogError
 from flightlog.events.liveness import BEAT_SECONDS, key_of, this_process
 from flightlog.events.log import Log
@@ -14,12 +13,10 @@ class Heart:
 
     Args:
         log: where the beats are left.
-        clock: time.
     """
 
-    def __init__(self, log: Log, clock: Clock) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._clock = clock
         self._lock = threading.Lock()
         self._runs = 0
         self._left_beats = False
@@ -38,16 +35,18 @@ class Heart:
     def _beat(self) -> None:
         if self._runs:
             self._left_beats = True
-            self._leave(self._clock.now())
+            self._leave(there=True)
 
     def stop(self) -> None:
         """Take the beats back: the process is about to let go of the log."""
         if self._left_beats:
             self._left_beats = False
-            self._leave(None)
+            self._leave(there=False)
 
-    def _leave(self, moment: int | None) -> None:
+    def _leave(self, *, there: bool) -> None:
+        store = self._log.store
         try:
-            self._log.store.beat(key_of(this_process()), moment)
+            # By the log's clock, not this machine's: others compare it with their own time.
+            store.beat(key_of(this_process()), store.now() if there else None)
         except LogError:
             return  # the run itself will be told, if the log stays away

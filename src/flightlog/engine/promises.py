@@ -8,6 +8,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -66,7 +67,12 @@ class Promise(Generic[T]):
         if self._waiting:
             loop = asyncio.get_running_loop()
             there = loop.create_future()
-            self.then(lambda: loop.call_soon_threadsafe(_finish, there))
+
+            def wake() -> None:
+                with suppress(RuntimeError):  # the loop may be closed by then, and who waited gone with it
+                    loop.call_soon_threadsafe(_finish, there)
+
+            self.then(wake)
             await there
         return self.value()
 

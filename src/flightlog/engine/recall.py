@@ -1,6 +1,5 @@
 """Making runs and states of what the log has of earlier calls, and telling where code and record differ."""
 
-import pickle
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from flightlog.engine.outcomes import end_of
 from flightlog.engine.runs import Journal, TaskRun
 from flightlog.engine.states import MISSING, State, StateType, run_details
 from flightlog.engine.transitions import Create
-from flightlog.errors import CallsDiffer, CrashedRun, FailedRun, LogCorrupt
+from flightlog.errors import CallsDiffer, FailedRun
 
 if TYPE_CHECKING:
     from flightlog.engine.context import FlowRunContext
@@ -133,10 +132,8 @@ def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any]) 
     content = past.contents.pop(reference["digest"], None) or log.blob(reference["digest"])
     try:
         return results.load(context.engine.key, content)
-    except LogCorrupt:
-        raise
-    except (Exception, pickle.UnpicklingError) as error:  # noqa: BLE001 - unpickling runs the object's own code
-        raise CannotRecall(f"its recorded result cannot be loaded: {type(error).__name__}: {error}"[:500]) from None
+    except results.NotLoadable as error:
+        raise CannotRecall(f"its recorded result cannot be loaded: {error}") from None
 
 
 def _error(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> BaseException:
@@ -148,9 +145,8 @@ def _error(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> Bas
             value = None
         if isinstance(value, BaseException):
             return value
-    kind = CrashedRun if recorded.type == "CRASHED" else FailedRun
     error = recorded.error or {}
-    return kind(f"{error.get('type', 'Failed')}: {error.get('message') or recorded.message}")
+    return FailedRun(f"{error.get('type', 'Failed')}: {error.get('message') or recorded.message}")
 
 
 def check_new(

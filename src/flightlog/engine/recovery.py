@@ -13,14 +13,8 @@ from flightlog.events.types import flow_run_stream
 from flightlog.ids import Ids, RandomIds
 
 
-def is_lost(log: Log, history: History, now: int) -> bool:
-    """Tell whether a run that has not ended never will: its process is gone.
-
-    Args:
-        log: the log.
-        history: the run.
-        now: the present, in microseconds since 1970 (UTC).
-    """
+def is_lost(log: Log, history: History) -> bool:
+    """Tell whether a run that has not ended never will: its process is gone."""
     if history.ended or history.running is None:
         return False
     gone = is_gone(history.running)
@@ -28,7 +22,7 @@ def is_lost(log: Log, history: History, now: int) -> bool:
         return gone
     # It ran on another machine, or in another container: has it left a beat lately?
     seen = max(log.store.beats().get(key_of(history.running), 0), history.running_at)
-    return now - seen > PATIENCE_SECONDS * 1e6
+    return log.store.now() - seen > PATIENCE_SECONDS * 1e6
 
 
 def mark_lost(
@@ -52,7 +46,7 @@ def mark_lost(
             history = read_history(log, run)
         except RunNotFound:
             continue
-        if is_lost(log, history, clock.now()) and _mark(log, history, actor, clock, ids):
+        if is_lost(log, history) and _mark(log, history, actor, clock, ids):
             found.append(read_history(log, run))
     return found
 

@@ -21,6 +21,10 @@ _PLAIN = frozenset({int, float, str, bytes})
 _NOTHING: MappingProxyType[bytes, bytes] = MappingProxyType({})
 
 
+class NotLoadable(Exception):
+    """A recorded value that cannot be had back; the text says why."""
+
+
 class NotRecordable(Exception):
     """A value that is not written down; the text says why."""
 
@@ -103,11 +107,15 @@ def load(key: bytes, content: bytes) -> Any:
 
     Raises:
         LogCorrupt: the blob was not written by the holder of this key.
+        NotLoadable: it was, but the code of today cannot make the value of it.
     """
     mark, pickled = content[:32], content[32:]
     if not hmac.compare_digest(mark, _mark(key, pickled)):
         raise LogCorrupt("A recorded value does not bear the mark of the log's key, so it is not loaded.")
-    return _Unpickler(io.BytesIO(pickled)).load()  # authenticated above
+    try:
+        return _Unpickler(io.BytesIO(pickled)).load()  # authenticated above
+    except Exception as error:  # noqa: BLE001 - unpickling runs the object's own code
+        raise NotLoadable(f"{type(error).__name__}: {error}"[:500]) from None
 
 
 class _Unpickler(pickle.Unpickler):

@@ -12,7 +12,8 @@ from flightlog.engine.calls import Past
 from flightlog.engine.context import current
 from flightlog.engine.definitions import finish
 from flightlog.engine.digests import input_digest
-from flightlog.engine.flow_runs import FlowCall, run_flow
+from flightlog.engine.flow_calls import FlowCall
+from flightlog.engine.flow_runs import run_flow
 from flightlog.engine.flows import Flow, termination
 from flightlog.engine.history import FLOW, History, forget_from, read_history
 from flightlog.engine.loading import load_flow
@@ -20,7 +21,7 @@ from flightlog.engine.names import source_file
 from flightlog.engine.recall import prefetch
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.runtime import Engine, current_engine
-from flightlog.errors import CannotResume, LogCorrupt, RunNotFound
+from flightlog.errors import CannotResume, RunNotFound
 from flightlog.ids import id_text, parse_id
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _ended(engine: Engine, key: bytes, actor: str) -> History:
 
 def _mark_all(engine: Engine, history: History, actor: str) -> bool:
     """Put on record that a run and its subflows crashed, if their process is gone; tell if it is."""
-    lost = not history.ended and is_lost(engine.log, history, engine.clock.now())
+    lost = not history.ended and is_lost(engine.log, history)
     if lost:
         for child in _children(history):
             try:
@@ -266,13 +267,9 @@ def _parameters(
     if "digest" in exact:
         try:
             values = results.load(engine.key, engine.log.blob(exact["digest"]))
-        except LogCorrupt:
-            raise
-        except Exception as error:  # noqa: BLE001 - unpickling runs the object's own code
+        except results.NotLoadable as error:
             if not change or set(names) - set(given):
-                raise CannotResume(
-                    f"The parameters of run {history.name!r} cannot be loaded: {type(error).__name__}: {error}"
-                ) from None
+                raise CannotResume(f"The parameters of run {history.name!r} cannot be loaded: {error}") from None
     values |= given
     if lacking := sorted(missing - set(values)):
         raise CannotResume(
@@ -291,8 +288,8 @@ def _complete_digests(engine: Engine, history: History) -> None:
             created = read_history(engine.log, call.child).created
             exact = created.get("exact")
             values = {} if exact is None else results.load(engine.key, engine.log.blob(exact["digest"]))
-        except Exception:  # noqa: BLE001, S112 - what cannot be told runs again
-            continue
+        except (RunNotFound, KeyError, results.NotLoadable):
+            continue  # it was never begun, or cannot be told from others: it runs again
         if not created.get("not_recorded"):
             call.digest = input_digest(engine.key, values)
 

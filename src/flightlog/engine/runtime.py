@@ -15,6 +15,7 @@ from flightlog.events.log import Log
 from flightlog.events.model import NewEvent
 from flightlog.events.narration import INFO, Line, created_line, narrate, state_text
 from flightlog.events.opening import open_log
+from flightlog.events.store import REPLAY
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
 from flightlog.settings import Settings, credentials
@@ -45,7 +46,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self.ids = ids or RandomIds()
         self.lines = run_logs.LineBuffer(self)
-        self.heart = Heart(log, self.clock)
+        self.heart = Heart(log)
         run_logs.configure(settings.logging_level, settings.logging_colors)
         for secret in credentials():
             MASKER.learn(secret)
@@ -93,7 +94,7 @@ def open_engine(settings: Settings) -> Engine:
 
 
 def _check_no_replay(log: Log) -> None:
-    if "replay" in log.store.facts():
+    if REPLAY in log.store.facts():
         raise LogUnavailable(
             f"The log at {log.store.location} is a replay of another one's past: it can be read, but takes no runs. "
             "Name another place in FLIGHTLOG_LOG_URL."

@@ -11,7 +11,6 @@ from typing import Any, Self
 from flightlog.engine.bridge import POOLED
 from flightlog.engine.context import get_run_context
 from flightlog.engine.futures import BaseFuture, enter_pool
-from flightlog.errors import LogError, TakenOver
 from flightlog.events.log import Log
 from flightlog.events.store import Unit
 
@@ -232,7 +231,7 @@ class _Pool:
         """Commit a unit, and with it all that are in line before it; what is wrong with it, its own call is told."""
         try:
             self._log.commit(unit)
-        except (LogError, TakenOver) as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, a call that never hears of it would wait for ever
             if not unit.done:
                 unit.error = error
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from flightlog.errors import LogError
 from flightlog.events import codec
 from flightlog.events.codec import MAX_RECORD, Envelope
-from flightlog.events.store import GENESIS, IndexedRow, Store
+from flightlog.events.store import PARTIAL, GENESIS, IndexedRow, Store
 
 _PAGE = 2000
 _MOST = 20
@@ -61,7 +61,7 @@ def verify(store: Store, progress: Callable[[int], None] | None = None) -> Verif
     """
     found, walk = Verification(), _Walk()
     try:
-        walk.partial = "partial" in store.facts()  # it has some of another log's streams only
+        walk.partial = PARTIAL in store.facts()  # it has some of another log's streams only
         while rows := store.indexed(walk.position, _PAGE):
             for row in rows:
                 for problem in _check(row, walk, store, found):

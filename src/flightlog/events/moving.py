@@ -11,20 +11,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from flightlog.errors import LogCorrupt, LogError, LogUnavailable
+from flightlog.errors import LogCorrupt, LogUnavailable
 from flightlog.events import codec
 from flightlog.events.integrity import verify
 from flightlog.events.keys import key_path
 from flightlog.events.log import Log
 from flightlog.events.opening import open_log, path_of
-from flightlog.events.store import IndexedRow
+from flightlog.events.store import PARTIAL, REPLAY, IndexedRow
 
 _PAGE = 2000
 _BLOBS = 100
-REPLAY = "replay"
-"""The name of the fact that a log is a replay of another one's past: it is there to be read."""
-PARTIAL = "partial"
-"""The name of the fact that a log holds some of another one's streams only."""
 Progress = Callable[[int, int], None]
 """Told how far a copy has come: a position, and the one that it goes to."""
 
@@ -167,5 +163,3 @@ def _check(log: Log) -> int:
         raise LogCorrupt(f"The copy at {log.store.location} does not verify: {found.problems[0]}.")
     return found.events
 
-
-__all__ = ["PARTIAL", "REPLAY", "Copied", "LogError", "backup", "copy", "copy_to_file", "is_same"]

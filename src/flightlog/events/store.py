@@ -181,6 +181,10 @@ class Store(Protocol):
         """Return where the log ends."""
         ...
 
+    def now(self) -> int:
+        """Return the present by the log's clock, in microseconds since 1970 (UTC): one for all machines."""
+        ...
+
     def tidy(self) -> None:
         """Do what has to be done now and then, and would hold up whoever waits for a commit. Called in the background."""
         ...
@@ -271,6 +275,29 @@ class Store(Protocol):
 
 Known = Callable[[bytes], tuple[str, int] | None]
 """Tells in which stream and at which version an event id is recorded, or None."""
+REPLAY = "replay"
+"""The name of the fact that a log is a replay of another one's past: it is there to be read."""
+PARTIAL = "partial"
+"""The name of the fact that a log holds some of another one's streams only."""
+
+
+class KnownToo:
+    """Where event ids are recorded, those of the running transaction included.
+
+    Args:
+        stored: tells it of those that are committed.
+    """
+
+    def __init__(self, stored: Known) -> None:
+        self._stored = stored
+        self._here: dict[bytes, tuple[str, int]] = {}
+
+    def add(self, rows: "list[NewRow]") -> None:
+        """Take in what is about to be stored."""
+        self._here.update({row.body.event_id: (row.stream, row.version) for row in rows})
+
+    def __call__(self, event_id: bytes) -> tuple[str, int] | None:
+        return self._here.get(event_id) or self._stored(event_id)
 
 
 def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bool) -> list[NewRow]:

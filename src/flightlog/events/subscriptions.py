@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flightlog.clock import Clock, SystemClock
+from flightlog.clock import Clock
 from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.store import Cursor
@@ -37,7 +37,7 @@ class Subscription:
         rows: whether the handler takes a second argument, the transaction in which the cursor moves.
         types: the event types that it wants; None for all.
         start: where a subscription begins that never ran: a position; None for the log's present end.
-        clock: time.
+        clock: time; the log's own by default, which is one for all machines.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Subscription:
         self._rows = rows
         self._types = types
         self._start = start
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._owner = f"{socket.gethostname()}/{os.getpid()}/{threading.get_ident()}"
         self._cursor: Cursor | None = None
         self._renewed = 0
@@ -73,7 +73,7 @@ class Subscription:
         Raises:
             Exception: the handler's own; the cursor has not moved, and the same events come again.
         """
-        if self._cursor is not None and self._clock.now() - self._renewed > LEASE_SECONDS * 1e6:
+        if self._cursor is not None and self._now() - self._renewed > LEASE_SECONDS * 1e6:
             self._cursor = None  # it may be another's by now
         cursor = self._cursor or self._claim()
         if cursor is None:
@@ -88,8 +88,11 @@ class Subscription:
             return None
         return len(events)
 
+    def _now(self) -> int:
+        return self.log.store.now() if self._clock is None else self._clock.now()
+
     def _claim(self) -> Cursor | None:
-        now = self._clock.now()
+        now = self._now()
         start = self.log.head().position if self._start is None else self._start
         self._cursor = self.log.store.claim_cursor(self.name, self._owner, now, self._lease(now), start)
         self._renewed = now
@@ -100,7 +103,7 @@ class Subscription:
 
     def _is_due(self) -> bool:
         """Tell whether the lease should be renewed."""
-        return self._clock.now() - self._renewed > LEASE_SECONDS * 1e6 / 3
+        return self._now() - self._renewed > LEASE_SECONDS * 1e6 / 3
 
     def _hand_over(self, cursor: Cursor, events: list[Event], position: int) -> bool:
         """Let the handler deal with events and move the cursor; tell if it was still ours to move."""
@@ -110,7 +113,7 @@ class Subscription:
             try:
                 with store.writing() as connection:
                     self._handler(events, connection)
-                    lease = self._lease(self._clock.now())
+                    lease = self._lease(self._now())
                     moved = store.move_cursor(self.name, cursor.epoch, position, lease, connection)
                     if not moved:
                         raise _Lost
@@ -119,10 +122,10 @@ class Subscription:
         else:
             if events:
                 self._handler(events)
-            moved = store.move_cursor(self.name, cursor.epoch, position, self._lease(self._clock.now()))
+            moved = store.move_cursor(self.name, cursor.epoch, position, self._lease(self._now()))
         if moved:
             self._cursor = cursor._replace(position=position)
-            self._renewed = self._clock.now()
+            self._renewed = self._now()
         return moved
 
     def run(self, stop: threading.Event) -> None:

@@ -12,6 +12,7 @@ import sqlalchemy
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from flightlog.errors import LogWriteError
+from flightlog.events.stores import sharing
 
 BUSY_SECONDS = 120.0
 SCHEMA = "flightlog_projections"
@@ -56,14 +57,8 @@ class Place(Protocol):
 @contextmanager
 def transaction(place: Place) -> Iterator[sqlalchemy.Connection]:
     """One transaction of one projector; the others wait."""
-    with place.engine.connect() as connection:
-        place.begin(connection)
-        try:
-            yield connection
-            connection.exec_driver_sql("COMMIT")
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
+    with place.engine.connect() as connection, sharing.transaction(connection, place.begin):
+        yield connection
 
 
 class FilePlace:

@@ -136,34 +136,20 @@ def _ended(log: Log, run: FlowRunView, tasks: list[TaskRunView], last: Event) ->
 def _task_reason(
     projector: Projector, run: FlowRunView, task: TaskRunView, tasks: list[TaskRunView], last: Event
 ) -> Reason:
-    names = {one.id: one for one in tasks}
     text, event, hint = task.message or "", last, ""
+    culprit = _rests_on(projector, run, task, tasks) if task.state_type == "PENDING" else None
+    if culprit is not None:
+        event = _last_event(projector.log, run.id, TASK_RUN, culprit.id)
+        hint = f"next        flightlog runs why {run.id[:18]}/{culprit.name}"
     match task.state_type:
         case "PENDING" if task.state_name == "NotReady":
             text = task.message or "What it rests on did not complete."
-            bad = [
-                names[edge.upstream]
-                for edge in queries.list_dependencies(projector, run.id)
-                if edge.task_run_id == task.id and edge.upstream in names
-            ]
-            culprit = next((one for one in bad if one.state_type != "COMPLETED"), None)
             if culprit is not None:
                 text += f"\nIt rests on {culprit.name!r}, which is {culprit.state_name}."
-                event = _last_event(projector.log, run.id, TASK_RUN, culprit.id)
-                hint = f"next        flightlog runs why {run.id[:18]}/{culprit.name}"
+        case "PENDING" if culprit is not None:
+            text = f"It waits for {culprit.name!r}, which is {culprit.state_name}."
         case "PENDING":
-            upstream = [
-                names[edge.upstream]
-                for edge in queries.list_dependencies(projector, run.id)
-                if edge.task_run_id == task.id and edge.upstream in names
-            ]
-            waits = next((one for one in upstream if one.state_type != "COMPLETED"), None)
-            if waits is not None:
-                text = f"It waits for {waits.name!r}, which is {waits.state_name}."
-                event = _last_event(projector.log, run.id, TASK_RUN, waits.id)
-                hint = f"next        flightlog runs why {run.id[:18]}/{waits.name}"
-            else:
-                text = "It waits for a free worker of its flow's task runner."
+            text = "It waits for a free worker of its flow's task runner."
         case "SCHEDULED":
             due = last.data.get("scheduled")
             text = f"It failed, and waits for its next attempt, due at {isoformat(due)}." if due else "It goes on soon."
@@ -175,6 +161,14 @@ def _task_reason(
             cause: Any = last.data.get("cause")
             text = (text or "It gave no reason.") + (f"\nCause: {cause} ({_CAUSES.get(cause, cause)})." if cause else "")
     return _reason(f"{run.name}/{task.name}", task.state_type, task.state_name, text, event, hint)
+
+
+def _rests_on(
+    projector: Projector, run: FlowRunView, task: TaskRunView, tasks: list[TaskRunView]
+) -> TaskRunView | None:
+    """Return the first of the task runs whose results a task run is given that did not complete (yet)."""
+    upstream = {edge.upstream for edge in queries.list_dependencies(projector, run.id) if edge.task_run_id == task.id}
+    return next((one for one in tasks if one.id in upstream and one.state_type != "COMPLETED"), None)
 
 
 def _reason(run: str, state_type: str, state_name: str, text: str, event: Event, hint: str) -> Reason:

@@ -99,6 +99,10 @@ class MemoryStore:
         with self._lock:
             return LogHead(len(self._rows), self._rows[-1].recorded_at if self._rows else 0)
 
+    def now(self) -> int:
+        """Return the present by the log's clock."""
+        return self._clock.now()
+
     def tidy(self) -> None:
         """Do nothing: there is nothing to tidy."""
 

@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 from flightlog.clock import Clock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Body, Head, IndexedRow, LogHead, NewRow, Part, Row, Unit, follow, place
+from flightlog.events.store import Body, Head, IndexedRow, KnownToo, LogHead, NewRow, Part, Row, Unit, follow, place
 from flightlog.events.stores import tables
 from flightlog.events.stores.sharing import DatabaseStore
 from flightlog.events.stores.tables import SCHEMA, Reading
@@ -36,7 +36,6 @@ OUTAGE_SECONDS = 120.0
 """How long a database that is away is waited for."""
 _LOCK = 0x464C4F47  # "FLOG": while the tables are made
 _BATCH = 10_000
-_HEADS = 1000
 _AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
 _FULL = frozenset({"53100", "53200"})
 _DENIED = frozenset({"42501", "25006"})
@@ -76,7 +75,6 @@ class PostgresStore(DatabaseStore):
         self._clock = clock
         self._new_id = log_id
         self._types: dict[str, int] = {}
-        self._heads: dict[str, Head] = {}
         self._doubt = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -110,7 +108,7 @@ class PostgresStore(DatabaseStore):
             with self._lock:
                 if self._pid != os.getpid():
                     self._engine.dispose(close=False)  # the parent's connections are not a forked child's to close
-                    self._engine, self._pid, self._heads = self._connect(), os.getpid(), {}
+                    self._engine, self._pid = self._connect(), os.getpid()
         return self._engine
 
     @contextmanager
@@ -120,7 +118,7 @@ class PostgresStore(DatabaseStore):
             with self._database().begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise self._translated(error) from error
+            raise self._translated(error, waited=False) from error
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Do something that may be done again: a lost connection or a server that restarts is waited for."""
@@ -135,11 +133,10 @@ class PostgresStore(DatabaseStore):
                     raise self._translated(error) from error
                 if away:
                     self._doubt = True
-                    self._heads.clear()
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing depends on it but fairness
                 pause = min(2 * pause, 1.0)
 
-    def _translated(self, error: DBAPIError) -> LogError:
+    def _translated(self, error: DBAPIError, *, waited: bool = True) -> LogError:
         """Return the driver's error as one of ours, saying what happened and what to do."""
         words = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
         state = _state(error)
@@ -151,8 +148,9 @@ class PostgresStore(DatabaseStore):
                 "`flightlog log role` prints what to grant."
             )
         if _is_away(error):
+            how_long = f" for {OUTAGE_SECONDS:.0f} s" if waited else ""
             return LogWriteError(
-                f"The database of the log at {self.location} did not answer for {OUTAGE_SECONDS:.0f} s ({words}). "
+                f"The database of the log at {self.location} did not answer{how_long} ({words}). "
                 "What was recorded is intact; check the server and the network, and run again."
             )
         return LogWriteError(f"The log at {self.location} cannot be used just now: {words}.")
@@ -224,7 +222,7 @@ class PostgresStore(DatabaseStore):
         heads: dict[str, Head] = {}
         with self._database().begin() as connection:
             self._lock_heads(connection, names, heads)
-            known = _Known(connection)
+            known = KnownToo(lambda event_id: _first(connection, event_id))
             rows: list[NewRow] = []
             blobs: dict[bytes, bytes] = {}
             for unit in units:
@@ -242,28 +240,23 @@ class PostgresStore(DatabaseStore):
                 self._insert(connection, rows, heads)
 
     def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow], heads: dict[str, Head]) -> None:
-        values: list[dict[str, Any]] = [
-            {
-                "stream_id": heads[row.stream].key,
-                "version": row.version,
-                "type_id": self._types[row.body.type],
-                "event_id": row.body.event_id,
-                "record": row.record,
-            }
-            for row in rows
-        ]
+        values = [self._values(heads[row.stream], row.version, row.body, row.record) for row in rows]
         statement = tables.insert_placeless
         if self._clock is not None:
             statement = statement.values(inserted_at=self._clock.now())
         connection.execute(statement, values)
         changed = {row.stream: heads[row.stream] for row in rows}
-        connection.execute(
-            tables.update_stream,
-            [
-                {"key": head.key, "new_version": head.version, "new_hash": head.hash, "new_epoch": head.epoch}
-                for head in changed.values()
-            ],
-        )
+        connection.execute(tables.update_stream, _ends(changed.values()))
+
+    def _values(self, head: Head, version: int, body: Body, record: bytes) -> dict[str, Any]:
+        """Return an event's row."""
+        return {
+            "stream_id": head.key,
+            "version": version,
+            "type_id": self._types[body.type],
+            "event_id": body.event_id,
+            "record": record,
+        }
 
     def _lock_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> None:
         """Lock the heads of streams, those that do not exist yet made first."""
@@ -305,14 +298,7 @@ class PostgresStore(DatabaseStore):
             for row in rows:
                 follow(heads[row.stream], row)
             values = [
-                {
-                    "stream_id": heads[row.stream].key,
-                    "version": row.version,
-                    "type_id": self._types[row.type],
-                    "event_id": row.event_id,
-                    "record": row.record,
-                }
-                for row in rows
+                self._values(heads[row.stream], row.version, Body(row.event_id, row.type, b""), row.record) for row in rows
             ]
             connection.execute(tables.insert_placeless.values(inserted_at=0), values)
             wanted = {"ids": [row.event_id for row in rows]}
@@ -322,11 +308,7 @@ class PostgresStore(DatabaseStore):
                 for row in rows
             ]
             connection.execute(tables.insert_position, placed)
-            ends = [
-                {"key": head.key, "new_version": head.version, "new_hash": head.hash, "new_epoch": head.epoch}
-                for head in heads.values()
-            ]
-            connection.execute(tables.update_stream, ends)
+            connection.execute(tables.update_stream, _ends(heads.values()))
             last = max(recorded_at, rows[-1].recorded_at)
             moved = {"new_horizon": horizon, "new_position": rows[-1].position, "new_recorded_at": last}
             connection.execute(tables.move_sequencer, moved)
@@ -425,6 +407,13 @@ class PostgresStore(DatabaseStore):
             connection.execute(tables.insert_new_fact, {"name": name, "value": value})
         return self.facts()[name]
 
+    def now(self) -> int:
+        """Return the present by the log's clock: the server's, which all machines share."""
+        if self._clock is not None:
+            return self._clock.now()
+        now: int = self._rows(tables.select_snapshot)[0][1]
+        return now
+
     def tidy(self) -> None:
         """Do nothing: the server tidies up by itself."""
 
@@ -437,21 +426,14 @@ class PostgresStore(DatabaseStore):
         self._engine.dispose(close=self._pid == os.getpid())
 
 
-class _Known:
-    """Where event ids are recorded, those of the running transaction included."""
+def _first(connection: sqlalchemy.Connection, event_id: bytes) -> tuple[str, int] | None:
+    row = connection.execute(tables.postgres_known, {"event_id": event_id}).first()
+    return None if row is None else (row[0], row[1])
 
-    def __init__(self, connection: sqlalchemy.Connection) -> None:
-        self._connection = connection
-        self._here: dict[bytes, tuple[str, int]] = {}
 
-    def add(self, rows: list[NewRow]) -> None:
-        self._here.update({row.body.event_id: (row.stream, row.version) for row in rows})
-
-    def __call__(self, event_id: bytes) -> tuple[str, int] | None:
-        if event_id in self._here:
-            return self._here[event_id]
-        row = self._connection.execute(tables.postgres_known, {"event_id": event_id}).first()
-        return None if row is None else (row[0], row[1])
+def _ends(heads: Iterable[Head]) -> list[dict[str, Any]]:
+    """Return what is written of where streams end."""
+    return [{"key": h.key, "new_version": h.version, "new_hash": h.hash, "new_epoch": h.epoch} for h in heads]
 
 
 def _state(error: DBAPIError) -> str:

@@ -1,7 +1,7 @@
 """What the stores with a database have in common: reading, facts, beats and cursors, through SQLAlchemy Core."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +80,8 @@ class DatabaseStore(ABC):
         with self.writing() as connection:
             if at is None:
                 connection.execute(tables.delete_beat, {"key": process})
-            elif not connection.execute(tables.update_beat, {"key": process, "new_beat": at}).rowcount:
-                connection.execute(tables.insert_beat, {"process": process, "beat": at})
+            else:
+                connection.execute(tables.put_beat, {"process": process, "beat": at})
 
     # --- how far subscribers have come ------------------------------------------------------------
 
@@ -130,9 +130,9 @@ class DatabaseStore(ABC):
 
 
 @contextmanager
-def transaction(connection: "Connection", begin: str) -> Iterator["Connection"]:
+def transaction(connection: "Connection", begin: Callable[["Connection"], object]) -> Iterator["Connection"]:
     """One transaction on a connection that begins none by itself."""
-    connection.exec_driver_sql(begin)
+    begin(connection)
     try:
         yield connection
         connection.exec_driver_sql("COMMIT")

@@ -18,10 +18,21 @@ from typing import TYPE_CHECKING, Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Head, IndexedRow, NewRow, Row, Unit, follow, place
+from flightlog.events.store import Head, IndexedRow, KnownToo, Row, Unit, follow, place
 from flightlog.events.stores import sqlite_statements as sql
 from flightlog.events.stores.sharing import DatabaseStore, transaction
-from flightlog.events.stores.sqlite_places import BUSY, BUSY_SECONDS, check_not_emptied, check_path, make_file, quoted, translate
+from flightlog.events.stores.sqlite_places import (
+    BUSY,
+    BUSY_SECONDS,
+    check_not_emptied,
+    check_path,
+    identity,
+    make_file,
+    patiently,
+    quoted,
+    rollback,
+    translate,
+)
 from flightlog.ids import RandomIds
 from flightlog.settings import Durability
 
@@ -154,10 +165,10 @@ class SqliteStore(DatabaseStore):
         """Check that the file is a log of ours, or make it one; return the log's id."""
         try:
             connection = self._writing()
-            application, version = _identity(connection)
+            application, version = identity(connection)
             if application == 0 and version == 0:
                 self._create(connection)
-                application, version = _identity(connection)
+                application, version = identity(connection)
             if application != APPLICATION_ID:
                 raise LogUnavailable(
                     f"{self.path} is an SQLite database, but not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL."
@@ -179,10 +190,10 @@ class SqliteStore(DatabaseStore):
             raise
 
     def _create(self, connection: sqlite3.Connection) -> None:
-        _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"))
+        patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"))
         self._begin(connection, wait=True)
         try:
-            if _identity(connection) == (0, 0):  # else another process was first
+            if identity(connection) == (0, 0):  # else another process was first
                 if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
                     raise LogUnavailable(
                         f"{self.path} is an SQLite database, but not a Flightlog log. "
@@ -191,21 +202,21 @@ class SqliteStore(DatabaseStore):
                 self._create_tables(connection)
             connection.execute("COMMIT")
         except BaseException:
-            _rollback(connection)
+            rollback(connection)
             raise
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         """Add the tables that later versions brought. Events are never touched (invariant I9)."""
         self._begin(connection, wait=True)
         try:
-            _, version = _identity(connection)  # another process may have been first
+            _, version = identity(connection)  # another process may have been first
             for number in range(version + 1, FORMAT + 1):
                 for statement in sql.ADDED[number]:
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version={FORMAT}")
             connection.execute("COMMIT")
         except BaseException:
-            _rollback(connection)
+            rollback(connection)
             raise
 
     def _create_tables(self, connection: sqlite3.Connection) -> None:
@@ -229,7 +240,7 @@ class SqliteStore(DatabaseStore):
                 self._write(connection, units, doubt=False)
             except sqlite3.IntegrityError:
                 # Some event is recorded already: look at each one before it is stored.
-                _rollback(connection)
+                rollback(connection)
                 self._begin(connection, wait=True)
                 self._write(connection, units, doubt=True)
         except sqlite3.Error as error:
@@ -259,7 +270,7 @@ class SqliteStore(DatabaseStore):
             raise translate(error, self.location) from error
 
     def _begin(self, connection: sqlite3.Connection, *, wait: bool) -> bool:
-        _rollback(connection)  # an interrupt may have struck just after the last one began
+        rollback(connection)  # an interrupt may have struck just after the last one began
         if not wait:
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -268,13 +279,13 @@ class SqliteStore(DatabaseStore):
                     return False
                 raise
             return True
-        _patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
         return True
 
     def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], *, doubt: bool) -> None:
         """Store the units inside the transaction that has begun, and commit it."""
         new_types: dict[str, int] = {}
-        known = _Known(connection)
+        known = KnownToo(lambda event_id: connection.execute(sql.SELECT_KNOWN, (event_id,)).fetchone())
         touched: dict[str, Head] = {}
         cache, self._cache = self._fresh_cache(connection), None  # on any error the next commit reads anew
 
@@ -307,7 +318,7 @@ class SqliteStore(DatabaseStore):
             )
             connection.execute("COMMIT")
         except BaseException:
-            _rollback(connection)
+            rollback(connection)
             raise
         self._types.update(new_types)
         cache.position = position
@@ -323,7 +334,7 @@ class SqliteStore(DatabaseStore):
                 self._adopt(connection, rows, blobs)
                 connection.execute("COMMIT")
             except BaseException:
-                _rollback(connection)
+                rollback(connection)
                 raise
         except sqlite3.Error as error:
             raise translate(error, self.location) from error
@@ -404,13 +415,17 @@ class SqliteStore(DatabaseStore):
         import sqlalchemy
 
         try:
-            with self._reader().connect() as connection, transaction(connection, "BEGIN IMMEDIATE"):
+            with self._reader().connect() as connection, transaction(connection, _begin_now):
                 yield connection
         except sqlalchemy.exc.DBAPIError as error:
             raise translate(error.orig or error, self.location) from error
 
     def settle(self) -> None:
         """Do nothing: positions and times are given inside the commit."""
+
+    def now(self) -> int:
+        """Return the present by the log's clock: the machine's, which all writers share."""
+        return self._clock.now()
 
     # What going on with a run needs, without SQLAlchemy, whose import takes longer than all the rest of it.
 
@@ -428,7 +443,7 @@ class SqliteStore(DatabaseStore):
         if at is None:
             self._briefly(sql.DELETE_BEAT, (process,))
         else:
-            self._briefly(sql.INSERT_BEAT, (process, at))
+            self._briefly(sql.PUT_BEAT, (process, at))
 
     def facts(self) -> dict[str, bytes]:
         """Return what is kept about the log itself."""
@@ -470,51 +485,5 @@ class SqliteStore(DatabaseStore):
             self._engine.dispose()
 
 
-class _Known:
-    """Where event ids are recorded, those of the running transaction included."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._here: dict[bytes, tuple[str, int]] = {}
-
-    def add(self, rows: list[NewRow]) -> None:
-        self._here.update({row.body.event_id: (row.stream, row.version) for row in rows})
-
-    def __call__(self, event_id: bytes) -> tuple[str, int] | None:
-        if event_id in self._here:
-            return self._here[event_id]
-        row: tuple[str, int] | None = self._connection.execute(sql.SELECT_KNOWN, (event_id,)).fetchone()
-        return row
-
-
-def _identity(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return whose file it is and in which version, both from one moment: another process may be making it."""
-    alone = not connection.in_transaction
-    if alone:
-        _patiently(lambda: connection.execute("BEGIN"))
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-    finally:
-        if alone:
-            connection.execute("COMMIT")
-    return application, version
-
-
-def _patiently(attempt: Any) -> None:
-    """Try until no other process is in the way: short random waits, so that nobody starves."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            attempt()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - nothing depends on it but fairness
-        else:
-            return
-
-
-def _rollback(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
+def _begin_now(connection: "sqlalchemy.Connection") -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,8 +1,11 @@
 """Where a log in an SQLite file may be, and what SQLite's errors mean to whoever has it there."""
 
 import os
+import random
 import sqlite3
+import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
@@ -102,3 +105,36 @@ def make_file(path: Path) -> None:
 def quoted(path: Path) -> str:
     """Return a path as a part of a URI."""
     return quote(str(path.absolute()))
+
+
+def identity(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return whose file it is and in which version, both from one moment: another process may be making it."""
+    alone = not connection.in_transaction
+    if alone:
+        patiently(lambda: connection.execute("BEGIN"))
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+    finally:
+        if alone:
+            connection.execute("COMMIT")
+    return application, version
+
+
+def patiently(attempt: Any) -> None:
+    """Try until no other process is in the way: short random waits, so that nobody starves."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            attempt()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - nothing depends on it but fairness
+        else:
+            return
+
+
+def rollback(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

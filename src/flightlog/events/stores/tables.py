@@ -192,8 +192,8 @@ insert_fact = insert(facts).values(name=bindparam("name"), value=bindparam("valu
 
 # --- small tables that change: who is alive, and how far subscribers have come ---
 
-insert_beat = insert(liveness).values(process=bindparam("process"), beat=bindparam("beat"))
-update_beat = update(liveness).where(liveness.c.process == bindparam("key")).values(beat=bindparam("new_beat"))
+_beat = upsert(liveness).values(process=bindparam("process"), beat=bindparam("beat"))
+put_beat = _beat.on_conflict_do_update(index_elements=["process"], set_={"beat": _beat.excluded.beat})
 delete_beat = delete(liveness).where(liveness.c.process == bindparam("key"))
 select_beats = select(liveness.c.process, liveness.c.beat)
 select_cursors = select(subscriptions).order_by(subscriptions.c.name)
@@ -391,7 +391,7 @@ def sqlite_statements() -> dict[str, Any]:
         "INSERT_EVENT": sql(insert_event),
         "INSERT_BLOB": sql(insert_blob) + " ON CONFLICT (digest) DO NOTHING",
         "SELECT_KNOWN": sql(select_known),
-        "INSERT_BEAT": sql(insert_beat) + " ON CONFLICT (process) DO UPDATE SET beat = excluded.beat",
+        "PUT_BEAT": sql(put_beat),
         "DELETE_BEAT": sql(delete_beat),
         "SELECT_STREAM": sql(sqlite_reading.stream).replace("LIMIT ? OFFSET ?", "LIMIT ?"),
         "SELECT_BLOBS": sql(select_blobs).partition(" (")[0],

@@ -1,0 +1,257 @@
+"""Calls of flows, and the runs that are made of them: new ones, and recorded ones that go on."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flightlog.engine import provenance
+from flightlog.engine.calls import CallMemory, Past
+from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.history import FLOW
+from flightlog.engine.names import entrypoint, run_name, source_file
+from flightlog.engine.parameters import Refused, recorded
+from flightlog.engine.results import blob_of
+from flightlog.engine.run_logs import ENGINE, say
+from flightlog.engine.runs import FlowRun, Journal, TaskRun
+from flightlog.engine.runtime import Engine
+from flightlog.engine.states import State, StateType, Tally
+from flightlog.engine.task_runs import new_task_run
+from flightlog.engine.tracking import Tracker
+from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
+from flightlog.events.liveness import this_process
+from flightlog.events.model import Append, NewEvent
+from flightlog.events.store import Unit
+
+if TYPE_CHECKING:
+    from flightlog.engine.flows import Flow
+
+
+@dataclass(slots=True)
+class FlowCall:
+    """A call of a flow, on its way to being a flow run.
+
+    Attributes:
+        flow: the flow.
+        engine: gives log, clock and ids.
+        caller: the run that it is made in; None for an outermost flow.
+        parameters: the arguments by parameter; futures and states still in them.
+        wait_for: runs to wait for, besides.
+        inputs: which task runs each argument comes from.
+        digest: of the arguments; None if they have none.
+        past: what is recorded of the run, if it goes on from there.
+        mirror: the task run that stands for it in its parent, if there is one already.
+        actor: who asked for the run to go on.
+        about: more facts for its first event.
+    """
+
+    flow: "Flow[Any, Any]"
+    engine: Engine
+    caller: RunContext | None
+    parameters: dict[str, Any]
+    wait_for: Iterable[Any] | None
+    inputs: dict[str, list[bytes]] = field(default_factory=dict)
+    digest: bytes | None = None
+    past: Past | None = None
+    mirror: TaskRun | None = None
+    actor: str = "engine"
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Progress:
+    """A flow run and the task run that stands for it in its parent: what happens to one, happens to both."""
+
+    def __init__(self, context: FlowRunContext, mirror: TaskRun | None, digest: bytes | None, blobs: Any) -> None:
+        self.context = context
+        self.run = context.flow_run
+        self.mirror = mirror
+        self._digest = digest
+        self._pending: list[NewEvent] = []
+        self._blobs = blobs
+        self._mirrored: list[NewEvent] = []
+
+    def create(self, facts: dict[str, Any]) -> None:
+        """Put down that the run was asked for."""
+        self._pending.append(self.run.record(Create(facts)))
+
+    def create_mirror(self, facts: dict[str, Any]) -> None:
+        """Put down that the task run that stands for it was asked for."""
+        if self.mirror is not None:
+            self._mirrored.append(self.mirror.record(Create(facts)))
+
+    def take_over(self, version: int, actor: str) -> Unit:
+        """Put in line that a recorded run goes on under its new epoch, if nobody else was first."""
+        event = self.run.record(Rerun(), actor)
+        if self.mirror is not None:
+            self._mirrored.append(self.mirror.record(Rerun()))
+        append = self.run.journal.append([event])
+        append.expected_version = version
+        return self.context.engine.log.enqueue([append])
+
+    def start(self) -> Unit:
+        """Put in line that an attempt starts."""
+        self._pending.append(self.run.record(Start(this_process())))
+        if self.mirror is not None:
+            known = self._digest is None or self.mirror.run_count
+            self._mirrored.append(self.mirror.record(Start({} if known else {"digest": self._digest})))
+        return self._put()
+
+    def refuse(self, message: str) -> tuple[Unit, State[Any]]:
+        """Put in line that the run cannot start; return what to wait for, and the state."""
+        self._pending.append(self.run.record(Refuse({"message": message})))
+        if self.mirror is not None:
+            self._mirrored.append(self.mirror.record(Refuse({"message": message})))
+        return self._put(), State(StateType.PENDING, "NotReady", message)
+
+    def end(self, end: End, blobs: Any) -> tuple[Unit, NewEvent]:
+        """Put in line that an attempt ended; return what to wait for, and the event."""
+        event = self.run.record(end)
+        self._pending.append(event)
+        self._blobs = {**self._blobs, **blobs}
+        if self.mirror is not None:
+            facts = {**end.facts, "child_flow_run_id": self.run.key}
+            self._mirrored.append(self.mirror.record(End(end.type, facts, end.now, end.retriable)))
+        return self._put(), event
+
+    def _put(self) -> Unit:
+        appends: list[Append] = []
+        if self.mirror is not None and self._mirrored:
+            appends.append(self.mirror.journal.append(self._mirrored))
+        appends.append(self.run.journal.append(self._pending, self._blobs))
+        unit = self.context.engine.log.enqueue(appends)
+        told = [(self.mirror, event) for event in self._mirrored] + [(self.run, event) for event in self._pending]
+        self._pending, self._mirrored, self._blobs = [], [], {}
+        for run, event in told:
+            if run is not None:
+                run.tell(event)
+        return unit
+
+
+def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
+    """Create the flow run, and the task run that stands for it in its parent."""
+    flow, engine, caller = call.flow, call.engine, call.caller
+    parent = caller.flow_context if caller is not None else None
+    past = call.past
+    again = past is not None and not past.history.foreign
+    key = past.history.id if past is not None and again else engine.ids.new()
+    refused = any(isinstance(value, Refused) for value in parameters.values())
+    name = past.history.name if past is not None and again else _name(call, parameters, refused)
+    mirror, cause = call.mirror, None
+    if caller is not None and parent is not None:
+        mirror = mirror or _mirror(flow, caller, parent)
+        cause = mirror.cause
+    epoch = past.history.epoch + 1 if past is not None and again else 1
+    run = FlowRun(Journal(engine, key, name, epoch), key, name, retries=flow.retries, delays=flow.delays, cause=cause)
+    if past is not None and again:
+        run.restore(past.history.rules_with(flow.retries, flow.delays))
+        run.cause = past.history.cause
+    runner = flow.task_runner.duplicate()
+    context = FlowRunContext(
+        engine,
+        flow,
+        run,
+        parameters,
+        runner,
+        tally=Tally(),
+        tracker=Tracker(),
+        memory=CallMemory(past) if flow.retries or past is not None else None,
+        log_prints=_prints(flow, engine, parent),
+        parent=caller,
+    )
+    if past is not None and again:
+        _count_on(context, past)
+        if parent is None and ENGINE.isEnabledFor(20):
+            say(ENGINE, 20, f"Resuming flow run {name!r} of flow {flow.name!r}", {})
+        return Progress(context, mirror, call.digest, {})
+    if callable(flow.flow_run_name) and not refused:
+        run.name = run.journal.flow_run_name = _named_inside(context)
+    if parent is None and ENGINE.isEnabledFor(20):
+        say(ENGINE, 20, f"Created flow run {run.name!r} for flow {flow.name!r}", {})
+    facts, blobs = _facts(call, parameters, run.name, runner)
+    if mirror is not None and parent is not None:
+        facts["parent_flow_run_id"] = parent.flow_run.key
+        facts["parent_task_run_id"] = mirror.key
+    facts |= call.about
+    progress = Progress(context, mirror, call.digest, blobs)
+    if mirror is not None:
+        progress.create_mirror(
+            {
+                "task": flow.name,
+                "key": flow.key,
+                "name": mirror.name,
+                "child_flow_run_id": key,
+                "child_flow_run_name": run.name,
+            }
+            | ({"inputs": call.inputs} if call.inputs else {})
+            | ({"retries": flow.retries} if flow.retries else {})
+            | ({"parent": caller.task_run.key} if isinstance(caller, TaskRunContext) else {})
+        )
+        run.cause = mirror.cause
+    progress.create(facts)
+    return progress
+
+
+def _name(call: FlowCall, parameters: dict[str, Any], refused: bool) -> str:
+    flow = call.flow
+    given = None if refused or callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters)
+    return given or call.engine.ids.slug()
+
+
+def _count_on(context: FlowRunContext, past: Past) -> None:
+    """Let new task runs have numbers and names after those that are recorded."""
+    calls = past.history.calls.values()
+    context.numbers = count(len(calls))
+    for function, made in Counter(call.function for call in calls).items():
+        context.counters[function] = count(made)
+
+
+def _mirror(flow: "Flow[Any, Any]", caller: RunContext, parent: FlowRunContext) -> TaskRun:
+    counter = parent.counters.setdefault(FLOW + flow.key, count())
+    return new_task_run(
+        parent,
+        caller if isinstance(caller, TaskRunContext) else None,
+        f"{flow.name}-{flow.key_hash}-{next(counter)}",
+        flow.name,
+        flow.retries,
+        flow.delays,
+    )
+
+
+def _named_inside(context: FlowRunContext) -> str:
+    """Return the name that a flow's own function gives the run, called inside of it."""
+    token = CURRENT.set(context)
+    try:
+        return run_name(context.flow.flow_run_name, context.parameters) or context.flow_run.name
+    finally:
+        CURRENT.reset(token)
+
+
+def _prints(flow: "Flow[Any, Any]", engine: Engine, parent: FlowRunContext | None) -> bool:
+    if flow.log_prints is not None:
+        return flow.log_prints
+    return engine.settings.logging_log_prints if parent is None else parent.log_prints
+
+
+def _facts(call: FlowCall, parameters: dict[str, Any], name: str, runner: Any) -> tuple[dict[str, Any], Any]:
+    """Return all that running the flow again needs."""
+    flow = call.flow
+    told, blobs = recorded(call.engine.key, parameters)
+    code, _ = provenance.source_digests(source_file(flow.fn))
+    packages, package_blob = blob_of(provenance.packages(), "text")
+    facts = {
+        "flow": flow.name,
+        "name": name,
+        "version": flow.version,
+        "entrypoint": entrypoint(flow.fn),
+        "directory": str(Path.cwd()),
+        "code": code,
+        "python": provenance.python_version(),
+        "packages": packages,
+        "task_runner": type(runner).__name__,
+        **told,
+    }
+    if flow.retries:
+        facts["retries"] = flow.retries
+    return {name: value for name, value in facts.items() if value is not None}, {**blobs, **package_blob}
