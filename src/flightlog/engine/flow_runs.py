@@ -17,7 +17,7 @@ from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runtime import Engine
-from flightlog.engine.states import State, StateType, Tally, run_details
+from flightlog.engine.states import State, StateType, Tally
 from flightlog.engine.submissions import end_early, wait_for_all
 from flightlog.engine.task_runs import inputs_of
 from flightlog.engine.upstream import resolved, settled_state, value_of
@@ -297,6 +297,4 @@ def _all_runs(value: Any) -> bool:
 def _settle_details(progress: Progress, state: State[Any]) -> None:
     mirror = progress.mirror
     own = progress.run
-    state.state_details = run_details(own.id, None if mirror is None else mirror.key)
-    if mirror is not None:
-        state.state_details.child_flow_run_id = own.id
+    state.of_run(own.id, None if mirror is None else mirror.key, None if mirror is None else own.id)

@@ -11,7 +11,7 @@ from flightlog.engine import results
 from flightlog.engine.bridge import Stopped, TimedOut, Waits
 from flightlog.engine.context import CURRENT
 from flightlog.engine.masking import MASKER
-from flightlog.engine.states import State, StateType
+from flightlog.engine.states import DEFAULT_NAMES, State, StateType
 from flightlog.engine.transitions import End
 from flightlog.errors import CallsDiffer, LogError, TakenOver
 
@@ -126,11 +126,11 @@ def unsuccessful(outcome: Outcome, kind: str, timeout: float | None) -> tuple[St
 def end_of(state: State[Any], facts: Mapping[str, Any], now: int, *, retriable: bool = True) -> End:
     """Return the command that ends a run in a state."""
     told = dict(facts)
-    if state.name != state.type.value.capitalize():
+    if state.name != DEFAULT_NAMES[state.type]:
         told.setdefault("name", state.name)
     if state.message is not None:
         told.setdefault("message", MASKER.mask(state.message))
-    return End(state.type.value, told, now, retriable)
+    return End(state.type, told, now, retriable)
 
 
 def value_facts(key: bytes, value: Any, persist: bool | None) -> tuple[dict[str, Any], Any]:

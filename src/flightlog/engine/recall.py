@@ -8,7 +8,7 @@ from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.history import FLOW, RecordedCall
 from flightlog.engine.outcomes import end_of
 from flightlog.engine.runs import Journal, TaskRun
-from flightlog.engine.states import MISSING, State, StateType, run_details
+from flightlog.engine.states import MISSING, State, StateType
 from flightlog.engine.transitions import Create
 from flightlog.errors import CallsDiffer, FailedRun
 
@@ -101,7 +101,7 @@ def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> C
     if recorded.child is not None:
         told["child_flow_run_id"] = recorded.child
     state.name = "Cached"
-    state.state_details = run_details(journal.flow_run_id, run.key)
+    state.of_run(journal.flow_run_id, run.key)
     events = [run.record(Create(facts)), run.record(end_of(state, told, 0))]
     journal.put(events)
     for event in events:
@@ -111,14 +111,14 @@ def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> C
 
 def _state(context: "FlowRunContext", past: Past, recorded: RecordedCall, journal: Journal) -> State[Any] | None:
     """Return the state that a recorded call ended in; None if it has to run again."""
-    details = run_details(journal.flow_run_id, recorded.key)
     if recorded.completed:
-        value = _value(context, past, recorded.result or {})
-        return State(StateType.COMPLETED, recorded.state_name, recorded.message, value, details)
-    if recorded.type == "FAILED" and past.keep_failures and not recorded.forgotten:
-        error = _error(context, past, recorded)
-        return State(StateType.FAILED, recorded.state_name, recorded.message, error, details)
-    return None
+        type_, value = StateType.COMPLETED, _value(context, past, recorded.result or {})
+    elif recorded.type == "FAILED" and past.keep_failures and not recorded.forgotten:
+        type_, value = StateType.FAILED, _error(context, past, recorded)
+    else:
+        return None
+    state: State[Any] = State(type_, recorded.state_name, recorded.message, value)
+    return state.of_run(journal.flow_run_id, recorded.key)
 
 
 def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any]) -> Any:

@@ -153,11 +153,13 @@ def configure(level: int, colors: bool) -> None:
 
 def _show(line: str) -> None:
     """Write a line to the console; one that cannot be written (closed, full, gone) never affects a run."""
-    _unshown.append(line + "\n")
+    _unshown.append(line)
     # Whoever is writing takes the lines of the others with it: nobody waits for the console's lock.
     while _unshown and _console_lock.acquire(blocking=False):
-        text = "".join(_unshown.popleft() for _ in range(len(_unshown)))
         try:
+            text = _unshown.popleft()
+            while _unshown:
+                text += _unshown.popleft()
             sys.stderr.write(text)
         except Exception:  # noqa: BLE001, S110 - the stream may be anybody's; the log has what the line says
             pass
@@ -169,7 +171,7 @@ def show_plainly(logger: logging.Logger, level: int, speaker: str, text: str) ->
     """Show a line if nobody but our console listens; tell if so. A tenth of the time that a `LogRecord` takes."""
     if ROOT.handlers != _ALONE or ROOT.filters or logger.filters or len(logger.handlers) > 1:
         return False
-    _show(_console.console.line(time.time(), level, speaker, text))
+    _show(_console.console.line(time.time(), level, speaker, text) + "\n")
     return True
 
 

@@ -37,7 +37,7 @@ class Journal:
 
     def put(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Unit:
         """Put events in line for the next commit."""
-        return self.engine.log.enqueue([self.append(events, blobs)])
+        return self.engine.log.enqueue([Append(self.stream, events, None, self.epoch, blobs)])
 
 
 class Run:

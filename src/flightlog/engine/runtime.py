@@ -53,8 +53,6 @@ class Engine:
 
     def tell(self, run: Run, event: NewEvent) -> None:
         """Show on the console what an event of a run says."""
-        if event.type.endswith(".running"):
-            return  # the most frequent event by far says nothing
         data = event.data
         lines: Iterable[Line]
         # Nine of ten are one of these two, without asking what else they could be.

@@ -39,6 +39,8 @@ class StateType(StrEnum):
     CANCELLING = "CANCELLING"
 
 
+DEFAULT_NAMES = {type_: type_.value.capitalize() for type_ in StateType}
+"""What a state is called unless somebody gives it another name."""
 _FINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED})
 _NO_VALUE: dict[StateType, type[UnsuccessfulRun]] = {
     StateType.FAILED: FailedRun,
@@ -99,7 +101,7 @@ class State(Generic[R]):
         states: the states that decided this one, where it was decided by the runs inside.
     """
 
-    __slots__ = ("_id", "_timestamp", "data", "message", "name", "state_details", "states", "type")
+    __slots__ = ("_details", "_id", "_run", "_timestamp", "data", "message", "name", "states", "type")
 
     def __init__(
         self,
@@ -112,15 +114,36 @@ class State(Generic[R]):
         states: Sequence["State[Any]"] = (),
     ) -> None:
         self.type = type if isinstance(type, StateType) else StateType(type)
-        self.name = name or self.type.value.capitalize()
+        self.name = name or DEFAULT_NAMES[self.type]
         self.message = message
         self.data = data
-        self.state_details = state_details or StateDetails()
         self.states = states
+        # Made when they are asked for: of most states they never are.
+        self._details = state_details
+        self._run: tuple[str, bytes | None, str | None] | None = None
         self._id: UUID | None = None
         if self.type is StateType.SCHEDULED and self.state_details.scheduled_time is None:
             self.state_details.scheduled_time = datetime.now(UTC)
         self._timestamp: datetime | int = _CLOCK.now() if timestamp is None else timestamp
+
+    @property
+    def state_details(self) -> StateDetails:
+        """Which run it belongs to."""
+        if self._details is None:
+            flow_run_id, task_run_id, child_flow_run_id = self._run or (None, None, None)
+            self._details = StateDetails(flow_run_id, None if task_run_id is None else id_text(task_run_id), child_flow_run_id)
+        return self._details
+
+    @state_details.setter
+    def state_details(self, details: StateDetails) -> None:
+        self._details = details
+
+    def of_run(
+        self, flow_run_id: str, task_run_id: bytes | None = None, child_flow_run_id: str | None = None
+    ) -> "State[R]":
+        """Note which run it belongs to, and return it."""
+        self._details, self._run = None, (flow_run_id, task_run_id, child_flow_run_id)
+        return self
 
     @property
     def id(self) -> UUID:
@@ -336,14 +359,3 @@ class Tally:
         else:
             message = f"Given states: {', '.join(f'{n} {t.value}' for t, n in self._counts.items())}"
         return State(StateType.FAILED, message=message, states=self.states)
-
-
-def run_details(
-    flow_run_id: str, task_run_id: bytes | None = None, child_flow_run_id: bytes | None = None
-) -> StateDetails:
-    """Return the details of a state that belongs to a run."""
-    return StateDetails(
-        flow_run_id,
-        None if task_run_id is None else id_text(task_run_id),
-        None if child_flow_run_id is None else id_text(child_flow_run_id),
-    )

@@ -9,7 +9,7 @@ from flightlog.engine.bridge import ASYNC, Waits, start_in_loop
 from flightlog.engine.context import CURRENT, RunContext
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, working_in_pool
 from flightlog.engine.outcomes import interrupt_of
-from flightlog.engine.states import State, StateType, run_details
+from flightlog.engine.states import State, StateType
 from flightlog.engine.task_runs import TaskCall, cancelled, interrupted, new_call, run_task
 from flightlog.engine.upstream import open_sources
 from flightlog.errors import MappingLengthMismatch, MappingMissingIterable
@@ -79,7 +79,7 @@ async def _settle(waits: Waits, call: TaskCall, future: BaseFuture[Any]) -> None
         message = f"The task run could not be recorded: {error}"
         state = State(StateType.CRASHED, None, message, error)
         if call.run is not None:
-            state.state_details = run_details(call.run.flow_run_id, call.run.key)
+            state.of_run(call.run.flow_run_id, call.run.key)
         call.flow.tally.add(state)
     future.task_run = call.run
     future.settle(state)

@@ -24,7 +24,7 @@ from flightlog.engine.parameters import learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, recalled
 from flightlog.engine.run_logs import logged_prints
 from flightlog.engine.runs import TaskRun
-from flightlog.engine.states import State, StateType, run_details
+from flightlog.engine.states import State, StateType
 from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
 from flightlog.engine.upstream import resolved
 from flightlog.errors import CallsDiffer, LogError, TakenOver, UpstreamTaskError
@@ -249,8 +249,9 @@ def _conclude(call: TaskCall, outcome: Outcome) -> tuple[State[Any], End, Any]:
             result, blobs = value_facts(engine.key, state.data, task.persist_result)
             facts = {**facts, **result}
     assert call.run is not None
-    state.state_details = run_details(call.run.flow_run_id, call.run.key)
-    return state, end_of(state, facts, engine.clock.now()), blobs
+    state.of_run(call.run.flow_run_id, call.run.key)
+    now = 0 if state.type is StateType.COMPLETED else engine.clock.now()  # when its retry is due depends on it
+    return state, end_of(state, facts, now), blobs
 
 
 def _returned_state(value: Any) -> State[Any]:
@@ -266,14 +267,14 @@ def _refuse(call: TaskCall, error: UpstreamTaskError) -> State[Any]:
     event = run.record(Refuse({"message": str(error)}))
     run.journal.put([*call.pending, event])
     call.pending = []
-    return State(StateType.PENDING, "NotReady", str(error), state_details=run_details(run.flow_run_id, run.key))
+    return State(StateType.PENDING, "NotReady", str(error)).of_run(run.flow_run_id, run.key)
 
 
 def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]:
     """End a run that was interrupted outside its function."""
     state, facts = found
     run = call.run or create(call)
-    state.state_details = run_details(run.flow_run_id, run.key)
+    state.of_run(run.flow_run_id, run.key)
     event = run.record(end_of(state, facts, 0, retriable=False))
     run.journal.put([*call.pending, event])
     call.pending = []

@@ -7,7 +7,7 @@ the engine records the facts, and only then acts on them.
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from flightlog.events.types import STATES, TERMINAL
+from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL
 
 
 @dataclass(slots=True)
@@ -88,6 +88,9 @@ Command = Create | Start | End | Refuse | Rerun
 _SUFFIX: Final = {
     state: suffix for suffix, (state, name) in STATES.items() if name.upper() == state and suffix != "created"
 }
+_REACHED: Final = {
+    f"{kind}.{suffix}": (suffix, state) for kind in (FLOW_RUN, TASK_RUN) for suffix, (state, _) in STATES.items()
+}
 _STARTABLE: Final = frozenset({"PENDING", "SCHEDULED"})
 
 
@@ -125,8 +128,7 @@ def decide(run: RunState, command: Command) -> Fact:
 
 def evolve(run: RunState, fact: Fact) -> RunState:
     """Return the state of a run after a fact."""
-    suffix = fact.type.partition(".")[2]
-    type_ = STATES[suffix][0]
+    suffix, type_ = _REACHED[fact.type]
     attempt, budget = run.attempt, run.budget
     if suffix == "created":
         budget = 1 + run.retries

@@ -24,6 +24,9 @@ _SPILLED: Final = 1
 _WHOLE: Final = "*"
 _REFERENCE: Final = 43  # what a spilled part takes in its payload, in bytes
 _local = threading.local()
+_CHECKED: Final[set[str]] = set()
+"""Names that were found good: nearly every event has the same ones as the one before it."""
+_MOST_CHECKED: Final = 1000
 
 
 class Envelope(NamedTuple):
@@ -99,8 +102,9 @@ def encode_body(
     blobs: dict[bytes, bytes] = {}
     if len(payload) > _MAX_BODY:
         payload, blobs = _spill(data)
-    if len(type_) > _MAX_NAME or len(actor) > _MAX_NAME or not type_.isprintable():
-        raise LogError(f"An event's type and actor have at most {_MAX_NAME} printable characters: {type_[:80]!r}.")
+    if type_ not in _CHECKED or actor not in _CHECKED:
+        check_name(type_, "An event's type")
+        check_name(actor, "An event's actor")
     # Without the array's own first byte: these eight become the tail of the array of twelve.
     return pack((event_id, type_, schema, occurred_at, actor, follows, epoch, payload))[1:], blobs
 
@@ -128,14 +132,19 @@ def _reference(content: bytes, blobs: dict[bytes, bytes]) -> Spilled:
     return Spilled(digest, len(content))
 
 
-def check_stream(stream: str) -> None:
-    """Refuse a stream's name that is too long.
+def check_name(name: str, what: str = "A stream's name") -> None:
+    """Refuse a name that a record cannot hold.
 
     Raises:
-        LogError: it has more than 512 characters.
+        LogError: it has more than 512 characters, or some that cannot be printed.
     """
-    if len(stream) > _MAX_NAME or not stream.isprintable():
-        raise LogError(f"A stream's name has at most {_MAX_NAME} printable characters: {stream[:80]!r}.")
+    if name in _CHECKED:
+        return
+    if len(name) > _MAX_NAME or not name.isprintable():
+        raise LogError(f"{what} has at most {_MAX_NAME} printable characters: {name[:80]!r}.")
+    if len(_CHECKED) >= _MOST_CHECKED:
+        _CHECKED.clear()
+    _CHECKED.add(name)
 
 
 def prefix(log_id: bytes, stream: str) -> bytes:

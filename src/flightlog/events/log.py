@@ -370,17 +370,17 @@ class Log:
 
 
 def _part(append: Append) -> Part:
-    codec.check_stream(append.stream)
+    codec.check_name(append.stream)
     epoch = append.epoch or 0
     bodies = []
-    blobs = dict(append.blobs)
+    blobs = append.blobs
     for event in append.events:
         packed, spilled = codec.encode_body(
             event.id, event.type, event.schema, event.occurred_at, event.actor, event.follows, epoch, event.data
         )
         bodies.append(Body(event.id, event.type, packed))
         if spilled:
-            blobs.update(spilled)
+            blobs = {**blobs, **spilled}
     return Part(append.stream, bodies, append.expected_version, append.epoch, blobs)
 
 

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Any, NamedTuple, Protocol
 
 from flightlog.errors import LogError, TakenOver, VersionConflict
@@ -33,7 +34,7 @@ class Part:
     bodies: list[Body]
     expected_version: int | None = None
     epoch: int | None = None
-    blobs: dict[bytes, bytes] = field(default_factory=dict)
+    blobs: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -94,8 +95,9 @@ class StreamEnd(NamedTuple):
 
 
 class NewRow(NamedTuple):
-    """An event that is about to be stored."""
+    """An event that is about to be stored, and the head of its stream, which it has moved on."""
 
+    head: Head
     stream: str
     version: int
     body: Body
@@ -312,10 +314,9 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bo
         known: where an event id is recorded.
         doubt: whether to look every event id up; else only those of an append that would be refused.
     """
-    heads = [head_of(part.stream) for part in unit.parts]
-    refusal = None
-    for part, head in zip(unit.parts, heads, strict=True):
-        refusal = refusal or _refusal(part, head)
+    pairs = [(part, head_of(part.stream)) for part in unit.parts]
+    unit.versions, unit.error = [], None
+    refusal = next(filter(None, starmap(_refusal, pairs)), None)
     if doubt or refusal is not None:
         versions = _recorded(unit, known)
         if versions is not None or unit.error is not None:
@@ -325,13 +326,13 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bo
         unit.error = refusal
         return []
     rows: list[NewRow] = []
-    for part, head in zip(unit.parts, heads, strict=True):
+    for part, head in pairs:
         version, hash_ = head.version, head.hash
         for body in part.bodies:
             version += 1
             record = codec.join(head.prefix, version, hash_, body.packed)
             hash_ = hashlib.sha256(record).digest()
-            rows.append(NewRow(part.stream, version, body, record))
+            rows.append(NewRow(head, part.stream, version, body, record))
         unit.versions.append(list(range(head.version + 1, version + 1)))
         head.version, head.hash = version, hash_
         if part.epoch is not None:

@@ -226,7 +226,6 @@ class PostgresStore(DatabaseStore):
             rows: list[NewRow] = []
             blobs: dict[bytes, bytes] = {}
             for unit in units:
-                unit.versions, unit.error = [], None
                 placed = place(unit, heads.__getitem__, known, doubt=doubt)
                 known.add(placed)
                 rows += placed
@@ -237,16 +236,15 @@ class PostgresStore(DatabaseStore):
                 ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
                 connection.execute(tables.insert_new_blob, ordered)
             if rows:
-                self._insert(connection, rows, heads)
+                self._insert(connection, rows)
 
-    def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow], heads: dict[str, Head]) -> None:
-        values = [self._values(heads[row.stream], row.version, row.body, row.record) for row in rows]
+    def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow]) -> None:
+        values = [self._values(row.head, row.version, row.body, row.record) for row in rows]
         statement = tables.insert_placeless
         if self._clock is not None:
             statement = statement.values(inserted_at=self._clock.now())
         connection.execute(statement, values)
-        changed = {row.stream: heads[row.stream] for row in rows}
-        connection.execute(tables.update_stream, _ends(changed.values()))
+        connection.execute(tables.update_stream, _ends({row.stream: row.head for row in rows}.values()))
 
     def _values(self, head: Head, version: int, body: Body, record: bytes) -> dict[str, Any]:
         """Return an event's row."""

@@ -271,56 +271,47 @@ class SqliteStore(DatabaseStore):
 
     def _begin(self, connection: sqlite3.Connection, *, wait: bool) -> bool:
         rollback(connection)  # an interrupt may have struck just after the last one began
-        if not wait:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF in BUSY:
-                    return False
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in BUSY:
                 raise
-            return True
-        patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            if not wait:
+                return False
+            patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
         return True
 
     def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], *, doubt: bool) -> None:
         """Store the units inside the transaction that has begun, and commit it."""
         new_types: dict[str, int] = {}
+        types, changed = self._types, dict[int, Head]()
         known = KnownToo(lambda event_id: connection.execute(sql.SELECT_KNOWN, (event_id,)).fetchone())
-        touched: dict[str, Head] = {}
         cache, self._cache = self._fresh_cache(connection), None  # on any error the next commit reads anew
 
         def head_of(stream: str) -> Head:
-            head = cache.heads.get(stream)
-            if head is None:
-                head = cache.heads[stream] = self._load_head(connection, stream)
-            touched[stream] = head
-            return head
+            return cache.heads.get(stream) or cache.heads.setdefault(stream, self._load_head(connection, stream))
 
         try:
             position, recorded_at = cache.position, max(cache.recorded_at, self._clock.now())
             rows: list[tuple[Any, ...]] = []
             for unit in units:
-                unit.versions, unit.error = [], None
                 placed = place(unit, head_of, known, doubt=doubt)
-                if placed:
-                    self._store_blobs(connection, unit)
                 if doubt:
                     known.add(placed)
-                for row in placed:
+                for head, _, version, body, record in placed:
                     position += 1
-                    type_id = self._type_id(connection, row.body.type, new_types)
-                    key = touched[row.stream].key
-                    event_id = row.body.event_id
-                    rows.append((position, key, row.version, type_id, recorded_at, event_id, row.record))
+                    changed[head.key] = head
+                    type_id = types.get(body.type) or self._type_id(connection, body.type, new_types)
+                    rows.append((position, head.key, version, type_id, recorded_at, body.event_id, record))
+                if placed:
+                    self._store_blobs(connection, unit)
             connection.executemany(sql.INSERT_EVENT, rows)
-            connection.executemany(
-                sql.UPDATE_STREAM, [(head.version, head.hash, head.epoch, head.key) for head in touched.values()]
-            )
+            connection.executemany(sql.UPDATE_STREAM, [(h.version, h.hash, h.epoch, h.key) for h in changed.values()])
             connection.execute("COMMIT")
         except BaseException:
             rollback(connection)
             raise
-        self._types.update(new_types)
+        types.update(new_types)
         cache.position = position
         cache.recorded_at = recorded_at if rows else cache.recorded_at
         self._cache = cache
@@ -348,7 +339,7 @@ class SqliteStore(DatabaseStore):
         for row in rows:
             head = heads.get(row.stream) or heads.setdefault(row.stream, self._load_head(connection, row.stream))
             follow(head, row)
-            type_id = self._type_id(connection, row.type, new_types)
+            type_id = self._types.get(row.type) or self._type_id(connection, row.type, new_types)
             values = (row.position, head.key, row.version, type_id, row.recorded_at, row.event_id, row.record)
             connection.execute(sql.INSERT_EVENT, values)
         ends = [(head.version, head.hash, head.epoch, head.key) for head in heads.values()]
@@ -377,9 +368,8 @@ class SqliteStore(DatabaseStore):
         return head
 
     def _type_id(self, connection: sqlite3.Connection, name: str, new_types: dict[str, int]) -> int:
-        known = self._types.get(name) or new_types.get(name)
-        if known is not None:
-            return known
+        if name in new_types:
+            return new_types[name]
         row = connection.execute(sql.SELECT_TYPE, (name,)).fetchone()
         made: int = row[0] if row else connection.execute(sql.INSERT_TYPE, (name,)).lastrowid or 0
         new_types[name] = made
