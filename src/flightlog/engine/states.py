@@ -131,7 +131,8 @@ class State(Generic[R]):
         """Which run it belongs to."""
         if self._details is None:
             flow_run_id, task_run_id, child_flow_run_id = self._run or (None, None, None)
-            self._details = StateDetails(flow_run_id, None if task_run_id is None else id_text(task_run_id), child_flow_run_id)
+            text = None if task_run_id is None else id_text(task_run_id)
+            self._details = StateDetails(flow_run_id, text, child_flow_run_id)
         return self._details
 
     @state_details.setter

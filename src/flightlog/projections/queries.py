@@ -1,8 +1,11 @@
 """The read side: what server and command line ask. Typed answers from the projections."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, groupby
 from typing import Any
 
 from sqlalchemy import case, func, or_, select
@@ -376,57 +379,34 @@ def list_metrics(
         query = query.where(metrics.c.flow == flow)
     if not tasks:
         query = query.where(metrics.c.task == "")
-    groups: dict[tuple[str, str, int | None], _Sum] = {}
-    for row in projector.rows(query):
-        stretch = None if every is None else row.bucket // every * every
-        groups.setdefault((row.flow, row.task, stretch), _Sum()).add(row)
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or 0))
-    return [found.view(*key) for key, found in ordered]
+    rows = projector.rows(query.order_by(metrics.c.flow, metrics.c.task, metrics.c.bucket))
+    grouped = groupby(rows, lambda row: (row.flow, row.task, None if every is None else row.bucket // every * every))
+    return [_added_up(*key, group) for key, group in grouped]
 
 
-class _Sum:
-    """Rows of metrics, added up."""
-
-    def __init__(self) -> None:
-        self.counts = dict.fromkeys(COUNTS, 0)
-        self.microseconds = 0
-        self.bins: dict[int, int] = {}
-
-    def add(self, row: Any) -> None:
-        """Add a row."""
-        _, _, _, *counts, microseconds, bins = row  # by their places: a day's history has thousands of rows
-        for name, count in zip(COUNTS, counts, strict=True):
-            if count:
-                self.counts[name] += count
-        self.microseconds += microseconds or 0
-        found = {int(bin_): runs for bin_, runs in counted(bins).items()}
-        if self.bins:
-            for bin_, runs in found.items():
-                self.bins[bin_] = self.bins.get(bin_, 0) + runs
-        else:
-            self.bins = found
-
-    def view(self, flow: str, task: str, bucket: int | None) -> MetricView:
-        """Return what was added up."""
-        completed, failed, crashed, cancelled, retried = (self.counts[name] for name in COUNTS)
-        seconds, quantiles = self.microseconds / 1e6, _quantiles(self.bins)
-        return MetricView(flow, task, bucket, completed, failed, crashed, cancelled, retried, seconds, quantiles)
+def _added_up(flow: str, task: str, stretch: int | None, rows: Iterable[Any]) -> MetricView:
+    """Return rows of metrics as one."""
+    counts, microseconds, bins = [0] * len(COUNTS), 0, Counter[str]()
+    for row in rows:
+        _, _, _, *more, took, found = row  # by their places: a day's history has thousands of rows
+        counts = [count + (further or 0) for count, further in zip(counts, more, strict=True)]
+        microseconds += took or 0
+        bins.update(counted(found))
+    completed, failed, crashed, cancelled, retried = counts
+    seconds, quantiles = microseconds / 1e6, _quantiles(bins)
+    return MetricView(flow, task, stretch, completed, failed, crashed, cancelled, retried, seconds, quantiles)
 
 
 @lru_cache(4096)
-def _seconds(bin_: int) -> float:
-    return float(mapping().value(bin_))
+def _seconds(bin_: str) -> float:
+    return float(mapping().value(int(bin_)))
 
 
-def _quantiles(bins: dict[int, int]) -> dict[float, float]:
+def _quantiles(bins: Mapping[str, int]) -> dict[float, float]:
     """Return quantiles of durations that are counted in bins, in seconds."""
     if not bins:
         return {}
-    found: dict[float, float] = {}
-    ranks = [(quantile, quantile * (sum(bins.values()) - 1)) for quantile in QUANTILES]
-    passed = 0
-    for bin_ in sorted(bins):
-        passed += bins[bin_]
-        while len(found) < len(ranks) and passed > ranks[len(found)][1]:
-            found[ranks[len(found)][0]] = _seconds(bin_)
-    return found
+    ordered = sorted(bins, key=int)
+    passed = list(accumulate(map(bins.__getitem__, ordered)))
+    last = passed[-1] - 1
+    return {quantile: _seconds(ordered[bisect_right(passed, quantile * last)]) for quantile in QUANTILES}
