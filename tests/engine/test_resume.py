@@ -48,6 +48,13 @@ def new_world() -> None:
     world.__init__()  # type: ignore[misc]
 
 
+@pytest.fixture(autouse=True, params=["sqlite", "postgres"])
+def each_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test on a log of either kind."""
+    if request.param == "postgres":
+        monkeypatch.setenv("FLIGHTLOG_LOG_URL", request.getfixturevalue("postgres_url"))
+
+
 @task
 def extract(n: int) -> list[int]:
     """Return numbers."""
@@ -278,6 +285,37 @@ def test_results_that_are_not_recorded_run_again_visibly() -> None:
     events = current_engine().log.read(flow_run_stream(run))
     said = [e.data["message"] for e in events if e.type == "task_run.scheduled" and "message" in e.data]
     assert said == ["The call runs again: its result was not recorded (persist_result=False)."]
+
+
+@pytest.mark.parametrize("retried", [False, True])
+def test_calls_whose_arguments_cannot_be_compared_run_again_visibly(retried: bool) -> None:
+    """A lock means nothing in another process: such a call has no digest, whether the flow is resumed or retried."""
+
+    @task
+    def guarded(n: int, lock: Any) -> int:
+        world.ran.append(f"guarded {n}")
+        return n
+
+    @task
+    def flaky(n: int) -> int:
+        world.ran.append(f"flaky {n}")
+        if world.ran.count(f"flaky {n}") == 1:
+            raise ConnectionError
+        return n
+
+    @flow(retries=1 if retried else 0)
+    def f() -> int:
+        lock = threading.Lock()
+        return flaky(guarded(1, lock) + guarded(2, lock))
+
+    state = f(return_state=True)
+    run = run_id(state)
+    assert (state.result() if retried else resume_run(run, flow=f)) == 3
+    assert world.ran == ["guarded 1", "guarded 2", "flaky 3"] * 2
+    events = list(current_engine().log.read(flow_run_stream(run)))
+    said = [e.data["message"] for e in events if e.type == "task_run.scheduled" and "message" in e.data]
+    assert said == ["The call runs again: its arguments cannot be compared with those that it had before."] * 2
+    assert sum(e.type == "task_run.created" for e in events) == 3
 
 
 def test_async_flows_are_resumed() -> None:

@@ -94,20 +94,21 @@ def test_I9_a_log_of_the_first_layout_is_brought_up_to_date(tmp_path: Path) -> N
         log.append("s", [new_event(n=1)])
         before = [event.record for event in log.read_all()]
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        for table in ("liveness", "subscriptions"):
+        for table in ("liveness", "subscriptions", "inline_projections", "inline_states"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("PRAGMA user_version=1")
         connection.commit()
     with Log(ReadOnlySqliteStore(path)) as log:
         assert [event.record for event in log.read_all()] == before
         assert (log.store.beats(), log.store.cursors()) == ({}, [])
+        assert (log.state("x", "s"), log.states("x")) == ((0, None), {})
     with Log(SqliteStore(path)) as log:
         assert [event.record for event in log.read_all()] == before
         log.store.beat("me", 5)
         assert log.store.beats() == {"me": 5}
         assert log.append("s", [new_event(n=2)]) == [2]
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_what_is_committed_is_moved_into_the_file_in_the_background(tmp_path: Path) -> None:

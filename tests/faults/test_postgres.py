@@ -17,6 +17,7 @@ from flightlog.events.integrity import verify
 from flightlog.events.log import Log
 from flightlog.events.opening import open_log
 from flightlog.events.stores import postgres as postgres_module
+from flightlog.events.subscriptions import Subscription
 from flightlog.testing.log_contract import new_event
 
 _LONG = bool(os.environ.get("FLIGHTLOG_TEST_LONG"))
@@ -314,6 +315,31 @@ def test_a_server_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         server.start()
         assert log.append("a", [new_event()]) == [2]
         log.close()
+
+
+@pytest.mark.timeout(120)
+def test_a_subscription_outlives_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the server is away a subscription waits, says so, and then goes on where it was."""
+    monkeypatch.setattr(postgres_module, "OUTAGE_SECONDS", 0.3)
+    with running() as server:
+        url = server.database()
+        seen: list[int] = []
+        stop = threading.Event()
+        with open_log(url) as log:
+            log.append("a", [new_event(n=1)])
+            subscription = Subscription(log, "mail", lambda events: seen.extend(e.data["n"] for e in events))
+            thread = threading.Thread(target=subscription.run, args=(stop,))
+            thread.start()
+            _until(lambda: seen == [1])
+            server.kill()
+            _until(lambda: subscription.outage is not None)
+            assert "did not answer" in str(subscription.outage)
+            server.start()
+            log.append("a", [new_event(n=2)])
+            _until(lambda: seen == [1, 2])
+            stop.set()
+            thread.join()
+        assert (seen, subscription.outage) == ([1, 2], None)
 
 
 def _until(condition: object) -> None:

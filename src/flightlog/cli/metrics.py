@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import click
 
-from flightlog.cli.printing import color_option, duration, json_option, note, print_json, say, table
+from flightlog.cli.printing import as_of_option, color_option, duration, json_option, note, print_json, say, table
 from flightlog.cli.reading import projected
-from flightlog.clock import SystemClock, isoformat
+from flightlog.clock import isoformat
 
 _HOUR = 3_600_000_000
 
@@ -17,25 +17,27 @@ _HOUR = 3_600_000_000
 @click.option("--flow", help="Only that flow and its tasks.")
 @click.option("--by-hour", is_flag=True, help="One row for each hour.")
 @click.option("--prometheus", is_flag=True, help="All since the beginning, in Prometheus's text format.")
+@as_of_option
 @json_option
 @color_option
-def metrics(hours: float, flow: str | None, by_hour: bool, prometheus: bool, as_json: bool) -> None:
+def metrics(hours: float, flow: str | None, by_hour: bool, prometheus: bool, as_of: str | None, as_json: bool) -> None:
     """Show how runs ended and how long they took, by flow and task.
 
     \b
     Examples:
       flightlog metrics
       flightlog metrics --flow etl --by-hour --json
+      flightlog metrics --as-of 2026-01-31T06:00
       flightlog metrics --prometheus > /var/lib/node_exporter/flightlog.prom
     """
     from flightlog.projections.prometheus import exposition
     from flightlog.projections.queries import list_metrics
 
-    with projected() as projector:
+    with projected(as_of) as projector:
         if prometheus:
             say(exposition(projector).rstrip("\n"))
             return
-        since = SystemClock().now() - round(timedelta(hours=hours).total_seconds() * 1e6)
+        since = projector.now() - round(timedelta(hours=hours).total_seconds() * 1e6)
         views = list_metrics(projector, since=since, flow=flow, every=_HOUR if by_hour else None)
     if as_json:
         documents = [dataclasses.asdict(view) for view in views]

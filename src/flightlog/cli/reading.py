@@ -51,7 +51,8 @@ def projected(as_of: str | None = None) -> Iterator["Projector"]:
 
     with reading() as log:
         if as_of is not None:
-            projector = Projector(log, None, until=position_of(log, as_of))
+            position, at = moment_of(log, as_of)
+            projector = Projector(log, None, until=position, at=at)
         else:
             projector = Projector(log, place())
         try:
@@ -105,8 +106,12 @@ def actor() -> str:
         return "cli"
 
 
-def position_of(log: Log, moment: str) -> int:
-    """Return the position that is meant by a position, or by a time in ISO 8601 (local, unless it says otherwise).
+def moment_of(log: Log, moment: str) -> tuple[int, int]:
+    """Return the position and the time, in microseconds since 1970 (UTC), that are meant by one of the two.
+
+    Args:
+        log: the log.
+        moment: a position, or a time in ISO 8601 (local, unless it says otherwise).
 
     Raises:
         click.BadParameter: it is neither, or lies in the future.
@@ -117,7 +122,8 @@ def position_of(log: Log, moment: str) -> int:
     if moment.isascii() and moment.isdigit():
         if int(moment) > head.position:
             raise click.BadParameter(f"The log ends at position {head.position}; {moment} is still to come.")
-        return int(moment)
+        event = next(log.read_all(int(moment) - 1, limit=1)) if int(moment) else None
+        return int(moment), 0 if event is None else event.recorded_at
     try:
         when = datetime.fromisoformat(moment)
     except ValueError:
@@ -130,4 +136,10 @@ def position_of(log: Log, moment: str) -> int:
         raise click.BadParameter(f"{moment} is still to come.")
     microseconds = round(when.timestamp() * 1e6)
     # What we print is cut to milliseconds: all of the one that is named belongs to it.
-    return log.position_at(microseconds + 999 if microseconds % 1000 == 0 else microseconds)
+    microseconds += 999 if microseconds % 1000 == 0 else 0
+    return log.position_at(microseconds), microseconds
+
+
+def position_of(log: Log, moment: str) -> int:
+    """Return the position that is meant; see `moment_of`."""
+    return moment_of(log, moment)[0]

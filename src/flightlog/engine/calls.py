@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flightlog.engine.history import History, RecordedCall
+from flightlog.engine.history import FLOW, History, RecordedCall
 from flightlog.engine.runs import FlowRun, TaskRun
 from flightlog.engine.states import State
 
-_Key = tuple[bytes | None, str, bytes]
+_Key = tuple[bytes | None, str, bytes | None]
 
 
 @dataclass(slots=True)
@@ -32,6 +32,13 @@ class Call:
     state: State[Any] | None = None
     recorded: RecordedCall | None = None
     child: FlowRun | None = None
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ended well."""
+        if self.state is not None:
+            return self.state.is_completed()
+        return self.recorded is not None and self.recorded.completed
 
 
 @dataclass(slots=True)
@@ -70,7 +77,8 @@ class CallMemory:
     """The calls of a flow run by parent, function and arguments, in the order in which they were made.
 
     A call of a later attempt is matched with the earlier one that had the same parent, function and input
-    digest, the k-th equal one with the k-th. A call whose arguments have no digest matches none.
+    digest, the k-th equal one with the k-th. Tasks whose arguments have no digest match in the order in which they
+    were called, and run again.
 
     Args:
         past: what is recorded of the run, if it goes on from there.
@@ -97,6 +105,8 @@ class CallMemory:
             elif not recorded.attempt:
                 # It never got as far as having arguments, so any call of the function may take its place.
                 self._unstarted[recorded.parent, recorded.function].append(Call(recorded=recorded))
+            elif not recorded.function.startswith(FLOW):
+                self._earlier[recorded.parent, recorded.function, None].append(Call(recorded=recorded))
 
     def begin_attempt(self) -> None:
         """Make what was remembered so far the past, to be matched from here on."""
@@ -111,8 +121,7 @@ class CallMemory:
     def take(self, parent: bytes | None, function: str, digest: bytes | None) -> Call | None:
         """Return the earlier call that this one repeats, once."""
         with self._lock:
-            calls = None if digest is None else self._earlier.get((parent, function, digest))
-            calls = calls or self._unstarted.get((parent, function))
+            calls = self._earlier.get((parent, function, digest)) or self._unstarted.get((parent, function))
             found = calls.popleft() if calls else None
             if found is not None and found.recorded is not None:
                 self._missed.pop(found.recorded.key, None)
@@ -120,7 +129,7 @@ class CallMemory:
 
     def add(self, parent: bytes | None, function: str, digest: bytes | None, call: Call) -> None:
         """Remember a call that has ended."""
-        if digest is not None:
+        if digest is not None or not function.startswith(FLOW):
             with self._lock:
                 self._calls[parent, function, digest].append(call)
 

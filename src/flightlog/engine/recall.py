@@ -70,14 +70,14 @@ def recalled(context: "FlowRunContext", call: Call, options: tuple[int, tuple[fl
         if rules.type == "RUNNING":
             rules.type = "CRASHED"  # its flow run has ended, and it with it, without a word
         call.run.restore(rules)
-    if call.state is None:
+    if call.state is None and recorded.digest is not None:
         call.state = _state(context, memory.past, recorded, journal)
     return call
 
 
 def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> Call:
     """Enter a call of the run that this one was forked from, if it completed: with the original's value."""
-    if not recorded.completed:
+    if not recorded.completed or recorded.digest is None:
         return Call(recorded=recorded)
     journal = context.flow_run.journal
     state = _state(context, past, recorded, journal)

@@ -188,6 +188,8 @@ def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: by
         memory.count("new")
         return None
     reason: str | None = None
+    if digest is None and earlier.completed:
+        reason = "The call runs again: its arguments cannot be compared with those that it had before."
     try:
         earlier = recalled(call.flow, earlier, (call.task.retries, call.task.delays))
     except CannotRecall as error:

@@ -16,8 +16,9 @@ from typing import Any, Self
 
 from flightlog.errors import LogCorrupt, LogError
 from flightlog.events import codec
+from flightlog.events.inline import Kept, unpacked
 from flightlog.events.model import ANY, Append, Event, NewEvent
-from flightlog.events.store import Body, LogHead, Part, Store, Unit
+from flightlog.events.store import Body, Inline, LogHead, Part, Store, Unit
 
 FLUSH_SECONDS = 0.01
 _IDLE_TICKS = 50
@@ -175,6 +176,26 @@ class Log:
             else:
                 high = middle - 1
         return low
+
+    def keep(self, projections: Sequence[Inline], *, anew: bool = False) -> None:
+        """Keep inline projections in each commit from here on. See `flightlog.events.store.Store.keep_inline`."""
+        self.store.keep_inline(projections, anew=anew)
+
+    def state(self, projection: str, stream: str) -> Kept:
+        """Return what a stream has come to for an inline projection, and the version to expect when appending to it."""
+        version, packed = self.store.inline_state(projection, stream)
+        return Kept(version, unpacked(packed))
+
+    def states(self, projection: str) -> dict[str, Any]:
+        """Return what all streams have come to for an inline projection, by stream."""
+        return {stream: unpacked(packed) for stream, packed in self.store.inline_states(projection).items()}
+
+    def folded(self, projection: Inline) -> dict[str, Any]:
+        """Return what `states` has to return: folded from the events, beside what is kept."""
+        found: dict[str, Any] = {}
+        for event in self.read_all(types=sorted(projection.types)):
+            found[event.stream] = projection.apply(found.get(event.stream), event)
+        return {stream: state for stream, state in found.items() if state is not None}
 
     def blob(self, digest: bytes) -> bytes:
         """Return a blob by its SHA-256.

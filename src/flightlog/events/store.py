@@ -1,18 +1,15 @@
-"""What a log needs of the place that keeps it, and the rules of appending that every place shares.
+"""What a log needs of the place that keeps it. The rules of appending that all places share: `flightlog.events.placing`.
 
 A store keeps bytes. It knows streams, versions, hashes and positions, and nothing of what events mean.
 `flightlog.testing.LogContract` is the suite that a store has to pass.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import starmap
 from typing import Any, NamedTuple, Protocol
 
-from flightlog.errors import LogError, TakenOver, VersionConflict
-from flightlog.events import codec
+from flightlog.events.model import Event
 
 GENESIS = bytes(32)
 """The previous hash that the first event of a stream carries."""
@@ -127,6 +124,31 @@ class Cursor(NamedTuple):
     epoch: int
     owner: str
     lease: int
+
+
+class Inline(Protocol):
+    """A fold that is kept in the commit itself.
+
+    Attributes:
+        name: its name.
+        version: raised when the fold changes; then its values are made anew.
+        types: the event types that it folds.
+    """
+
+    name: str
+    version: int
+    types: frozenset[str]
+
+    def apply(self, state: Any, event: Event, /) -> Any:
+        """Return what a stream has come to after an event; None for nothing, which takes no room.
+
+        Pure, and it must not raise. Neither `position` nor `recorded_at` of the event is given yet: both are 0.
+
+        Args:
+            state: what it had come to before; None for nothing. Not to be changed.
+            event: the event.
+        """
+        ...
 
 
 class Store(Protocol):
@@ -263,6 +285,26 @@ class Store(Protocol):
         """Delete a subscription's cursor; tell if there was one."""
         ...
 
+    def keep_inline(self, projections: Sequence[Inline], *, anew: bool = False) -> None:
+        """Fold for these inline projections inside each commit from here on; make those anew that the log lacks.
+
+        An append of event types that are folded by a projection which this process lacks, or has in an older
+        version, is refused from then on: its values would no longer be what the events say.
+
+        Args:
+            projections: the projections.
+            anew: whether to make all of them anew, whatever is there.
+        """
+        ...
+
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
+        """Return the version of a stream, and what it has come to for an inline projection, packed; both of one moment."""
+        ...
+
+    def inline_states(self, name: str) -> dict[str, bytes]:
+        """Return what all streams have come to for an inline projection, packed, by stream; no more than there is."""
+        ...
+
     def writing(self) -> AbstractContextManager[Any]:
         """Return one transaction that writes to the log's database, as a SQLAlchemy connection.
 
@@ -275,105 +317,7 @@ class Store(Protocol):
         ...
 
 
-Known = Callable[[bytes], tuple[str, int] | None]
-"""Tells in which stream and at which version an event id is recorded, or None."""
 REPLAY = "replay"
 """The name of the fact that a log is a replay of another one's past: it is there to be read."""
 PARTIAL = "partial"
 """The name of the fact that a log holds some of another one's streams only."""
-
-
-class KnownToo:
-    """Where event ids are recorded, those of the running transaction included.
-
-    Args:
-        stored: tells it of those that are committed.
-    """
-
-    def __init__(self, stored: Known) -> None:
-        self._stored = stored
-        self._here: dict[bytes, tuple[str, int]] = {}
-
-    def add(self, rows: "list[NewRow]") -> None:
-        """Take in what is about to be stored."""
-        self._here.update({row.body.event_id: (row.stream, row.version) for row in rows})
-
-    def __call__(self, event_id: bytes) -> tuple[str, int] | None:
-        return self._here.get(event_id) or self._stored(event_id)
-
-
-def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bool) -> list[NewRow]:
-    """Decide on a unit: give its events versions and hashes, or set its error; return what to store.
-
-    Heads are moved forward in place. An append whose event ids are all recorded already changes nothing
-    and gets the versions that they have.
-
-    Args:
-        unit: what is to be appended.
-        head_of: returns the present head of a stream, the same object for the same stream.
-        known: where an event id is recorded.
-        doubt: whether to look every event id up; else only those of an append that would be refused.
-    """
-    pairs = [(part, head_of(part.stream)) for part in unit.parts]
-    unit.versions, unit.error = [], None
-    refusal = next(filter(None, starmap(_refusal, pairs)), None)
-    if doubt or refusal is not None:
-        versions = _recorded(unit, known)
-        if versions is not None or unit.error is not None:
-            unit.versions = versions or []
-            return []
-    if refusal is not None:
-        unit.error = refusal
-        return []
-    rows: list[NewRow] = []
-    for part, head in pairs:
-        version, hash_ = head.version, head.hash
-        for body in part.bodies:
-            version += 1
-            record = codec.join(head.prefix, version, hash_, body.packed)
-            hash_ = hashlib.sha256(record).digest()
-            rows.append(NewRow(head, part.stream, version, body, record))
-        unit.versions.append(list(range(head.version + 1, version + 1)))
-        head.version, head.hash = version, hash_
-        if part.epoch is not None:
-            head.epoch = part.epoch
-    return rows
-
-
-def follow(head: Head, row: IndexedRow) -> None:
-    """Move a stream's head on by an event that was placed elsewhere.
-
-    Raises:
-        LogError: it does not follow on what is here.
-    """
-    envelope = codec.decode(row.record)
-    if (envelope.version, envelope.previous) != (head.version + 1, head.hash):
-        raise LogError(f"Event {row.position} does not follow on {row.stream}@{head.version}: the copies differ.")
-    head.version, head.hash = envelope.version, hashlib.sha256(row.record).digest()
-    head.epoch = max(head.epoch, envelope.epoch)
-
-
-def _refusal(part: Part, head: Head) -> BaseException | None:
-    if part.epoch is not None and part.epoch < head.epoch:
-        return TakenOver(part.stream, part.epoch, head.epoch)
-    if part.expected_version is not None and part.expected_version != head.version:
-        return VersionConflict(part.stream, part.expected_version, head.version)
-    return None
-
-
-def _recorded(unit: Unit, known: Known) -> list[list[int]] | None:
-    """Return the versions of a unit that is recorded already; None for one that is new, or in part (an error)."""
-    found = [[known(body.event_id) for body in part.bodies] for part in unit.parts]
-    flat = [place for places in found for place in places]
-    if not any(flat):
-        return None
-    versions = []
-    for part, places in zip(unit.parts, found, strict=True):
-        if not all(place is not None and place[0] == part.stream for place in places):
-            unit.error = LogError(
-                f"An append to {part.stream!r} has events of which some are recorded already and some are not; "
-                "an event id may be used for one event only."
-            )
-            return None
-        versions.append([place[1] for place in places if place])
-    return versions

@@ -10,9 +10,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from flightlog.clock import Clock
+from flightlog.errors import LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.store import Cursor
@@ -38,6 +40,9 @@ class Subscription:
         types: the event types that it wants; None for all.
         start: where a subscription begins that never ran: a position; None for the log's present end.
         clock: time; the log's own by default, which is one for all machines.
+
+    Attributes:
+        outage: why `run` stands still just now; None if it does not.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Subscription:
         self._owner = f"{socket.gethostname()}/{os.getpid()}/{threading.get_ident()}"
         self._cursor: Cursor | None = None
         self._renewed = 0
+        self.outage: LogWriteError | None = None
 
     @property
     def position(self) -> int | None:
@@ -129,20 +135,29 @@ class Subscription:
         return moved
 
     def run(self, stop: threading.Event) -> None:
-        """Deal with events as they come, until `stop` is set.
+        """Deal with events as they come, until `stop` is set; a log that cannot be reached or written is waited for.
 
         Raises:
             Exception: the handler's own.
         """
         try:
             while not stop.is_set():
-                done = self.step()
-                if done is None:
-                    stop.wait(STANDBY_SECONDS)
-                elif done == 0:
-                    self._wait(stop)
+                self._go_on(stop)
         finally:
             self.close()
+
+    def _go_on(self, stop: threading.Event) -> None:
+        """Deal with one batch, or wait for one."""
+        try:
+            done = self.step()
+            self.outage = None
+            if done is None:
+                stop.wait(STANDBY_SECONDS)
+            elif done == 0:
+                self._wait(stop)
+        except LogWriteError as error:  # a full disk, a server that restarts: the cursor is where it was
+            self.outage = error
+            stop.wait(STANDBY_SECONDS)
 
     def _wait(self, stop: threading.Event) -> None:
         """Wait for another event, or until the lease should be renewed."""
@@ -153,7 +168,8 @@ class Subscription:
         """Give the cursor back, for another one to go on at once."""
         cursor, self._cursor = self._cursor, None
         if cursor is not None:
-            self.log.store.release_cursor(self.name, cursor.epoch)
+            with suppress(LogWriteError):  # its lease ends by itself
+                self.log.store.release_cursor(self.name, cursor.epoch)
 
 
 class _Lost(Exception):

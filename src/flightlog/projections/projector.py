@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex
 
+from flightlog.clock import SystemClock
 from flightlog.errors import LogError, LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.model import Event
@@ -88,6 +89,7 @@ class Projector:
             place.
         projections: what to keep; what comes with Flightlog by default.
         until: the last position that counts, for a view of the past; None for all.
+        at: the moment that such a view shows, in microseconds since 1970 (UTC).
     """
 
     def __init__(
@@ -97,10 +99,12 @@ class Projector:
         projections: Sequence[Projection] | None = None,
         *,
         until: int | None = None,
+        at: int | None = None,
     ) -> None:
         self.log = log
         self.projections = built_in() if projections is None else projections
         self.until = until
+        self.at = at
         self.place: Place = FilePlace(place) if place is None or isinstance(place, Path) else place
 
     # --- catching up ------------------------------------------------------------------------------
@@ -121,6 +125,10 @@ class Projector:
                     "delete them: they are made again from the log."
                 ) from error
         return self._catch_up()
+
+    def now(self) -> int:
+        """Return the moment that is shown, in microseconds since 1970 (UTC): the present, if it is no view of the past."""
+        return SystemClock().now() if self.at is None else self.at
 
     def _head(self) -> int:
         head = self.log.head().position

@@ -5,7 +5,6 @@ from typing import Any
 
 from flightlog.clock import isoformat
 from flightlog.errors import RunNotFound
-from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_stream
 from flightlog.ids import id_text
@@ -63,13 +62,13 @@ def explain(projector: Projector, run: FlowRunView, task: str | None = None) -> 
     """
     tasks = queries.list_task_runs(projector, run.id)
     if task is None:
-        last = _last_event(projector.log, run.id, FLOW_RUN, None)
-        return _flow_reason(projector.log, run, tasks, last)
+        last = _last_event(projector, run.id, FLOW_RUN, None)
+        return _flow_reason(projector, run, tasks, last)
     found = _find(tasks, task)
     if found is None:
         names = [name for one in tasks for name in (one.name, one.task)]
         raise RunNotFound(f"The run {run.name!r} has no task run {task!r}.{_nearest(task, names)}")
-    last = _last_event(projector.log, run.id, TASK_RUN, found.id)
+    last = _last_event(projector, run.id, TASK_RUN, found.id)
     return _task_reason(projector, run, found, tasks, last)
 
 
@@ -80,10 +79,12 @@ def _find(tasks: list[TaskRunView], wanted: str) -> TaskRunView | None:
     return exact or next((one for one in own if one.state_type != "COMPLETED"), own[0] if own else None)
 
 
-def _last_event(log: Log, run: str, kind: str, task: str | None) -> Event:
-    """Return the latest event of a flow run or task run."""
+def _last_event(projector: Projector, run: str, kind: str, task: str | None) -> Event:
+    """Return the latest event of a flow run or task run, as of the moment that the projections show."""
     found = None
-    for event in log.read(flow_run_stream(run)):
+    for event in projector.log.read(flow_run_stream(run)):
+        if projector.until is not None and event.position > projector.until:
+            break
         own, _, suffix = event.type.partition(".")
         if own == kind and suffix in STATES and (task is None or id_text(event.data["task_run_id"]) == task):
             found = event
@@ -91,7 +92,7 @@ def _last_event(log: Log, run: str, kind: str, task: str | None) -> Event:
     return found
 
 
-def _flow_reason(log: Log, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> Reason:
+def _flow_reason(projector: Projector, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> Reason:
     text, hint, event = run.message or "", "", last
     short = run.id[:18]
     match run.state_type:
@@ -102,7 +103,7 @@ def _flow_reason(log: Log, run: FlowRunView, tasks: list[TaskRunView], last: Eve
                 text = f"Its code runs. It waits for the task run {slowest.name!r}, which is {slowest.state_name}."
                 if len(waiting) > 1:
                     text += f" {len(waiting) - 1} more are under way."
-                event = _last_event(log, run.id, TASK_RUN, slowest.id)
+                event = _last_event(projector, run.id, TASK_RUN, slowest.id)
                 hint = f"next        flightlog runs why {short}/{slowest.name}"
             else:
                 text = "Its code runs, outside of any task."
@@ -112,13 +113,13 @@ def _flow_reason(log: Log, run: FlowRunView, tasks: list[TaskRunView], last: Eve
         case "COMPLETED":
             text = text or "It did what it was to do."
         case "FAILED" | "CRASHED" | "CANCELLED":
-            text, event, hint = _ended(log, run, tasks, last)
+            text, event, hint = _ended(projector, run, tasks, last)
         case _:
             text = text or "It has not begun."
     return _reason(run.name, run.state_type, run.state_name, text, event, hint)
 
 
-def _ended(log: Log, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> tuple[str, Event, str]:
+def _ended(projector: Projector, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> tuple[str, Event, str]:
     """Return why a run ended badly: the first task run that did so, if the run's own end speaks of no other reason."""
     text = run.message or "It gave no reason."
     cause = last.data.get("cause")
@@ -128,7 +129,7 @@ def _ended(log: Log, run: FlowRunView, tasks: list[TaskRunView], last: Event) ->
     event = last
     if bad and run.state_type != "CANCELLED":
         first = min(bad, key=lambda task: task.ended or 0)
-        event = _last_event(log, run.id, TASK_RUN, first.id)
+        event = _last_event(projector, run.id, TASK_RUN, first.id)
         text += f"\nThe first task run that did not end well: {first.name!r}: {first.message or first.state_name}"
     return text, event, f"go on       flightlog runs resume {run.id[:18]}"
 
@@ -139,7 +140,7 @@ def _task_reason(
     text, event, hint = task.message or "", last, ""
     culprit = _rests_on(projector, run, task, tasks) if task.state_type == "PENDING" else None
     if culprit is not None:
-        event = _last_event(projector.log, run.id, TASK_RUN, culprit.id)
+        event = _last_event(projector, run.id, TASK_RUN, culprit.id)
         hint = f"next        flightlog runs why {run.id[:18]}/{culprit.name}"
     match task.state_type:
         case "PENDING" if task.state_name == "NotReady":

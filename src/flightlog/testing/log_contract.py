@@ -24,6 +24,28 @@ def new_event(type_: str = "thing.happened", /, **data: Any) -> NewEvent:
     return NewEvent(_IDS.new(), type_, data, occurred_at=1_767_225_600_000_000)
 
 
+class Slots:
+    """An inline projection for the tests: who holds a slot of a stream, and how many have so far."""
+
+    name = "test-slots"
+    types = frozenset({"slot.acquired", "slot.released"})
+
+    def __init__(self, version: int = 1) -> None:
+        self.version = version
+
+    def apply(self, state: Any, event: Event, /) -> Any:
+        """Return the holder and the count; nothing once the last holder has released it twice."""
+        count = (state or {}).get("count", 0)
+        if event.type == "slot.acquired":
+            return {"holder": event.data["holder"], "count": count + self.version}
+        return None if event.data.get("last") else {"holder": None, "count": count}
+
+
+def acquired(holder: str) -> NewEvent:
+    """Return the event that somebody has the slot."""
+    return new_event("slot.acquired", holder=holder)
+
+
 class LogContract(ABC):
     """The contract of a log, as tests. Override `log`, a fixture that yields a new, empty one."""
 
@@ -278,6 +300,69 @@ class LogContract(ABC):
         with pytest.raises(LogError, match="512"):
             log.append("s", [new_event("t" * 600)])
         assert log.append("s", [new_event()]) == [1]
+
+    # --- inline projections -----------------------------------------------------------------------
+
+    def test_an_inline_projection_moves_in_the_commit(self, log: Log) -> None:
+        """What a stream has come to can be read as soon as the append returns, with the version to expect."""
+        log.keep([Slots()])
+        assert log.state("test-slots", "limit/a") == (0, None)
+        log.append_all([Append("limit/a", [acquired("ann"), new_event()]), Append("limit/b", [acquired("bob")])])
+        assert log.state("test-slots", "limit/a") == (2, {"holder": "ann", "count": 1})
+        log.append("limit/a", [new_event("slot.released"), acquired("cat")])
+        assert log.states("test-slots") == {
+            "limit/a": {"holder": "cat", "count": 2},
+            "limit/b": {"holder": "bob", "count": 1},
+        }
+        log.append("limit/b", [new_event("slot.released", last=True)])
+        assert log.state("test-slots", "limit/b") == (2, None)
+        assert log.states("test-slots").keys() == {"limit/a"}
+
+    def test_an_inline_projection_follows_what_is_appended_and_nothing_else(self, log: Log) -> None:
+        """A refused append leaves its value, and a repeated one does not count twice."""
+        log.keep([Slots()])
+        event = acquired("ann")
+        log.append("limit/a", [event])
+        log.append("limit/a", [event])
+        with pytest.raises(VersionConflict):
+            log.append("limit/a", [acquired("bob")], expected_version=0)
+        assert log.state("test-slots", "limit/a") == (1, {"holder": "ann", "count": 1})
+
+    def test_i7_one_winner_by_a_conditional_append(self, log: Log) -> None:
+        """Of many who saw the same free slot, one gets it; the others see who."""
+        log.keep([Slots()])
+        won: list[str] = []
+        barrier = threading.Barrier(8)
+
+        def claim(number: int) -> None:
+            name = f"t{number}"
+            kept = log.state("test-slots", "limit/a")
+            barrier.wait()
+            try:
+                log.append("limit/a", [acquired(name)], expected_version=kept.version)
+            except VersionConflict:
+                return
+            won.append(name)
+
+        _together(claim, 8)
+        assert len(won) == 1
+        assert log.state("test-slots", "limit/a").state == {"holder": won[0], "count": 1}
+
+    def test_i6_an_inline_projection_is_made_anew_from_the_log(self, log: Log) -> None:
+        """Kept from the first event on, made later, or made anew: the values are those that the events lead to."""
+        log.append("limit/a", [acquired("ann"), new_event("slot.released"), acquired("bob")])
+        log.append("limit/b", [acquired("x" * 200_000), new_event("slot.released")])
+        log.append("limit/c", [acquired("cat"), new_event("slot.released", last=True)])
+        log.keep([Slots()])
+        made = log.states("test-slots")
+        assert made == {"limit/a": {"holder": "bob", "count": 2}, "limit/b": {"holder": None, "count": 1}}
+        assert log.folded(Slots()) == made
+        log.keep([Slots()], anew=True)
+        assert log.states("test-slots") == made
+        log.keep([Slots(version=2)])
+        assert log.state("test-slots", "limit/a").state == {"holder": "bob", "count": 4}
+        log.append("limit/a", [acquired("dan")])
+        assert log.state("test-slots", "limit/a").state == {"holder": "dan", "count": 6}
 
 
 def _together(work: Any, count: int) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogError
 from flightlog.events import codec
-from flightlog.events.store import Cursor, Head, IndexedRow, LogHead, NewRow, Row, StreamEnd, Unit, follow, place
+from flightlog.events.inline import Inlines, States, fold, nothing
+from flightlog.events.placing import follow, place
+from flightlog.events.store import Cursor, Head, IndexedRow, Inline, LogHead, NewRow, Row, StreamEnd, Unit
 from flightlog.ids import RandomIds
 
 
@@ -28,22 +30,26 @@ class MemoryStore:
         self._facts: dict[str, bytes] = {"log_id": self.log_id}
         self._beats: dict[str, int] = {}
         self._cursors: dict[str, Cursor] = {}
+        self._inline = Inlines()
+        self._states: dict[tuple[str, int], bytes] = {}
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units; see `flightlog.events.store.Store.write`."""
         with self._lock:
             for unit in units:
-                for row in place(unit, self._head, self._known.get, doubt=True):
+                rows = place(unit, self._head, self._known.get, doubt=True)
+                for row in rows:
                     self._keep(row)
                 if unit.error is None:
                     for part in unit.parts:
                         self._blobs.update(part.blobs)
+                self._fold((row.head.key, row.record) for row in rows if row.body.type in self._inline.types)
                 unit.done = True
         return True
 
     def _head(self, stream: str) -> Head:
         if stream not in self._heads:
-            self._heads[stream] = Head(codec.prefix(self.log_id, stream))
+            self._heads[stream] = Head(codec.prefix(self.log_id, stream), key=len(self._heads))
         return self._heads[stream]
 
     def _keep(self, row: NewRow) -> None:
@@ -171,6 +177,35 @@ class MemoryStore:
         """Delete a subscription's cursor; tell if there was one."""
         with self._lock:
             return self._cursors.pop(name, None) is not None
+
+    def keep_inline(self, projections: Sequence[Inline], *, anew: bool = False) -> None:
+        """Keep inline projections; see `flightlog.events.store.Store.keep_inline`."""
+        with self._lock:
+            self._inline.keep(projections)
+            records = [(self._heads[row.stream].key, row.record) for row in self._rows]
+            self._put_states(fold(projections, records, nothing, self._blobs.__getitem__))
+
+    def _fold(self, records: Iterable[tuple[int, bytes]]) -> None:
+        self._put_states(self._inline.fold(records, lambda *place: self._states.get(place), self._blobs.__getitem__))
+
+    def _put_states(self, states: States) -> None:
+        for place_, state in states.items():
+            if state is None:
+                self._states.pop(place_, None)
+            else:
+                self._states[place_] = state
+
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
+        """Return a stream's version and what it has come to for an inline projection."""
+        with self._lock:
+            head = self._heads.get(stream)
+            return (0, None) if head is None else (head.version, self._states.get((name, head.key)))
+
+    def inline_states(self, name: str) -> dict[str, bytes]:
+        """Return what all streams have come to for an inline projection, by stream."""
+        with self._lock:
+            places = {stream: (name, head.key) for stream, head in self._heads.items()}
+            return {stream: self._states[place_] for stream, place_ in places.items() if place_ in self._states}
 
     def writing(self) -> AbstractContextManager[None]:
         """Return no transaction: there is no database."""

@@ -23,14 +23,16 @@ from sqlalchemy.pool import QueuePool
 from flightlog.clock import Clock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Body, Head, IndexedRow, KnownToo, LogHead, NewRow, Part, Row, Unit, follow, place
+from flightlog.events.placing import KnownToo, follow, place
+from flightlog.events.store import Body, Head, IndexedRow, Inline, LogHead, NewRow, Part, Row, Unit
 from flightlog.events.stores import tables
+from flightlog.events.stores.postgres_inline import Outdated, PostgresInlines
 from flightlog.events.stores.sharing import DatabaseStore
 from flightlog.events.stores.tables import SCHEMA, Reading
 from flightlog.ids import RandomIds
 
 T = TypeVar("T")
-FORMAT = 1
+FORMAT = 2
 """The version of the layout. A program refuses a log whose number is above its own."""
 OUTAGE_SECONDS = 120.0
 """How long a database that is away is waited for."""
@@ -76,6 +78,7 @@ class PostgresStore(DatabaseStore):
         self._new_id = log_id
         self._types: dict[str, int] = {}
         self._doubt = False
+        self._inline = PostgresInlines()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._engine = self._connect()
@@ -177,7 +180,24 @@ class PostgresStore(DatabaseStore):
                 f"The log at {self.location} was written by a newer version of Flightlog (its format is {version}, "
                 f"this version reads up to {FORMAT}). Update it: pip install --upgrade flightlog."
             )
+        if version < FORMAT:
+            self._migrate(version)
         return facts["log_id"]
+
+    def _migrate(self, version: int) -> None:
+        """Add the tables that later versions brought. Events are never touched (invariant I9)."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_LOCK)))
+                for number in range(version + 1, FORMAT + 1):
+                    for table in tables.POSTGRES_SINCE[number]:
+                        table.create(connection, checkfirst=True)
+                connection.execute(tables.update_fact, {"key": "format", "new_value": str(FORMAT).encode()})
+        except DBAPIError as error:
+            raise LogUnavailable(
+                f"The log at {self.location} lacks tables that this version needs, and this role may not make them. "
+                "Run `flightlog doctor` once as the role that owns the log; then grant what `flightlog log role` prints."
+            ) from error
 
     def _create(self) -> None:
         with self._engine.begin() as connection:
@@ -216,16 +236,21 @@ class PostgresStore(DatabaseStore):
         except IntegrityError:
             # Some event is recorded already: look at each one before it is stored.
             self._try(units, doubt=True)
+        except Outdated:
+            self._make_inline()
+            self._commit(units)
 
     def _try(self, units: Sequence[Unit], *, doubt: bool) -> None:
         names = sorted({part.stream for unit in units for part in unit.parts})
         heads: dict[str, Head] = {}
         with self._database().begin() as connection:
-            self._lock_heads(connection, names, heads)
+            self._inline.check(self._lock_heads(connection, names, heads))
             known = KnownToo(lambda event_id: _first(connection, event_id))
             rows: list[NewRow] = []
             blobs: dict[bytes, bytes] = {}
             for unit in units:
+                if self._inline.refuses(unit):
+                    continue
                 placed = place(unit, heads.__getitem__, known, doubt=doubt)
                 known.add(placed)
                 rows += placed
@@ -237,6 +262,7 @@ class PostgresStore(DatabaseStore):
                 connection.execute(tables.insert_new_blob, ordered)
             if rows:
                 self._insert(connection, rows)
+                self._inline.take(connection, rows)
 
     def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow]) -> None:
         values = [self._values(row.head, row.version, row.body, row.record) for row in rows]
@@ -256,16 +282,24 @@ class PostgresStore(DatabaseStore):
             "record": record,
         }
 
-    def _lock_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> None:
-        """Lock the heads of streams, those that do not exist yet made first."""
-        self._read_heads(connection, names, heads)
+    def _lock_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> str | None:
+        """Lock the heads of streams, those that do not exist yet made first.
+
+        Returns:
+            Names and versions of the log's inline projections, which cannot change from here to the commit.
+        """
+        inlines = self._read_heads(connection, names, heads)
         if missing := [name for name in names if name not in heads]:
             connection.execute(tables.insert_new_stream, [{"name": name, "hash": bytes(32)} for name in missing])
-            self._read_heads(connection, missing, heads)
+            inlines = self._read_heads(connection, missing, heads)
+        return inlines
 
-    def _read_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> None:
+    def _read_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> str | None:
+        inlines: str | None = None
         for row in connection.execute(tables.lock_heads, {"names": names}):
             heads[row.name] = Head(codec.prefix(self.log_id, row.name), row.version, row.hash, row.epoch, row.id)
+            inlines = row.inlines
+        return inlines
 
     def _know_types(self, units: Sequence[Unit]) -> None:
         """Look up, or make, the numbers of event types: in a transaction of their own, or writers would queue."""
@@ -310,6 +344,33 @@ class PostgresStore(DatabaseStore):
             last = max(recorded_at, rows[-1].recorded_at)
             moved = {"new_horizon": horizon, "new_position": rows[-1].position, "new_recorded_at": last}
             connection.execute(tables.move_sequencer, moved)
+            connection.execute(tables.drop_inlines)  # whoever keeps some makes them anew before the next append
+
+    # --- inline projections -----------------------------------------------------------------------
+
+    def keep_inline(self, projections: Sequence[Inline], *, anew: bool = False) -> None:
+        """Keep inline projections; see `flightlog.events.store.Store.keep_inline`."""
+        self._inline.keep(projections)
+        self._patiently(lambda: self._make_inline(projections if anew else ()))
+
+    def _make_inline(self, anew: Sequence[Inline] = ()) -> None:
+        """Make those inline projections anew that the log lacks, or the given ones."""
+        with self._database().connect() as connection:
+            if not self._inline.learn_from(connection) and not anew:
+                return
+        with self._database().begin() as connection:
+            connection.exec_driver_sql(tables.stop_writers)
+            self._inline.make(connection, anew or self._inline.learn_from(connection))
+            self._inline.learn_from(connection)
+
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
+        """Return a stream's version and what it has come to; see `flightlog.events.store.Store.inline_state`."""
+        rows = self._rows(tables.select_kept, projection=name, name=stream)
+        return (rows[0][0], rows[0][1]) if rows else (0, None)
+
+    def inline_states(self, name: str) -> dict[str, bytes]:
+        """Return what all streams have come to, by stream."""
+        return dict(self._rows(tables.select_states, projection=name))
 
     # --- giving positions -------------------------------------------------------------------------
 

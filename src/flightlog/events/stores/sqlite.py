@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
-from flightlog.events.store import Head, IndexedRow, KnownToo, Row, Unit, follow, place
+from flightlog.events.placing import KnownToo, follow, place
+from flightlog.events.store import Head, IndexedRow, Inline, Row, Unit
 from flightlog.events.stores import sqlite_statements as sql
 from flightlog.events.stores.sharing import DatabaseStore, transaction
+from flightlog.events.stores.sqlite_inline import SqliteInlines
 from flightlog.events.stores.sqlite_places import (
     BUSY,
     BUSY_SECONDS,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
     from flightlog.events.stores.tables import Reading
 
-FORMAT = 2
+FORMAT = 3
 """The version of the layout. A program refuses a log whose number is above its own."""
 
 
@@ -96,6 +98,7 @@ class SqliteStore(DatabaseStore):
         self._writer: sqlite3.Connection | None = None
         self._types: dict[str, int] = {}
         self._cache: _Cache | None = None
+        self._inline = SqliteInlines(self.location)
         self._tidier: sqlite3.Connection | None = None
         self._untidied = 0
         self._prefixes: dict[str, bytes] = {}
@@ -284,7 +287,7 @@ class SqliteStore(DatabaseStore):
     def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], *, doubt: bool) -> None:
         """Store the units inside the transaction that has begun, and commit it."""
         new_types: dict[str, int] = {}
-        types, changed = self._types, dict[int, Head]()
+        types, inline, changed = self._types, self._inline, dict[int, Head]()
         known = KnownToo(lambda event_id: connection.execute(sql.SELECT_KNOWN, (event_id,)).fetchone())
         cache, self._cache = self._fresh_cache(connection), None  # on any error the next commit reads anew
 
@@ -294,7 +297,10 @@ class SqliteStore(DatabaseStore):
         try:
             position, recorded_at = cache.position, max(cache.recorded_at, self._clock.now())
             rows: list[tuple[Any, ...]] = []
+            folded: list[tuple[int, bytes]] = []
             for unit in units:
+                if inline.refuses(unit):
+                    continue
                 placed = place(unit, head_of, known, doubt=doubt)
                 if doubt:
                     known.add(placed)
@@ -303,10 +309,14 @@ class SqliteStore(DatabaseStore):
                     changed[head.key] = head
                     type_id = types.get(body.type) or self._type_id(connection, body.type, new_types)
                     rows.append((position, head.key, version, type_id, recorded_at, body.event_id, record))
+                    if body.type in inline.types:
+                        folded.append((head.key, record))
                 if placed:
                     self._store_blobs(connection, unit)
             connection.executemany(sql.INSERT_EVENT, rows)
             connection.executemany(sql.UPDATE_STREAM, [(h.version, h.hash, h.epoch, h.key) for h in changed.values()])
+            if folded:
+                inline.take(connection, folded)
             connection.execute("COMMIT")
         except BaseException:
             rollback(connection)
@@ -344,6 +354,7 @@ class SqliteStore(DatabaseStore):
             connection.execute(sql.INSERT_EVENT, values)
         ends = [(head.version, head.hash, head.epoch, head.key) for head in heads.values()]
         connection.executemany(sql.UPDATE_STREAM, ends)
+        connection.execute(sql.DROP_INLINES)  # whoever keeps some makes them anew before the next append
 
     def _fresh_cache(self, connection: sqlite3.Connection) -> _Cache:
         """Return where the log and its streams end: as remembered, if nobody else has written since."""
@@ -352,6 +363,7 @@ class SqliteStore(DatabaseStore):
         if cache is None or cache.changes != changes or len(cache.heads) > _CACHED_HEADS:
             end = connection.execute(sql.SELECT_END).fetchone() or (0, 0)
             cache = _Cache(changes, end[0], end[1], {})
+            self._inline.make(connection, self._inline.learn_from(connection))
         return cache
 
     def _load_head(self, connection: sqlite3.Connection, stream: str) -> Head:
@@ -379,6 +391,33 @@ class SqliteStore(DatabaseStore):
         for part in unit.parts:
             if part.blobs:
                 connection.executemany(sql.INSERT_BLOB, part.blobs.items())
+
+    # --- inline projections -----------------------------------------------------------------------
+
+    def keep_inline(self, projections: Sequence[Inline], *, anew: bool = False) -> None:
+        """Keep inline projections; see `flightlog.events.store.Store.keep_inline`."""
+        inline = self._inline
+        inline.keep(projections)
+        try:
+            connection = self._open()
+            try:
+                if anew or inline.learn_from(connection):
+                    self._begin(connection, wait=True)
+                    inline.make(connection, projections if anew else inline.learn_from(connection))
+                    connection.execute("COMMIT")
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise translate(error, self.location) from error
+
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
+        """Return a stream's version and what it has come to; see `flightlog.events.store.Store.inline_state`."""
+        rows = self._briefly(sql.SELECT_KEPT, (name, stream))
+        return (rows[0][0], rows[0][1]) if rows else (0, None)
+
+    def inline_states(self, name: str) -> dict[str, bytes]:
+        """Return what all streams have come to, by stream."""
+        return dict(self._briefly(sql.SELECT_STATES, (name,)))
 
     # --- reading ----------------------------------------------------------------------------------
 

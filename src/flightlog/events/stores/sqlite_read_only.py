@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flightlog.errors import LogWriteError
-from flightlog.events.store import Cursor, Unit
+from flightlog.events.store import Cursor, Inline, Unit
 from flightlog.events.stores.sqlite import SqliteStore
 from flightlog.events.stores.sqlite_places import quoted
 
@@ -56,6 +56,17 @@ class ReadOnlySqliteStore(SqliteStore):
     def cursors(self) -> list[Cursor]:
         """Return the cursors of all subscriptions."""
         return [] if self._old else super().cursors()
+
+    def keep_inline(self, projections: Sequence[Inline], *, anew: bool = False) -> None:
+        """Do nothing: what was kept can be read, and nothing changes."""
+
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
+        """Return a stream's version and what it has come to; nothing in a log that has no inline projections yet."""
+        return (0, None) if self._old else super().inline_state(name, stream)
+
+    def inline_states(self, name: str) -> dict[str, bytes]:
+        """Return what all streams have come to, by stream."""
+        return {} if self._old else super().inline_states(name)
 
     def writing(self) -> Any:
         """Refuse to write."""

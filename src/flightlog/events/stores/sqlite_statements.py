@@ -10,6 +10,8 @@ MAKE = (
     'CREATE TABLE streams ( id INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, hash BLOB NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (id), UNIQUE (name) )',
     'CREATE TABLE liveness ( process TEXT NOT NULL, beat BIGINT NOT NULL, PRIMARY KEY (process) )',
     'CREATE TABLE subscriptions ( name TEXT NOT NULL, position BIGINT NOT NULL, epoch INTEGER NOT NULL, owner TEXT NOT NULL, lease BIGINT NOT NULL, PRIMARY KEY (name) )',
+    'CREATE TABLE inline_projections ( name TEXT NOT NULL, version INTEGER NOT NULL, types TEXT NOT NULL, PRIMARY KEY (name) )',
+    'CREATE TABLE inline_states ( projection TEXT NOT NULL, stream_id BIGINT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (projection, stream_id) )',
     "CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
     "CREATE TRIGGER events_no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
     "CREATE TRIGGER events_no_replace BEFORE INSERT ON events WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position) OR EXISTS (SELECT 1 FROM events WHERE event_id = NEW.event_id) OR EXISTS (SELECT 1 FROM events WHERE stream_id = NEW.stream_id AND version = NEW.version) BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
@@ -17,6 +19,7 @@ MAKE = (
 )
 ADDED = {
     2: ('CREATE TABLE liveness ( process TEXT NOT NULL, beat BIGINT NOT NULL, PRIMARY KEY (process) )', 'CREATE TABLE subscriptions ( name TEXT NOT NULL, position BIGINT NOT NULL, epoch INTEGER NOT NULL, owner TEXT NOT NULL, lease BIGINT NOT NULL, PRIMARY KEY (name) )'),
+    3: ('CREATE TABLE inline_projections ( name TEXT NOT NULL, version INTEGER NOT NULL, types TEXT NOT NULL, PRIMARY KEY (name) )', 'CREATE TABLE inline_states ( projection TEXT NOT NULL, stream_id BIGINT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (projection, stream_id) )'),
 }
 SELECT_END = 'SELECT events.position, events.recorded_at FROM events ORDER BY events.position DESC LIMIT 1'
 SELECT_HEAD = 'SELECT streams.id, streams.version, streams.hash, streams.epoch FROM streams WHERE streams.name = ?'
@@ -31,5 +34,15 @@ PUT_BEAT = 'INSERT INTO liveness (process, beat) VALUES (?, ?) ON CONFLICT (proc
 DELETE_BEAT = 'DELETE FROM liveness WHERE liveness.process = ?'
 SELECT_STREAM = 'SELECT events.position, events.recorded_at, events.record FROM events WHERE events.stream_id = (SELECT streams.id FROM streams WHERE streams.name = ?) AND events.version > ? ORDER BY events.version LIMIT ?'
 SELECT_BLOBS = 'SELECT blobs.digest, blobs.content FROM blobs WHERE blobs.digest IN'
+SELECT_INLINES = 'SELECT inline_projections.name, inline_projections.version, inline_projections.types FROM inline_projections'
+PUT_INLINE = 'INSERT INTO inline_projections (name, version, types) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, types = excluded.types'
+DROP_INLINES = 'DELETE FROM inline_projections'
+SELECT_STATE = 'SELECT inline_states.state FROM inline_states WHERE inline_states.projection = ? AND inline_states.stream_id = ?'
+SELECT_KEPT = 'SELECT streams.version, inline_states.state FROM streams LEFT OUTER JOIN inline_states ON inline_states.stream_id = streams.id AND inline_states.projection = ? WHERE streams.name = ?'
+SELECT_STATES = 'SELECT streams.name, inline_states.state FROM inline_states JOIN streams ON streams.id = inline_states.stream_id WHERE inline_states.projection = ?'
+PUT_STATE = 'INSERT INTO inline_states (projection, stream_id, state) VALUES (?, ?, ?) ON CONFLICT (projection, stream_id) DO UPDATE SET state = excluded.state'
+DROP_STATE = 'DELETE FROM inline_states WHERE inline_states.projection = ? AND inline_states.stream_id = ?'
+DROP_STATES = 'DELETE FROM inline_states WHERE inline_states.projection = ?'
+SELECT_RECORDS = 'SELECT events.stream_id, events.record FROM events WHERE events.type_id IN (SELECT event_types.id FROM event_types WHERE event_types.name IN (%s)) ORDER BY events.stream_id, events.version'
 SELECT_FACTS = 'SELECT facts.name, facts.value FROM facts'
 INSERT_FACT = 'INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING'

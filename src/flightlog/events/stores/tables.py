@@ -19,7 +19,9 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    and_,
     bindparam,
+    cast,
     delete,
     func,
     insert,
@@ -30,6 +32,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -94,7 +97,21 @@ subscriptions = Table(
     Column("owner", Text, nullable=False),
     Column("lease", BigInteger, nullable=False),
 )
-_SINCE: Final = {2: (liveness, subscriptions)}
+inline_projections = Table(
+    "inline_projections",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("types", Text, nullable=False),
+)
+inline_states = Table(
+    "inline_states",
+    metadata,
+    Column("projection", Text, primary_key=True),
+    Column("stream_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", LargeBinary, nullable=False),
+)
+_SINCE: Final = {2: (liveness, subscriptions), 3: (inline_projections, inline_states)}
 """The tables that each version of the layout has added."""
 
 _REFUSED = "events are append-only"
@@ -189,6 +206,56 @@ select_ends = select(streams.c.name, streams.c.version, streams.c.hash, streams.
 select_blobs = select(blobs.c.digest, blobs.c.content).where(blobs.c.digest.in_(bindparam("digests", expanding=True)))
 select_facts = select(facts.c.name, facts.c.value)
 insert_fact = insert(facts).values(name=bindparam("name"), value=bindparam("value"))
+update_fact = update(facts).where(facts.c.name == bindparam("key")).values(value=bindparam("new_value"))
+
+# --- inline projections ---
+
+select_inlines = select(inline_projections.c.name, inline_projections.c.version, inline_projections.c.types)
+_inline = upsert(inline_projections).values(
+    name=bindparam("name"), version=bindparam("version"), types=bindparam("types")
+)
+put_inline = _inline.on_conflict_do_update(
+    index_elements=["name"], set_={"version": _inline.excluded.version, "types": _inline.excluded.types}
+)
+_kept = upsert(inline_states).values(
+    projection=bindparam("projection"), stream_id=bindparam("stream_id"), state=bindparam("state")
+)
+put_state = _kept.on_conflict_do_update(
+    index_elements=["projection", "stream_id"], set_={"state": _kept.excluded.state}
+)
+drop_state = delete(inline_states).where(
+    inline_states.c.projection == bindparam("name"), inline_states.c.stream_id == bindparam("key")
+)
+drop_states = delete(inline_states).where(inline_states.c.projection == bindparam("name"))
+drop_inlines = delete(inline_projections)
+select_state = select(inline_states.c.state).where(
+    inline_states.c.projection == bindparam("name"), inline_states.c.stream_id == bindparam("key")
+)
+select_kept = (
+    select(streams.c.version, inline_states.c.state)
+    .select_from(
+        streams.outerjoin(
+            inline_states,
+            and_(inline_states.c.stream_id == streams.c.id, inline_states.c.projection == bindparam("projection")),
+        )
+    )
+    .where(streams.c.name == bindparam("name"))
+)
+select_states = (
+    select(streams.c.name, inline_states.c.state)
+    .join(streams, streams.c.id == inline_states.c.stream_id)
+    .where(inline_states.c.projection == bindparam("projection"))
+)
+
+
+def all_records(events: Any) -> Any:
+    """Return the query for all records of some types, with the keys of their streams, in the order of each stream."""
+    event = events.c
+    chosen = select(event_types.c.id).where(event_types.c.name.in_(bindparam("types", expanding=True)))
+    return select(event.stream_id, event.record).where(event.type_id.in_(chosen)).order_by(event.stream_id, event.version)
+
+
+sqlite_records = all_records(events)
 
 # --- small tables that change: who is alive, and how far subscribers have come ---
 
@@ -270,6 +337,11 @@ sequencer = Table(
 
 postgres_reading = Reading(placed)
 postgres_known = known_in(postgres_events)
+postgres_records = all_records(postgres_events)
+POSTGRES_SINCE: Final = {2: (inline_projections, inline_states)}
+"""The tables that each version of the layout has added on PostgreSQL."""
+stop_writers: Final = f"LOCK TABLE {SCHEMA}.streams IN EXCLUSIVE MODE"
+"""Waits for all who are appending, and has others wait: every append locks rows of this table first."""
 POSTGRES_TABLES: Final = (
     streams,
     event_types,
@@ -277,6 +349,8 @@ POSTGRES_TABLES: Final = (
     facts,
     liveness,
     subscriptions,
+    inline_projections,
+    inline_states,
     postgres_events,
     positions,
     sequencer,
@@ -309,20 +383,24 @@ def grants(role: str) -> list[str]:
     """
     name = '"' + role.replace('"', '""') + '"'
     inserted = ("events", "positions", "blobs", "event_types", "facts")
-    changed = ("streams", "sequencer", "liveness", "subscriptions")
+    changed = ("streams", "sequencer", "liveness", "subscriptions", "inline_projections", "inline_states")
     return [
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO {name};",
         f"GRANT SELECT, INSERT ON {', '.join(f'{SCHEMA}.{table}' for table in inserted)} TO {name};",
         f"GRANT SELECT, INSERT, UPDATE ON {', '.join(f'{SCHEMA}.{table}' for table in changed)} TO {name};",
-        f"GRANT DELETE ON {SCHEMA}.liveness, {SCHEMA}.subscriptions TO {name};",
+        f"GRANT DELETE ON {', '.join(f'{SCHEMA}.{table}' for table in changed[2:])} TO {name};",
         f"GRANT SELECT ON {SCHEMA}.placed TO {name};",
         f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {name};",
     ]
 
 
 # The heads of streams, locked in the order of their names, so that no two writers wait for each other in a ring.
+_version = inline_projections.c.name + "=" + cast(inline_projections.c.version, Text)
+_versions = func.string_agg(_version, aggregate_order_by(literal(","), inline_projections.c.name))
+_inlines = select(_versions).scalar_subquery().label("inlines")
+select_versions = select(_versions)
 lock_heads = (
-    select(streams.c.name, streams.c.id, streams.c.version, streams.c.hash, streams.c.epoch)
+    select(streams.c.name, streams.c.id, streams.c.version, streams.c.hash, streams.c.epoch, _inlines)
     .where(streams.c.name.in_(bindparam("names", expanding=True)))
     .order_by(streams.c.name)
     .with_for_update()
@@ -395,6 +473,16 @@ def sqlite_statements() -> dict[str, Any]:
         "DELETE_BEAT": sql(delete_beat),
         "SELECT_STREAM": sql(sqlite_reading.stream).replace("LIMIT ? OFFSET ?", "LIMIT ?"),
         "SELECT_BLOBS": sql(select_blobs).partition(" (")[0],
+        "SELECT_INLINES": sql(select_inlines),
+        "PUT_INLINE": sql(put_inline),
+        "DROP_INLINES": sql(drop_inlines),
+        "SELECT_STATE": sql(select_state),
+        "SELECT_KEPT": sql(select_kept),
+        "SELECT_STATES": sql(select_states),
+        "PUT_STATE": sql(put_state),
+        "DROP_STATE": sql(drop_state),
+        "DROP_STATES": sql(drop_states),
+        "SELECT_RECORDS": sql(sqlite_records).replace("__[POSTCOMPILE_types]", "%s"),
         "SELECT_FACTS": sql(select_facts),
         "INSERT_FACT": sql(insert_fact) + " ON CONFLICT (name) DO NOTHING",
     }

@@ -1,0 +1,129 @@
+"""Inline projections: what a stream has come to, kept in the commit that changes it, for decisions that cannot wait.
+
+An inline projection folds the events of each stream, by itself, into one small value. Whoever has to decide at once
+(is this key computed already? is a slot free?) reads that value with the version of its stream, and appends with
+`expected_version`: one conditional append decides who wins. Since a value rests on one stream only, and a stream's
+events have one order on every store, folding anew always leads to the same values.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flightlog.errors import LogWriteError
+from flightlog.events import codec
+from flightlog.events.model import Event
+from flightlog.events.store import Inline, Unit
+
+
+class Kept(NamedTuple):
+    """What a stream has come to.
+
+    Attributes:
+        version: the stream's version at that moment: what to expect when appending on the strength of it.
+        state: the value; None for nothing.
+    """
+
+    version: int
+    state: Any
+
+
+class Recorded(NamedTuple):
+    """An inline projection as the log has it: the version of its values, and the types that it folds, as JSON."""
+
+    name: str
+    version: int
+    types: str
+
+
+Load = Callable[[str, int], bytes | None]
+"""Returns the packed value of a projection for a stream, by the stream's key; None for nothing."""
+States = dict[tuple[str, int], bytes | None]
+"""Packed values by projection and the stream's key; None for one that goes."""
+
+
+class Inlines:
+    """The inline projections that a store keeps, and those that others have made in its log.
+
+    Attributes:
+        types: the event types to fold.
+        foreign: by event type, the projection that folds it and that this process lacks, or has in an older version.
+    """
+
+    def __init__(self) -> None:
+        self._mine: dict[str, Inline] = {}
+        self.types: frozenset[str] = frozenset()
+        self.foreign: Mapping[str, Recorded] = {}
+
+    def keep(self, projections: Iterable[Inline]) -> None:
+        """Fold for these from here on."""
+        self._mine |= {projection.name: projection for projection in projections}
+        self.types = frozenset().union(*(projection.types for projection in self._mine.values()))
+
+    def learn(self, recorded: Iterable[Recorded]) -> list[Inline]:
+        """Take in what the log has; return those of ours that have to be made anew."""
+        versions: dict[str, int] = {}
+        foreign: dict[str, Recorded] = {}
+        for found in recorded:
+            versions[found.name] = found.version
+            if found.name not in self._mine or self._mine[found.name].version < found.version:
+                foreign |= dict.fromkeys(json.loads(found.types), found)
+        self.foreign = foreign
+        return [mine for mine in self._mine.values() if versions.get(mine.name, 0) < mine.version]
+
+    def refuses(self, unit: Unit) -> bool:
+        """Set a unit's error if it holds what a projection folds that this process cannot keep; tell if so."""
+        if not self.foreign:
+            return False
+        types = (body.type for part in unit.parts for body in part.bodies)
+        found = next((self.foreign[type_] for type_ in types if type_ in self.foreign), None)
+        if found is None:
+            return False
+        unit.error = LogWriteError(
+            f"This version of Flightlog cannot append that: the log keeps {found.name!r} in version {found.version}, "
+            "which it does not know. Update it: pip install --upgrade flightlog."
+        )
+        return True
+
+    def fold(self, records: Iterable[tuple[int, bytes]], load: Load, fetch: Callable[[bytes], bytes]) -> States:
+        """Return the values that new records lead to. See `fold`."""
+        return fold(list(self._mine.values()), records, load, fetch)
+
+
+def fold(
+    projections: Sequence[Inline],
+    records: Iterable[tuple[int, bytes]],
+    load: Load,
+    fetch: Callable[[bytes], bytes],
+) -> States:
+    """Return the values that records lead to.
+
+    Args:
+        projections: what to fold.
+        records: the key of its stream, and a record; in the order of each stream.
+        load: returns the values before; none, if all records are folded.
+        fetch: returns a blob by its SHA-256.
+    """
+    values: dict[tuple[str, int], Any] = {}
+    for key, record in records:
+        event = Event(0, 0, record, fetch)
+        for projection in projections:
+            if event.type in projection.types:
+                place = (projection.name, key)
+                before = values[place] if place in values else unpacked(load(*place))
+                values[place] = projection.apply(before, event)
+    return {place: None if value is None else codec.pack(value) for place, value in values.items()}
+
+
+def nothing(_: str, __: int) -> None:
+    """Load no value: all is folded from the beginning."""
+
+
+def on_record(projection: Inline) -> Recorded:
+    """Return how a projection is put down in the log."""
+    return Recorded(projection.name, projection.version, json.dumps(sorted(projection.types)))
+
+
+def unpacked(value: bytes | None) -> Any:
+    """Return a value as it was before it was packed."""
+    return None if value is None else codec.unpack(value)

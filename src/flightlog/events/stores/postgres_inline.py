@@ -1,0 +1,83 @@
+"""Inline projections in the tables of a PostgreSQL log."""
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy
+
+from flightlog.errors import LogCorrupt
+from flightlog.events.inline import Inlines, Recorded, States, fold, nothing, on_record
+from flightlog.events.store import Inline, NewRow
+from flightlog.events.stores import tables
+
+
+class Outdated(Exception):
+    """Which inline projections the log has is not what this process last saw."""
+
+
+class PostgresInlines(Inlines):
+    """The inline projections of a PostgreSQL store. All of it happens inside the transaction of a connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: str | None = None
+        self._looked = False
+
+    def check(self, versions: str | None) -> None:
+        """Compare what the log has now with what was seen.
+
+        Args:
+            versions: names and versions of the log's inline projections, as one text; None for none.
+
+        Raises:
+            Outdated: they differ.
+        """
+        if versions != self._seen or not self._looked:
+            raise Outdated
+
+    def learn_from(self, connection: sqlalchemy.Connection) -> list[Inline]:
+        """Take in which projections the log has; return those of ours that have to be made anew."""
+        self._seen = connection.execute(tables.select_versions).scalar()
+        self._looked = True
+        return self.learn(Recorded(*row) for row in connection.execute(tables.select_inlines))
+
+    def make(self, connection: sqlalchemy.Connection, projections: Sequence[Inline]) -> None:
+        """Make projections anew from the events."""
+        for projection in projections:
+            connection.execute(tables.drop_states, {"name": projection.name})
+            found = connection.execute(tables.postgres_records, {"types": sorted(projection.types)})
+            records = ((key, record) for key, record in found)
+            _put(connection, fold([projection], records, nothing, _fetcher(connection)))
+            connection.execute(tables.put_inline, on_record(projection)._asdict())
+
+    def take(self, connection: sqlalchemy.Connection, rows: Sequence[NewRow]) -> None:
+        """Fold what is about to be committed. The heads of its streams are locked, and so are their values."""
+        records = [(row.head.key, row.record) for row in rows if row.body.type in self.types]
+        if not records:
+            return
+
+        def load(name: str, key: int) -> bytes | None:
+            state: bytes | None = connection.execute(tables.select_state, {"name": name, "key": key}).scalar()
+            return state
+
+        _put(connection, self.fold(records, load, _fetcher(connection)))
+
+
+def _fetcher(connection: sqlalchemy.Connection) -> Callable[[bytes], bytes]:
+    """Return what finds blobs, those of the running transaction among them."""
+
+    def fetch(digest: bytes) -> bytes:
+        row = connection.execute(tables.select_blobs, {"digests": [digest]}).first()
+        if row is None:
+            raise LogCorrupt(f"The log lacks the blob {digest.hex()}.")
+        content: bytes = row[1]
+        return content
+
+    return fetch
+
+
+def _put(connection: sqlalchemy.Connection, states: States) -> None:
+    for (name, key), state in states.items():
+        if state is None:
+            connection.execute(tables.drop_state, {"name": name, "key": key})
+        else:
+            connection.execute(tables.put_state, {"projection": name, "stream_id": key, "state": state})
