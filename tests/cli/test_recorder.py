@@ -225,6 +225,12 @@ def test_the_past_is_as_it_was(flows: Path, tmp_path: Path) -> None:
     assert document("runs", "ls", "--as-of", failed["recorded_at"])[0]["state_type"] == "FAILED"
     assert document("runs", "ls", "--as-of", "1")[0]["state_type"] == "PENDING"
     assert document("runs", "show", "@last", "--as-of", str(failed["position"]))["run_count"] == 1
+    then = document("runs", "why", "@last", "--as-of", str(failed["position"]))
+    assert (then["state_type"], then["position"] <= failed["position"]) == ("FAILED", True)
+    assert document("runs", "why", "@last")["state_type"] == "COMPLETED"
+    counts = [row["completed"] for row in document("metrics", "--as-of", failed["recorded_at"]) if not row["task"]]
+    assert counts == [0]
+    assert [row["completed"] for row in document("metrics") if not row["task"]] == [1]
     for moment, words in (("tomorrow", "neither a position"), ("2999-01-01", "still to come"), ("999999", "ends at")):
         refused = flightlog("runs", "ls", "--as-of", moment)
         assert refused.returncode == 2

@@ -12,13 +12,13 @@ from itertools import islice
 import pytest
 from tests.postgres import Server, free_port, running
 
-from flightlog.errors import LogWriteError
+from flightlog.errors import LogUnavailable, LogWriteError
 from flightlog.events.integrity import verify
 from flightlog.events.log import Log
 from flightlog.events.opening import open_log
 from flightlog.events.stores import postgres as postgres_module
 from flightlog.events.subscriptions import Subscription
-from flightlog.testing.log_contract import new_event
+from flightlog.testing.log_contract import Slots, acquired, new_event
 
 _LONG = bool(os.environ.get("FLIGHTLOG_TEST_LONG"))
 
@@ -182,11 +182,37 @@ def test_a_writers_role_may_only_insert(postgres: Server) -> None:
         assert log.append("b", [new_event(text="x" * 100_000)]) == [1]
         log.store.beat("me", 1)
         log.store.beat("me", None)
-        assert [event.stream for event in log.read_all()] == ["a", "a", "b"]
+        log.keep([Slots()])
+        log.append("limit/a", [acquired("ann")])
+        assert log.states("test-slots").keys() == {"limit/a"}
+        assert [event.stream for event in log.read_all()] == ["a", "a", "b", "limit/a"]
     with psycopg.connect(own, autocommit=True) as connection:
         for statement in ("UPDATE flightlog.events SET version = 2", "DELETE FROM flightlog.events"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
+
+
+def test_I9_a_log_of_the_first_layout_is_brought_up_to_date(postgres: Server) -> None:
+    """The tables that came later are added by a role that may; one that may not is told what to do."""
+    import psycopg
+
+    url = postgres.database()
+    database = url.rpartition("/")[2]
+    with open_log(url) as log:
+        log.append("a", [new_event()])
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(b"DROP TABLE flightlog.inline_projections, flightlog.inline_states")
+        connection.execute(b"UPDATE flightlog.facts SET value = '1' WHERE name = 'format'")
+        connection.execute(f"CREATE ROLE writer_{database} LOGIN".encode())
+        for statement in (b"GRANT USAGE ON SCHEMA flightlog TO ", b"GRANT SELECT ON flightlog.facts TO "):
+            connection.execute(statement + f"writer_{database}".encode())
+    with pytest.raises(LogUnavailable, match=r"may not make them\. Run `flightlog doctor`"):
+        open_log(postgres.url(database, f"writer_{database}"))
+    for _ in range(2):
+        with open_log(url) as log:
+            log.keep([Slots()])
+            log.append("limit/a", [acquired("ann")])
+            assert log.states("test-slots") == log.folded(Slots())
 
 
 @pytest.mark.timeout(120)
