@@ -483,6 +483,7 @@ def test_an_unexpected_error_of_a_commit_is_told_to_its_call(monkeypatch: pytest
             return write(units, wait=wait)
 
         monkeypatch.setattr(store, "write", broken)
-        return extract.submit(2).wait().is_crashed()
+        state = extract.submit(2).wait()
+        return state is not None and state.is_crashed()
 
     assert submitting() is True
