@@ -36,7 +36,7 @@ def test_an_older_writer_is_refused_and_its_other_events_are_not(url: str) -> No
         assert new.state("test-slots", "limit/a") == (2, {"holder": "cat", "count": 4})
         assert new.folded(Slots(version=2)) == new.states("test-slots")
         with open_log(url) as late:
-            late.keep([Slots(version=1)])
+            late.keep([Slots(version=1)], anew=True)
             with pytest.raises(LogWriteError):
                 late.append("limit/a", [acquired("dan")])
             assert late.state("test-slots", "limit/a").version == 2

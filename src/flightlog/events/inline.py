@@ -60,8 +60,13 @@ class Inlines:
         self._mine |= {projection.name: projection for projection in projections}
         self.types = frozenset().union(*(projection.types for projection in self._mine.values()))
 
-    def learn(self, recorded: Iterable[Recorded]) -> list[Inline]:
-        """Take in what the log has; return those of ours that have to be made anew."""
+    def learn(self, recorded: Iterable[Recorded], anew: Sequence[Inline] = ()) -> list[Inline]:
+        """Take in what the log has; return those of ours that have to be made anew.
+
+        Args:
+            recorded: what the log has.
+            anew: those that are to be made anew in any case, if the log has no newer version.
+        """
         versions: dict[str, int] = {}
         foreign: dict[str, Recorded] = {}
         for found in recorded:
@@ -69,7 +74,12 @@ class Inlines:
             if found.name not in self._mine or self._mine[found.name].version < found.version:
                 foreign |= dict.fromkeys(json.loads(found.types), found)
         self.foreign = foreign
-        return [mine for mine in self._mine.values() if versions.get(mine.name, 0) < mine.version]
+        asked = {projection.name for projection in anew}
+        return [
+            mine
+            for mine in self._mine.values()
+            if versions.get(mine.name, 0) < mine.version + (mine.name in asked)
+        ]
 
     def refuses(self, unit: Unit) -> bool:
         """Set a unit's error if it holds what a projection folds that this process cannot keep; tell if so."""

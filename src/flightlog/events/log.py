@@ -135,7 +135,7 @@ class Log:
     def wait(self, after: int, seconds: float, stop: threading.Event) -> bool:
         """Wait until there are events with positions above `after`; tell if there are.
 
-        It looks fifty times a second: what another process appends is noticed within some 20 ms on every store,
+        It looks fifty times a second: what another process appends is noticed within some 50 ms on every store,
         without a connection that listens.
 
         Args:

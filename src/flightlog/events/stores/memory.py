@@ -73,6 +73,7 @@ class MemoryStore:
                 self._streams.setdefault(row.stream, []).append(row.position)
                 self._known[row.event_id] = (row.stream, row.version)
             self._blobs.update(blobs)
+            self._fold((self._heads[row.stream].key, row.record) for row in rows if row.type in self._inline.types)
 
     def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
         """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""

@@ -356,11 +356,11 @@ class PostgresStore(DatabaseStore):
     def _make_inline(self, anew: Sequence[Inline] = ()) -> None:
         """Make those inline projections anew that the log lacks, or the given ones."""
         with self._database().connect() as connection:
-            if not self._inline.learn_from(connection) and not anew:
+            if not self._inline.learn_from(connection, anew):
                 return
         with self._database().begin() as connection:
             connection.exec_driver_sql(tables.stop_writers)
-            self._inline.make(connection, anew or self._inline.learn_from(connection))
+            self._inline.make(connection, self._inline.learn_from(connection, anew))
             self._inline.learn_from(connection)
 
     def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:

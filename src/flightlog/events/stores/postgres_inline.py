@@ -34,11 +34,11 @@ class PostgresInlines(Inlines):
         if versions != self._seen or not self._looked:
             raise Outdated
 
-    def learn_from(self, connection: sqlalchemy.Connection) -> list[Inline]:
+    def learn_from(self, connection: sqlalchemy.Connection, anew: Sequence[Inline] = ()) -> list[Inline]:
         """Take in which projections the log has; return those of ours that have to be made anew."""
         self._seen = connection.execute(tables.select_versions).scalar()
         self._looked = True
-        return self.learn(Recorded(*row) for row in connection.execute(tables.select_inlines))
+        return self.learn([Recorded(*row) for row in connection.execute(tables.select_inlines)], anew)
 
     def make(self, connection: sqlalchemy.Connection, projections: Sequence[Inline]) -> None:
         """Make projections anew from the events."""

@@ -401,9 +401,10 @@ class SqliteStore(DatabaseStore):
         try:
             connection = self._open()
             try:
-                if anew or inline.learn_from(connection):
+                asked = projections if anew else ()
+                if inline.learn_from(connection, asked):
                     self._begin(connection, wait=True)
-                    inline.make(connection, projections if anew else inline.learn_from(connection))
+                    inline.make(connection, inline.learn_from(connection, asked))  # another process may have been first
                     connection.execute("COMMIT")
             finally:
                 connection.close()

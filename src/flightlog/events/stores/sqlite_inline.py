@@ -20,9 +20,9 @@ class SqliteInlines(Inlines):
         super().__init__()
         self._location = location
 
-    def learn_from(self, connection: sqlite3.Connection) -> list[Inline]:
+    def learn_from(self, connection: sqlite3.Connection, anew: Sequence[Inline] = ()) -> list[Inline]:
         """Take in which projections the log has; return those of ours that have to be made anew."""
-        return self.learn(Recorded(*row) for row in connection.execute(sql.SELECT_INLINES))
+        return self.learn([Recorded(*row) for row in connection.execute(sql.SELECT_INLINES)], anew)
 
     def make(self, connection: sqlite3.Connection, projections: Sequence[Inline]) -> None:
         """Make projections anew from the events."""
