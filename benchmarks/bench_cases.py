@@ -35,6 +35,7 @@ class Sizes:
         killed: tasks before the process is killed.
         resumed: finished calls of the run that is resumed, and tasks that projections catch up with.
         listed: flow runs among which queries find their own.
+        rebuilt: events whose projections are made anew while others read.
     """
 
     few: int = 200
@@ -46,6 +47,7 @@ class Sizes:
     killed: int = 100
     resumed: int = 10_000
     listed: int = 1_000_000
+    rebuilt: int = 1_000_000
 
 
 QUICK = Sizes(
@@ -58,6 +60,7 @@ QUICK = Sizes(
     killed=50,
     resumed=500,
     listed=20_000,
+    rebuilt=100_000,
 )
 
 
@@ -261,7 +264,7 @@ class Bench:
         """Measure the flight recorder, which only Flightlog has: one row for each number that the case gives."""
         made = [self.row(*row) for row in rows]
         for side in self._present("flightlog"):
-            for number in range(1 if case == "queries" else self.rounds):
+            for number in range(1 if case in ("queries", "rebuild") else self.rounds):
                 print(f"  {made[0].title}: {side.title}, round {number + 1}", file=sys.stderr)
                 home = self._home(side, f"{case}-{number}")
                 script = side.script.with_name("flightlog_recorder.py")
@@ -401,6 +404,15 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
                 ("list", f"the latest 200 of {sizes.listed:,} runs, p95", "s"),
                 ("page", "the task runs of one of them, p95", "s"),
                 ("history", "how 50 flows went in 24 hours, by hour, p95", "s"),
+            ],
+        ),
+        "rebuild": lambda: bench.recorder(
+            "rebuild",
+            sizes.rebuilt,
+            [
+                ("rebuild", f"all projections of {sizes.rebuilt:,} events made anew: events", "/s"),
+                ("rebuild-p95", "the latest 200 runs, asked meanwhile, p95", "s"),
+                ("rebuild-most", "the same, at most", "s"),
             ],
         ),
     }

@@ -2,6 +2,8 @@
 
 import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from side_tools import Answer, main
 
 from flightlog import flow, resume_run, task
 from flightlog.engine.runtime import close_engine
+from flightlog.events.model import NewEvent
 from flightlog.events.opening import open_log
+from flightlog.events.types import flow_run_stream
+from flightlog.ids import RandomIds, id_text
 from flightlog.projections import queries
 from flightlog.projections.metrics import BUCKET, metrics
 from flightlog.projections.places import FilePlace, transaction
@@ -21,6 +26,7 @@ _HOME = Path(os.environ["FLIGHTLOG_HOME"])
 _URL = f"sqlite:///{_HOME}/flightlog.db"
 _DAY = 24 * 3_600_000_000
 _TIMES = 60
+_IDS = RandomIds()
 
 
 @task
@@ -130,4 +136,49 @@ def _queries(n: int) -> Answer:
     return {"samples": samples}
 
 
-main({"resume": _resume, "catch_up": _catch_up, "queries": _queries})
+def _run_events(tasks: int) -> tuple[str, list[NewEvent]]:
+    """Return the stream and the events of a flow run with so many tasks, as the engine writes them."""
+    now, run = time.time_ns() // 1000, _IDS.new()
+    text = id_text(run)
+    created = {"name": f"run-{text[-6:]}", "flow": "steps", "parameters": {}, "entrypoint": "steps.py:steps"}
+    events = [("flow_run.created", created), ("flow_run.running", {})]
+    for number in range(tasks):
+        key = {"task_run_id": _IDS.new()}
+        told = {"task": "step", "key": "steps.step", "name": f"step-{number}"}
+        ends = {"result": {"value": None}}
+        events += [
+            ("task_run.created", key | told),
+            ("task_run.running", key | {"digest": bytes(16)}),
+            ("task_run.completed", key | ends),
+        ]
+    events.append(("flow_run.completed", {"result": {"value": None}}))
+    return flow_run_stream(text), [NewEvent(_IDS.new(), type_, data, now) for type_, data in events]
+
+
+def _rebuild(n: int) -> Answer:
+    """Let another process make all projections of so many events anew; ask meanwhile, again and again."""
+    path = _HOME / "flightlog.db.projections"
+    with open_log(_URL) as log:
+        while log.head().position < n:
+            log.append(*_run_events(332))
+        projector = Projector(log, FilePlace(path))
+        projector.catch_up()
+        total, listed = log.head().position, len(queries.list_flow_runs(projector, limit=200))
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "flightlog", "projections", "rebuild"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            times = []
+            while process.poll() is None:
+                asked = time.perf_counter()
+                if len(queries.list_flow_runs(projector, limit=200)) != listed:
+                    sys.exit("a reader saw a projection that was not whole")
+                times.append(time.perf_counter() - asked)
+                time.sleep(0.05)
+        seconds = time.perf_counter() - start
+        projector.close()
+    if process.returncode:
+        sys.exit(f"the rebuild ended with exit code {process.returncode}")
+    return {"samples": [total / seconds, statistics.quantiles(times, n=20)[-1], max(times)]}
+
+
+main({"resume": _resume, "catch_up": _catch_up, "queries": _queries, "rebuild": _rebuild})
