@@ -141,9 +141,9 @@ def _run_events(tasks: int) -> tuple[str, list[NewEvent]]:
     now, run = time.time_ns() // 1000, _IDS.new()
     text = id_text(run)
     created = {"name": f"run-{text[-6:]}", "flow": "steps", "parameters": {}, "entrypoint": "steps.py:steps"}
-    events = [("flow_run.created", created), ("flow_run.running", {})]
+    events: list[tuple[str, dict[str, Any]]] = [("flow_run.created", created), ("flow_run.running", {})]
     for number in range(tasks):
-        key = {"task_run_id": _IDS.new()}
+        key: dict[str, Any] = {"task_run_id": _IDS.new()}
         told = {"task": "step", "key": "steps.step", "name": f"step-{number}"}
         ends = {"result": {"value": None}}
         events += [

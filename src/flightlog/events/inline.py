@@ -38,6 +38,8 @@ class Recorded(NamedTuple):
 
 Load = Callable[[str, int], bytes | None]
 """Returns the packed value of a projection for a stream, by the stream's key; None for nothing."""
+Fetch = Callable[[bytes], bytes]
+"""Returns a blob by its SHA-256."""
 States = dict[tuple[str, int], bytes | None]
 """Packed values by projection and the stream's key; None for one that goes."""
 
@@ -89,44 +91,97 @@ class Inlines:
         found = next((self.foreign[type_] for type_ in types if type_ in self.foreign), None)
         if found is None:
             return False
-        unit.error = LogWriteError(
-            f"This version of Flightlog cannot append that: the log keeps {found.name!r} in version {found.version}, "
-            "which it does not know. Update it: pip install --upgrade flightlog."
-        )
+        unit.error = _unknown(found)
         return True
 
-    def fold(self, records: Iterable[tuple[int, bytes]], load: Load, fetch: Callable[[bytes], bytes]) -> States:
-        """Return the values that new records lead to. See `fold`."""
-        return fold(list(self._mine.values()), records, load, fetch)
+    def is_usable(self, name: str, version: int | None) -> bool:
+        """Tell whether the values that the log keeps of a projection can be used; if not, they have to be made anew.
+
+        Args:
+            name: the projection's name.
+            version: the version of the values; None if there are none.
+
+        Raises:
+            LogWriteError: they are of a newer version than ours.
+        """
+        mine = self._mine.get(name)
+        if mine is not None and version is not None and version > mine.version:
+            raise _unknown(Recorded(name, version, ""))
+        return version is not None and (mine is None or version == mine.version)
+
+    def state_of(self, name: str, rows: Sequence[Any]) -> tuple[int, bytes | None] | None:
+        """Return what `Store.inline_state` does, from what the database says. See `is_usable`."""
+        if not self.is_usable(name, rows[0][0] if rows else None):
+            return None
+        return rows[0][1], rows[0][2]
+
+    def states_of(self, name: str, rows: Sequence[Any]) -> dict[str, bytes] | None:
+        """Return what `Store.inline_states` does, from what the database says. See `is_usable`."""
+        if not self.is_usable(name, rows[0][0] if rows else None):
+            return None
+        return {stream: state for _, stream, state in rows if state is not None}
+
+    def folding(self, load: Load, fetch: Fetch) -> "Folding":
+        """Return what folds the units of one transaction."""
+        return Folding(list(self._mine.values()), load, fetch)
 
 
-def fold(
-    projections: Sequence[Inline],
-    records: Iterable[tuple[int, bytes]],
-    load: Load,
-    fetch: Callable[[bytes], bytes],
-) -> States:
-    """Return the values that records lead to.
+class Folding:
+    """Inline projections within one transaction: what its units lead to, on top of what is stored.
 
     Args:
         projections: what to fold.
-        records: the key of its stream, and a record; in the order of each stream.
-        load: returns the values before; none, if all records are folded.
-        fetch: returns a blob by its SHA-256.
+        load: returns what is stored.
+        fetch: returns a blob that is stored.
     """
-    values: dict[tuple[str, int], Any] = {}
-    for key, record in records:
-        event = Event(0, 0, record, fetch)
-        for projection in projections:
-            if event.type in projection.types:
-                place = (projection.name, key)
-                before = values[place] if place in values else unpacked(load(*place))
-                values[place] = projection.apply(before, event)
-    return {place: None if value is None else codec.pack(value) for place, value in values.items()}
+
+    def __init__(self, projections: Sequence[Inline], load: Load, fetch: Fetch) -> None:
+        self._projections = projections
+        self._load = load
+        self._fetch = fetch
+        self._values: dict[tuple[str, int], Any] = {}
+
+    def take(self, records: Iterable[tuple[int, bytes]], blobs: Mapping[bytes, bytes] = {}) -> None:
+        """Fold some records, all or none.
+
+        Args:
+            records: the key of its stream, and a record; in the order of each stream.
+            blobs: what they rest on that is not stored yet, by SHA-256.
+
+        Raises:
+            Exception: what a projection raises.
+        """
+        values: dict[tuple[str, int], Any] = {}
+        for key, record in records:
+            event = Event(0, 0, record, lambda digest: blobs.get(digest) or self._fetch(digest))
+            for projection in self._projections:
+                if event.type in projection.types:
+                    place = (projection.name, key)
+                    before = values[place] if place in values else self._before(place)
+                    values[place] = projection.apply(before, event)
+        self._values |= values
+
+    def _before(self, place: tuple[str, int]) -> Any:
+        return self._values[place] if place in self._values else unpacked(self._load(*place))
+
+    @property
+    def states(self) -> States:
+        """What is to be stored."""
+        return {place: None if value is None else codec.pack(value) for place, value in self._values.items()}
 
 
-def nothing(_: str, __: int) -> None:
-    """Load no value: all is folded from the beginning."""
+def fold_anew(projection: Inline, records: Iterable[tuple[int, bytes]], fetch: Fetch) -> States:
+    """Return the values that all records of a log lead to. See `Folding.take`."""
+    folding = Folding([projection], lambda _, __: None, fetch)
+    folding.take(records)
+    return folding.states
+
+
+def _unknown(found: Recorded) -> LogWriteError:
+    return LogWriteError(
+        f"This version of Flightlog cannot do that: the log keeps {found.name!r} in version {found.version}, "
+        "which it does not know. Update it: pip install --upgrade flightlog."
+    )
 
 
 def on_record(projection: Inline) -> Recorded:

@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from flightlog.errors import LogCorrupt, LogError
 from flightlog.events import codec
@@ -20,6 +20,7 @@ from flightlog.events.inline import Kept, unpacked
 from flightlog.events.model import ANY, Append, Event, NewEvent
 from flightlog.events.store import Body, Inline, LogHead, Part, Store, Unit
 
+T = TypeVar("T")
 FLUSH_SECONDS = 0.01
 _IDLE_TICKS = 50
 _PAGE = 1000
@@ -178,17 +179,38 @@ class Log:
         return low
 
     def keep(self, projections: Sequence[Inline], *, anew: bool = False) -> None:
-        """Keep inline projections in each commit from here on. See `flightlog.events.store.Store.keep_inline`."""
-        self.store.keep_inline(projections, anew=anew)
+        """Keep inline projections in each commit from here on. See `flightlog.events.store.Store.keep_inline`.
+
+        Raises:
+            LogWriteError: the log cannot be written at present.
+        """
+        with self._leader:
+            self.store.keep_inline(projections, anew=anew)
 
     def state(self, projection: str, stream: str) -> Kept:
-        """Return what a stream has come to for an inline projection, and the version to expect when appending to it."""
-        version, packed = self.store.inline_state(projection, stream)
+        """Return what a stream has come to for an inline projection, and the version to expect when appending to it.
+
+        Raises:
+            LogError: the log does not keep that projection.
+            LogWriteError: it keeps it in a newer version than this process has.
+        """
+        version, packed = self._kept(lambda: self.store.inline_state(projection, stream), projection)
         return Kept(version, unpacked(packed))
 
     def states(self, projection: str) -> dict[str, Any]:
-        """Return what all streams have come to for an inline projection, by stream."""
-        return {stream: unpacked(packed) for stream, packed in self.store.inline_states(projection).items()}
+        """Return what all streams have come to for an inline projection, by stream. Raises what `state` does."""
+        packed = self._kept(lambda: self.store.inline_states(projection), projection)
+        return {stream: unpacked(state) for stream, state in packed.items()}
+
+    def _kept(self, read: Callable[[], T | None], projection: str) -> T:
+        """Return what is kept; after a copy into the log it has to be made anew first."""
+        found = read()
+        if found is None:
+            self.keep(())
+            found = read()
+        if found is None:
+            raise LogError(f"The log at {self.store.location} keeps no inline projection {projection!r}.")
+        return found
 
     def folded(self, projection: Inline) -> dict[str, Any]:
         """Return what `states` has to return: folded from the events, beside what is kept."""

@@ -6,6 +6,7 @@ from itertools import starmap
 
 from flightlog.errors import LogError, TakenOver, VersionConflict
 from flightlog.events import codec
+from flightlog.events.inline import Folding
 from flightlog.events.store import Head, IndexedRow, NewRow, Part, Unit
 
 Known = Callable[[bytes], tuple[str, int] | None]
@@ -31,7 +32,9 @@ class KnownToo:
         return self._here.get(event_id) or self._stored(event_id)
 
 
-def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bool) -> list[NewRow]:
+def place(
+    unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bool, folding: Folding | None = None
+) -> list[NewRow]:
     """Decide on a unit: give its events versions and hashes, or set its error; return what to store.
 
     Heads are moved forward in place. An append whose event ids are all recorded already changes nothing
@@ -42,6 +45,7 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bo
         head_of: returns the present head of a stream, the same object for the same stream.
         known: where an event id is recorded.
         doubt: whether to look every event id up; else only those of an append that would be refused.
+        folding: the inline projections that take in what is stored; None for none.
     """
     pairs = [(part, head_of(part.stream)) for part in unit.parts]
     unit.versions, unit.error = [], None
@@ -55,6 +59,7 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bo
         unit.error = refusal
         return []
     rows: list[NewRow] = []
+    before = [(head, head.version, head.hash, head.epoch) for _, head in pairs] if folding is not None else []
     for part, head in pairs:
         version, hash_ = head.version, head.hash
         for body in part.bodies:
@@ -66,7 +71,22 @@ def place(unit: Unit, head_of: Callable[[str], Head], known: Known, *, doubt: bo
         head.version, head.hash = version, hash_
         if part.epoch is not None:
             head.epoch = part.epoch
+    if folding is not None and not _folded(unit, rows, folding):
+        for head, version, hash_, epoch in reversed(before):
+            head.version, head.hash, head.epoch = version, hash_, epoch
+        return []
     return rows
+
+
+def _folded(unit: Unit, rows: list[NewRow], folding: Folding) -> bool:
+    """Let the inline projections take in a unit; if one of them fails, the unit is refused, and nobody else's."""
+    blobs = {digest: content for part in unit.parts for digest, content in part.blobs.items()}
+    try:
+        folding.take([(row.head.key, row.record) for row in rows], blobs)
+    except Exception as error:  # noqa: BLE001 - a fold is code like any other; the log must go on
+        unit.versions, unit.error = [], LogError(f"An inline projection failed: {type(error).__name__}: {error}")
+        return False
+    return True
 
 
 def follow(head: Head, row: IndexedRow) -> None:

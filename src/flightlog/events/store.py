@@ -297,12 +297,18 @@ class Store(Protocol):
         """
         ...
 
-    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
-        """Return the version of a stream, and what it has come to for an inline projection, packed; both of one moment."""
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None] | None:
+        """Return the version of a stream, and what it has come to for an inline projection, packed; both of one moment.
+
+        None if the log keeps no such projection, or has to make it anew first.
+
+        Raises:
+            LogWriteError: it is kept in a newer version than this process has.
+        """
         ...
 
-    def inline_states(self, name: str) -> dict[str, bytes]:
-        """Return what all streams have come to for an inline projection, packed, by stream; no more than there is."""
+    def inline_states(self, name: str) -> dict[str, bytes] | None:
+        """Return what all streams have come to for an inline projection, packed, by stream. See `inline_state`."""
         ...
 
     def writing(self) -> AbstractContextManager[Any]:

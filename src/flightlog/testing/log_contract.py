@@ -28,13 +28,15 @@ class Slots:
     """An inline projection for the tests: who holds a slot of a stream, and how many have so far."""
 
     name = "test-slots"
-    types = frozenset({"slot.acquired", "slot.released"})
 
     def __init__(self, version: int = 1) -> None:
         self.version = version
+        self.types = frozenset({"slot.acquired", "slot.released"})
 
     def apply(self, state: Any, event: Event, /) -> Any:
         """Return the holder and the count; nothing once the last holder has released it twice."""
+        if event.data.get("holder") == "nobody":
+            raise ValueError("nobody holds nothing")
         count = (state or {}).get("count", 0)
         if event.type == "slot.acquired":
             return {"holder": event.data["holder"], "count": count + self.version}
@@ -185,6 +187,13 @@ class LogContract(ABC):
         assert log.head().position == 1
         assert log.append("b", [new_event()]) == [1]
 
+    def test_a_condition_holds_without_events_too(self, log: Log) -> None:
+        """An append of nothing still says whether the stream is where it was expected."""
+        log.append("a", [new_event()])
+        assert log.append("a", [], expected_version=1) == []
+        with pytest.raises(VersionConflict):
+            log.append("a", [], expected_version=0)
+
     def test_several_streams_are_all_or_nothing(self, log: Log) -> None:
         """An append to several streams is refused whole if one condition fails."""
         assert log.append_all([Append("a", [new_event()]), Append("b", [new_event(), new_event()])]) == [[1], [1, 2]]
@@ -327,6 +336,40 @@ class LogContract(ABC):
         with pytest.raises(VersionConflict):
             log.append("limit/a", [acquired("bob")], expected_version=0)
         assert log.state("test-slots", "limit/a") == (1, {"holder": "ann", "count": 1})
+
+    def test_an_inline_projection_that_fails_refuses_its_unit_only(self, log: Log) -> None:
+        """A mistake in a fold does not stop the log: what it fails on is not appended, all else in the commit is."""
+        log.keep([Slots()])
+        units = [
+            log.enqueue([Append("limit/a", [acquired("ann")])]),
+            log.enqueue([Append("s", [new_event()]), Append("limit/a", [acquired("bob"), acquired("nobody")])]),
+            log.enqueue([Append("limit/a", [acquired("cat")])]),
+        ]
+        log.commit(units[2])
+        with pytest.raises(LogError, match="ValueError: nobody holds nothing"):
+            log.commit(units[1])
+        with pytest.raises(LogError, match="nobody holds nothing"):
+            log.append("limit/b", [acquired("nobody")])
+        assert log.append("limit/a", [acquired("dan")]) == [3]
+        assert log.state("test-slots", "limit/a") == (3, {"holder": "dan", "count": 3})
+        assert list(log.read("s")) == []
+        assert verify(log.store).problems == []
+
+    def test_what_the_log_does_not_keep_is_no_inline_projection(self, log: Log) -> None:
+        """Asking for what nobody keeps is an error, not an empty answer."""
+        with pytest.raises(LogError, match="keeps no inline projection 'nothing'"):
+            log.state("nothing", "s")
+        with pytest.raises(LogError, match="keeps no inline projection 'nothing'"):
+            log.states("nothing")
+
+    def test_an_inline_projection_made_anew_keeps_nothing_of_the_old_one(self, log: Log) -> None:
+        """What an older version had come to is gone with it."""
+        log.keep([Slots()])
+        log.append("limit/a", [acquired("ann")])
+        fewer = Slots(version=2)
+        fewer.types = frozenset({"slot.released"})
+        log.keep([fewer])
+        assert log.states("test-slots") == {}
 
     def test_i7_one_winner_by_a_conditional_append(self, log: Log) -> None:
         """Of many who saw the same free slot, one gets it; the others see who."""

@@ -8,7 +8,7 @@ from typing import Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogError
 from flightlog.events import codec
-from flightlog.events.inline import Inlines, States, fold, nothing
+from flightlog.events.inline import Inlines, Recorded, States, fold_anew, on_record
 from flightlog.events.placing import follow, place
 from flightlog.events.store import Cursor, Head, IndexedRow, Inline, LogHead, NewRow, Row, StreamEnd, Unit
 from flightlog.ids import RandomIds
@@ -32,18 +32,20 @@ class MemoryStore:
         self._cursors: dict[str, Cursor] = {}
         self._inline = Inlines()
         self._states: dict[tuple[str, int], bytes] = {}
+        self._recorded: dict[str, Recorded] = {}
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units; see `flightlog.events.store.Store.write`."""
         with self._lock:
             for unit in units:
-                rows = place(unit, self._head, self._known.get, doubt=True)
+                folding = self._inline.folding(self._load, self._blobs.__getitem__)
+                rows = place(unit, self._head, self._known.get, doubt=True, folding=folding)
                 for row in rows:
                     self._keep(row)
                 if unit.error is None:
                     for part in unit.parts:
                         self._blobs.update(part.blobs)
-                self._fold((row.head.key, row.record) for row in rows if row.body.type in self._inline.types)
+                self._put_states(folding.states)
                 unit.done = True
         return True
 
@@ -73,7 +75,9 @@ class MemoryStore:
                 self._streams.setdefault(row.stream, []).append(row.position)
                 self._known[row.event_id] = (row.stream, row.version)
             self._blobs.update(blobs)
-            self._fold((self._heads[row.stream].key, row.record) for row in rows if row.type in self._inline.types)
+            folding = self._inline.folding(self._load, self._blobs.__getitem__)
+            folding.take((self._heads[row.stream].key, row.record) for row in rows)
+            self._put_states(folding.states)
 
     def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
         """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
@@ -183,11 +187,14 @@ class MemoryStore:
         """Keep inline projections; see `flightlog.events.store.Store.keep_inline`."""
         with self._lock:
             self._inline.keep(projections)
-            records = [(self._heads[row.stream].key, row.record) for row in self._rows]
-            self._put_states(fold(projections, records, nothing, self._blobs.__getitem__))
+            for projection in self._inline.learn(self._recorded.values(), projections if anew else ()):
+                self._states = {place_: state for place_, state in self._states.items() if place_[0] != projection.name}
+                records = [(self._heads[row.stream].key, row.record) for row in self._rows]
+                self._put_states(fold_anew(projection, records, self._blobs.__getitem__))
+                self._recorded[projection.name] = on_record(projection)
 
-    def _fold(self, records: Iterable[tuple[int, bytes]]) -> None:
-        self._put_states(self._inline.fold(records, lambda *place: self._states.get(place), self._blobs.__getitem__))
+    def _load(self, name: str, key: int) -> bytes | None:
+        return self._states.get((name, key))
 
     def _put_states(self, states: States) -> None:
         for place_, state in states.items():
@@ -196,17 +203,19 @@ class MemoryStore:
             else:
                 self._states[place_] = state
 
-    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None] | None:
         """Return a stream's version and what it has come to for an inline projection."""
         with self._lock:
-            head = self._heads.get(stream)
-            return (0, None) if head is None else (head.version, self._states.get((name, head.key)))
+            head = self._heads.get(stream) or Head(b"", key=-1)
+            return (head.version, self._load(name, head.key)) if name in self._recorded else None
 
-    def inline_states(self, name: str) -> dict[str, bytes]:
+    def inline_states(self, name: str) -> dict[str, bytes] | None:
         """Return what all streams have come to for an inline projection, by stream."""
         with self._lock:
-            places = {stream: (name, head.key) for stream, head in self._heads.items()}
-            return {stream: self._states[place_] for stream, place_ in places.items() if place_ in self._states}
+            found = {stream: self._load(name, head.key) for stream, head in self._heads.items()}
+            if name not in self._recorded:
+                return None
+            return {stream: state for stream, state in found.items() if state is not None}
 
     def writing(self) -> AbstractContextManager[None]:
         """Return no transaction: there is no database."""

@@ -219,39 +219,56 @@ class PostgresStore(DatabaseStore):
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units; see `flightlog.events.store.Store.write`."""
-        if not any(part.bodies for unit in units for part in unit.parts):
+        if not any(unit.parts for unit in units):
             for unit in units:
-                unit.versions, unit.done = [[] for _ in unit.parts], True
+                unit.done = True
             return True
-        self._patiently(lambda: self._commit(units))
+        if wait:
+            self._patiently(lambda: self._commit(units, wait=True))
+        elif not self._at_once(units):
+            return False
         self._doubt = False
         for unit in units:
             unit.done = True
         return True
 
-    def _commit(self, units: Sequence[Unit]) -> None:
-        self._know_types(units)
+    def _at_once(self, units: Sequence[Unit]) -> bool:
+        """Commit the units if nobody is in the way and the server answers; tell if that was done."""
         try:
-            self._try(units, doubt=self._doubt)
-        except IntegrityError:
-            # Some event is recorded already: look at each one before it is stored.
-            self._try(units, doubt=True)
-        except Outdated:
-            self._make_inline()
-            self._commit(units)
+            self._commit(units, wait=False)
+        except DBAPIError as error:
+            if not (_is_away(error) or _state(error) in _AGAIN):
+                raise self._translated(error) from error
+            self._doubt = self._doubt or _is_away(error)
+            return False
+        return True
 
-    def _try(self, units: Sequence[Unit], *, doubt: bool) -> None:
+    def _commit(self, units: Sequence[Unit], *, wait: bool) -> None:
+        self._know_types(units)
+        doubt = self._doubt
+        while True:
+            try:
+                return self._try(units, doubt=doubt, wait=wait)
+            except IntegrityError:
+                if doubt:
+                    raise
+                doubt = True  # some event is recorded already: look at each one before it is stored
+            except Outdated:
+                self._make_inline()
+
+    def _try(self, units: Sequence[Unit], *, doubt: bool, wait: bool) -> None:
         names = sorted({part.stream for unit in units for part in unit.parts})
         heads: dict[str, Head] = {}
         with self._database().begin() as connection:
-            self._inline.check(self._lock_heads(connection, names, heads))
+            self._inline.check(self._lock_heads(connection, names, heads, wait=wait))
+            folding = self._inline.folding_in(connection)
             known = KnownToo(lambda event_id: _first(connection, event_id))
             rows: list[NewRow] = []
             blobs: dict[bytes, bytes] = {}
             for unit in units:
                 if self._inline.refuses(unit):
                     continue
-                placed = place(unit, heads.__getitem__, known, doubt=doubt)
+                placed = place(unit, heads.__getitem__, known, doubt=doubt, folding=folding)
                 known.add(placed)
                 rows += placed
                 if placed:
@@ -262,7 +279,8 @@ class PostgresStore(DatabaseStore):
                 connection.execute(tables.insert_new_blob, ordered)
             if rows:
                 self._insert(connection, rows)
-                self._inline.take(connection, rows)
+            if folding is not None:
+                self._inline.put(connection, folding.states)
 
     def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow]) -> None:
         values = [self._values(row.head, row.version, row.body, row.record) for row in rows]
@@ -282,21 +300,25 @@ class PostgresStore(DatabaseStore):
             "record": record,
         }
 
-    def _lock_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> str | None:
+    def _lock_heads(
+        self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head], *, wait: bool = True
+    ) -> str | None:
         """Lock the heads of streams, those that do not exist yet made first.
 
         Returns:
             Names and versions of the log's inline projections, which cannot change from here to the commit.
         """
-        inlines = self._read_heads(connection, names, heads)
+        inlines = self._read_heads(connection, names, heads, wait=wait)
         if missing := [name for name in names if name not in heads]:
             connection.execute(tables.insert_new_stream, [{"name": name, "hash": bytes(32)} for name in missing])
-            inlines = self._read_heads(connection, missing, heads)
+            inlines = self._read_heads(connection, missing, heads, wait=wait)
         return inlines
 
-    def _read_heads(self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head]) -> str | None:
+    def _read_heads(
+        self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head], *, wait: bool
+    ) -> str | None:
         inlines: str | None = None
-        for row in connection.execute(tables.lock_heads, {"names": names}):
+        for row in connection.execute(tables.lock_heads if wait else tables.lock_heads_now, {"names": names}):
             heads[row.name] = Head(codec.prefix(self.log_id, row.name), row.version, row.hash, row.epoch, row.id)
             inlines = row.inlines
         return inlines
@@ -363,14 +385,13 @@ class PostgresStore(DatabaseStore):
             self._inline.make(connection, self._inline.learn_from(connection, anew))
             self._inline.learn_from(connection)
 
-    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None] | None:
         """Return a stream's version and what it has come to; see `flightlog.events.store.Store.inline_state`."""
-        rows = self._rows(tables.select_kept, projection=name, name=stream)
-        return (rows[0][0], rows[0][1]) if rows else (0, None)
+        return self._inline.state_of(name, self._rows(tables.select_kept, name=name, stream=stream))
 
-    def inline_states(self, name: str) -> dict[str, bytes]:
-        """Return what all streams have come to, by stream."""
-        return dict(self._rows(tables.select_states, projection=name))
+    def inline_states(self, name: str) -> dict[str, bytes] | None:
+        """Return what all streams have come to, by stream; see `flightlog.events.store.Store.inline_states`."""
+        return self._inline.states_of(name, self._rows(tables.select_states, name=name))
 
     # --- giving positions -------------------------------------------------------------------------
 
@@ -439,7 +460,12 @@ class PostgresStore(DatabaseStore):
     def read_all(self, after: int, types: Sequence[str] | None, limit: int) -> list[Row]:
         """Return events of the log; see `flightlog.events.store.Store.read_all`."""
         self.sequence()
-        return super().read_all(after, types, limit)
+        if types is None:
+            return super().read_all(after, None, limit)
+        if not self._types.keys() >= set(types):
+            self._types = dict(self._rows(tables.select_types))
+        numbers = [self._types[type_] for type_ in types if type_ in self._types]
+        return [Row(*row) for row in self._rows(tables.postgres_of_types, after=after, numbers=numbers, limit=limit)]
 
     def event(self, event_id: bytes) -> Row | None:
         """Return an event by its id, or None."""

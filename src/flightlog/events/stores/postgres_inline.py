@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import sqlalchemy
 
 from flightlog.errors import LogCorrupt
-from flightlog.events.inline import Inlines, Recorded, States, fold, nothing, on_record
-from flightlog.events.store import Inline, NewRow
+from flightlog.events.inline import Folding, Inlines, Recorded, States, fold_anew, on_record
+from flightlog.events.store import Inline
 from flightlog.events.stores import tables
 
 
@@ -46,20 +46,27 @@ class PostgresInlines(Inlines):
             connection.execute(tables.drop_states, {"name": projection.name})
             found = connection.execute(tables.postgres_records, {"types": sorted(projection.types)})
             records = ((key, record) for key, record in found)
-            _put(connection, fold([projection], records, nothing, _fetcher(connection)))
+            self.put(connection, fold_anew(projection, records, _fetcher(connection)))
             connection.execute(tables.put_inline, on_record(projection)._asdict())
 
-    def take(self, connection: sqlalchemy.Connection, rows: Sequence[NewRow]) -> None:
-        """Fold what is about to be committed. The heads of its streams are locked, and so are their values."""
-        records = [(row.head.key, row.record) for row in rows if row.body.type in self.types]
-        if not records:
-            return
+    def folding_in(self, connection: sqlalchemy.Connection) -> Folding | None:
+        """Return what folds the units of a transaction, the heads of whose streams are locked; None if nothing is kept."""
+        if not self.types:
+            return None
 
         def load(name: str, key: int) -> bytes | None:
             state: bytes | None = connection.execute(tables.select_state, {"name": name, "key": key}).scalar()
             return state
 
-        _put(connection, self.fold(records, load, _fetcher(connection)))
+        return self.folding(load, _fetcher(connection))
+
+    def put(self, connection: sqlalchemy.Connection, states: States) -> None:
+        """Store values."""
+        for (name, key), state in states.items():
+            if state is None:
+                connection.execute(tables.drop_state, {"name": name, "key": key})
+            else:
+                connection.execute(tables.put_state, {"projection": name, "stream_id": key, "state": state})
 
 
 def _fetcher(connection: sqlalchemy.Connection) -> Callable[[bytes], bytes]:
@@ -73,11 +80,3 @@ def _fetcher(connection: sqlalchemy.Connection) -> Callable[[bytes], bytes]:
         return content
 
     return fetch
-
-
-def _put(connection: sqlalchemy.Connection, states: States) -> None:
-    for (name, key), state in states.items():
-        if state is None:
-            connection.execute(tables.drop_state, {"name": name, "key": key})
-        else:
-            connection.execute(tables.put_state, {"projection": name, "stream_id": key, "state": state})

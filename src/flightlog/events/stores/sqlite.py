@@ -244,7 +244,8 @@ class SqliteStore(DatabaseStore):
             except sqlite3.IntegrityError:
                 # Some event is recorded already: look at each one before it is stored.
                 rollback(connection)
-                self._begin(connection, wait=True)
+                if not self._begin(connection, wait=wait):
+                    return False
                 self._write(connection, units, doubt=True)
         except sqlite3.Error as error:
             raise translate(error, self.location) from error
@@ -297,11 +298,11 @@ class SqliteStore(DatabaseStore):
         try:
             position, recorded_at = cache.position, max(cache.recorded_at, self._clock.now())
             rows: list[tuple[Any, ...]] = []
-            folded: list[tuple[int, bytes]] = []
+            folding = inline.folding_in(connection)
             for unit in units:
                 if inline.refuses(unit):
                     continue
-                placed = place(unit, head_of, known, doubt=doubt)
+                placed = place(unit, head_of, known, doubt=doubt, folding=folding)
                 if doubt:
                     known.add(placed)
                 for head, _, version, body, record in placed:
@@ -309,14 +310,12 @@ class SqliteStore(DatabaseStore):
                     changed[head.key] = head
                     type_id = types.get(body.type) or self._type_id(connection, body.type, new_types)
                     rows.append((position, head.key, version, type_id, recorded_at, body.event_id, record))
-                    if body.type in inline.types:
-                        folded.append((head.key, record))
                 if placed:
                     self._store_blobs(connection, unit)
             connection.executemany(sql.INSERT_EVENT, rows)
             connection.executemany(sql.UPDATE_STREAM, [(h.version, h.hash, h.epoch, h.key) for h in changed.values()])
-            if folded:
-                inline.take(connection, folded)
+            if folding is not None:
+                inline.put(connection, folding.states)
             connection.execute("COMMIT")
         except BaseException:
             rollback(connection)
@@ -411,14 +410,13 @@ class SqliteStore(DatabaseStore):
         except sqlite3.Error as error:
             raise translate(error, self.location) from error
 
-    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None] | None:
         """Return a stream's version and what it has come to; see `flightlog.events.store.Store.inline_state`."""
-        rows = self._briefly(sql.SELECT_KEPT, (name, stream))
-        return (rows[0][0], rows[0][1]) if rows else (0, None)
+        return self._inline.state_of(name, self._briefly(sql.SELECT_KEPT, (stream, name)))
 
-    def inline_states(self, name: str) -> dict[str, bytes]:
-        """Return what all streams have come to, by stream."""
-        return dict(self._briefly(sql.SELECT_STATES, (name,)))
+    def inline_states(self, name: str) -> dict[str, bytes] | None:
+        """Return what all streams have come to, by stream; see `flightlog.events.store.Store.inline_states`."""
+        return self._inline.states_of(name, self._briefly(sql.SELECT_STATES, (name,)))
 
     # --- reading ----------------------------------------------------------------------------------
 

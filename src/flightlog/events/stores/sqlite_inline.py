@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from flightlog.errors import LogCorrupt
-from flightlog.events.inline import Inlines, Recorded, States, fold, nothing, on_record
+from flightlog.events.inline import Folding, Inlines, Recorded, States, fold_anew, on_record
 from flightlog.events.store import Inline
 from flightlog.events.stores import sqlite_statements as sql
 
@@ -30,17 +30,27 @@ class SqliteInlines(Inlines):
             connection.execute(sql.DROP_STATES, (projection.name,))
             statement = sql.SELECT_RECORDS % ", ".join("?" * len(projection.types))
             records = connection.execute(statement, tuple(projection.types))
-            _put(connection, fold([projection], records, nothing, self._fetcher(connection)))
+            self.put(connection, fold_anew(projection, records, self._fetcher(connection)))
             connection.execute(sql.PUT_INLINE, on_record(projection))
 
-    def take(self, connection: sqlite3.Connection, records: Sequence[tuple[int, bytes]]) -> None:
-        """Fold what is about to be committed."""
+    def folding_in(self, connection: sqlite3.Connection) -> Folding | None:
+        """Return what folds the units of a transaction; None if nothing is kept."""
+        if not self.types:
+            return None
 
         def load(name: str, key: int) -> bytes | None:
             row = connection.execute(sql.SELECT_STATE, (name, key)).fetchone()
             return None if row is None else row[0]
 
-        _put(connection, self.fold(records, load, self._fetcher(connection)))
+        return self.folding(load, self._fetcher(connection))
+
+    def put(self, connection: sqlite3.Connection, states: States) -> None:
+        """Store values."""
+        for (name, key), state in states.items():
+            if state is None:
+                connection.execute(sql.DROP_STATE, (name, key))
+            else:
+                connection.execute(sql.PUT_STATE, (name, key, state))
 
     def _fetcher(self, connection: sqlite3.Connection) -> Callable[[bytes], bytes]:
         """Return what finds blobs, those of the running transaction among them."""
@@ -53,11 +63,3 @@ class SqliteInlines(Inlines):
             return content
 
         return fetch
-
-
-def _put(connection: sqlite3.Connection, states: States) -> None:
-    for (name, key), state in states.items():
-        if state is None:
-            connection.execute(sql.DROP_STATE, (name, key))
-        else:
-            connection.execute(sql.PUT_STATE, (name, key, state))

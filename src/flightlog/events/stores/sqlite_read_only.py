@@ -60,13 +60,13 @@ class ReadOnlySqliteStore(SqliteStore):
     def keep_inline(self, projections: Sequence[Inline], *, anew: bool = False) -> None:
         """Do nothing: what was kept can be read, and nothing changes."""
 
-    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None]:
-        """Return a stream's version and what it has come to; nothing in a log that has no inline projections yet."""
-        return (0, None) if self._old else super().inline_state(name, stream)
+    def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None] | None:
+        """Return a stream's version and what it has come to; None in a log that has no inline projections yet."""
+        return None if self._old else super().inline_state(name, stream)
 
-    def inline_states(self, name: str) -> dict[str, bytes]:
-        """Return what all streams have come to, by stream."""
-        return {} if self._old else super().inline_states(name)
+    def inline_states(self, name: str) -> dict[str, bytes] | None:
+        """Return what all streams have come to, by stream; None in a log that has no inline projections yet."""
+        return None if self._old else super().inline_states(name)
 
     def writing(self) -> Any:
         """Refuse to write."""
