@@ -320,6 +320,8 @@ def test_E39_a_terminated_script_exits_with_143(flows: Path, tmp_path: Path) -> 
         if "▶ Running" in flightlog("runs", "ls").stdout:
             break
         time.sleep(0.05)
+    else:
+        pytest.fail("the run did not begin")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     assert "! Crashed" in flightlog("runs", "ls").stdout

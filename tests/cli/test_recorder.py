@@ -117,7 +117,8 @@ def test_a_killed_run_is_resumed_by_whoever_looks(flows: Path, tmp_path: Path) -
     command = [sys.executable, "-m", "flightlog", "run", f"{flows}:endless", "-p", f"flag={flag}"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
-    while not flag.exists() and time.monotonic() < deadline:
+    while not flag.exists():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     alive = flightlog("runs", "resume", "@last")
     assert alive.returncode == 1

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,9 @@ from flightlog.testing.log_contract import Slots, acquired, new_event
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Yield where a log may be, for each kind that several processes can share."""
-    yield f"sqlite:///{tmp_path}/log.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return where a log may be, for each kind that several processes can share."""
+    return f"sqlite:///{tmp_path}/log.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
 
 
 def test_an_older_writer_is_refused_and_its_other_events_are_not(url: str) -> None:
@@ -75,7 +75,11 @@ def test_a_copy_has_its_values_made_anew(url: str, tmp_path: Path) -> None:
 def test_i6_values_are_what_the_events_lead_to_whoever_writes(url: str) -> None:
     """Many writers on the same streams at once, and one that makes the values anew meanwhile: nothing is lost."""
     seed = 20_261_123
-    logs = [open_log(url) for _ in range(4)]
+    with ExitStack() as opened:
+        _write_at_once(seed, url, [opened.enter_context(open_log(url)) for _ in range(4)])
+
+
+def _write_at_once(seed: int, url: str, logs: list[Log]) -> None:
     for log in logs:
         log.keep([Slots()])
 
@@ -101,5 +105,3 @@ def test_i6_values_are_what_the_events_lead_to_whoever_writes(url: str) -> None:
     log = logs[0]
     assert log.head().position == 240
     assert log.states("test-slots") == log.folded(Slots())
-    for log in logs:
-        log.close()

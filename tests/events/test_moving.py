@@ -31,7 +31,9 @@ def doubles(n: int) -> int:
 def content(log: Log) -> list[tuple[object, ...]]:
     """Return all that must not change when a log moves."""
     rows = log.store.indexed(0, 100_000)
-    return [(row.position, row.recorded_at, row.record, row.stream, row.version, row.event_id, row.type) for row in rows]
+    return [
+        (row.position, row.recorded_at, row.record, row.stream, row.version, row.event_id, row.type) for row in rows
+    ]
 
 
 def test_ids_versions_positions_and_hashes_stay(tmp_path: Path, postgres_url: str) -> None:

@@ -102,7 +102,7 @@ def test_whatever_the_engine_writes_validates() -> None:
     for event in events:
         model = payload(event)
         assert model is not None, event
-        given = {name for name in event.data}
+        given = set(event.data)
         assert given <= set(type(model).model_fields), event
     seen = {event.type for event in events}
     assert {"task_run.not_ready", "task_run.awaiting_retry", "flow_run.awaiting_retry", "log.lines"} <= seen

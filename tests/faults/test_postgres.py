@@ -5,8 +5,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -15,6 +16,7 @@ from tests.postgres import Server, free_port, running
 from flightlog.errors import LogUnavailable, LogWriteError
 from flightlog.events.integrity import verify
 from flightlog.events.log import Log
+from flightlog.events.model import Append
 from flightlog.events.opening import open_log
 from flightlog.events.stores import postgres as postgres_module
 from flightlog.events.subscriptions import Subscription
@@ -48,6 +50,10 @@ class Writers:
                     self.acknowledged[number] = first + batch
         except BaseException as error:
             self.errors.append(error)
+
+    def have_done(self, count: int) -> bool:
+        """Tell whether each has been told of so many events at least."""
+        return min(self.acknowledged) >= count
 
     def join(self) -> None:
         """Wait for all of them."""
@@ -215,6 +221,21 @@ def test_I9_a_log_of_the_first_layout_is_brought_up_to_date(postgres: Server) ->
             assert log.states("test-slots") == log.folded(Slots())
 
 
+def test_an_event_loop_does_not_wait_for_another_writer(postgres: Server) -> None:
+    """While somebody else holds a stream's head, or the server is away, `try_commit` says so at once."""
+    import psycopg
+
+    url = postgres.database()
+    with open_log(url) as log, psycopg.connect(url) as other:
+        log.append("a", [new_event()])
+        unit = log.enqueue([Append("a", [new_event()])])
+        other.execute(b"SELECT * FROM flightlog.streams WHERE name = 'a' FOR UPDATE")
+        assert log.try_commit(unit) is False
+        other.rollback()
+        assert log.try_commit(unit) is True
+        assert unit.versions == [[2]]
+
+
 @pytest.mark.timeout(120)
 def test_a_killed_back_end_loses_nothing() -> None:
     """kill -9 of a server process restarts all sessions; the writers wait and go on."""
@@ -321,7 +342,7 @@ def test_a_cut_network_loses_nothing(postgres: Server) -> None:
         writers = Writers(url, 3, 200)
         for _ in range(2):
             before = min(writers.acknowledged)
-            _until(lambda before=before: min(writers.acknowledged) > before + 20)
+            _until(partial(writers.have_done, before + 21))
             proxy.cut()
             time.sleep(0.4)
             proxy.mend()
@@ -368,8 +389,9 @@ def test_a_subscription_outlives_the_server(monkeypatch: pytest.MonkeyPatch) -> 
         assert (seen, subscription.outage) == ([1, 2], None)
 
 
-def _until(condition: object) -> None:
+def _until(condition: Callable[[], object]) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:  # type: ignore[operator]
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
         time.sleep(0.01)

@@ -76,7 +76,10 @@ def test_a_rebuild_is_the_same(projector: Projector) -> None:
     assert content(projector) == before
     assert steps[-1] == (position, position)
     with projector.place.engine.connect() as connection:
-        names = {index["name"] for index in sqlalchemy.inspect(connection).get_indexes("flow_runs", schema=projector.place.schema)}
+        names = {
+            index["name"]
+            for index in sqlalchemy.inspect(connection).get_indexes("flow_runs", schema=projector.place.schema)
+        }
     assert {"flow_runs_by_name", "flow_runs_by_state"} <= names
     assert projector.rebuild() == position
 
@@ -155,7 +158,7 @@ def test_prometheus_reads_it(projector: Projector) -> None:
     """Counters and summaries in the text format, one line a sample."""
     text = exposition(projector)
     assert 'flightlog_runs_total{flow="evens",task="even",state="failed"} 4' in text
-    assert '# TYPE flightlog_run_duration_seconds summary' in text
+    assert "# TYPE flightlog_run_duration_seconds summary" in text
     assert 'flightlog_run_duration_seconds_count{flow="evens",task=""} 3' in text
     for line in text.splitlines():
         assert line.startswith("#") or len(line.rsplit(" ", 1)) == 2

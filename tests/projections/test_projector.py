@@ -60,7 +60,9 @@ def test_a_run_is_shown_with_attempts_dependencies_and_lines(own_home: Path) -> 
         ("shaky", 1), ("shaky", 1), ("shaky", 2), ("shaky", 2), ("total", 1),
     ]  # fmt: skip
     attempts = [a for a in queries.list_attempts(projector, run.id) if a.cause is not None]
-    assert [(a.attempt, a.state_type, a.cause, a.error_type) for a in attempts] == [(1, "FAILED", "user_error", "ValueError")] * 2
+    assert [(a.attempt, a.state_type, a.cause, a.error_type) for a in attempts] == [
+        (1, "FAILED", "user_error", "ValueError")
+    ] * 2
     assert all(a.traceback and "odd:" in a.traceback for a in attempts)
     adder = next(task.id for task in tasks if task.task == "total")
     edges = queries.list_dependencies(projector, run.id)

@@ -78,9 +78,7 @@ class Inlines:
         self.foreign = foreign
         asked = {projection.name for projection in anew}
         return [
-            mine
-            for mine in self._mine.values()
-            if versions.get(mine.name, 0) < mine.version + (mine.name in asked)
+            mine for mine in self._mine.values() if versions.get(mine.name, 0) < mine.version + (mine.name in asked)
         ]
 
     def refuses(self, unit: Unit) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from flightlog.errors import LogError
 from flightlog.events import codec
 from flightlog.events.codec import MAX_RECORD, Envelope
-from flightlog.events.store import PARTIAL, GENESIS, IndexedRow, Store
+from flightlog.events.store import GENESIS, PARTIAL, IndexedRow, Store
 
 _PAGE = 2000
 _MOST = 20

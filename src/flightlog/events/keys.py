@@ -1,7 +1,7 @@
 """The log's key: it makes digests of inputs unguessable and recorded pickles trustworthy.
 
 The key lives outside the database, in a file of mode 0600 (beside an SQLite file; in FLIGHTLOG_HOME/keys for a log
-in PostgreSQL) or in the setting FLIGHTLOG_LOG_KEY. The log keeps only the key's fingerprint, so that a wrong key is noticed.
+in PostgreSQL) or in the setting FLIGHTLOG_LOG_KEY. The log keeps the key's fingerprint, so that a wrong one is noticed.
 """
 
 import hmac
@@ -23,7 +23,7 @@ def key_path(database: Path) -> Path:
 
 
 def key_file(log: Log, settings: Settings) -> Path | None:
-    """Return the file of a log's key: beside the log's file, or in FLIGHTLOG_HOME for one in a server; None in memory."""
+    """Return the file of a log's key: beside its file, or in FLIGHTLOG_HOME for one in a server; None in memory."""
     path = path_of(settings.log_url)
     if path is not None:
         return key_path(path)

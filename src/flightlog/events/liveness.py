@@ -34,7 +34,7 @@ def _process(pid: int) -> dict[str, Any]:
 
 
 def _namespace() -> int:
-    return os.stat("/proc/self/ns/pid").st_ino
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def _stat(pid: int) -> tuple[int, str]:

@@ -104,9 +104,7 @@ class Log:
                 after += 1
                 yield Event(*row, fetch=self.blob)
 
-    def read_all(
-        self, after: int = 0, types: Sequence[str] | None = None, limit: int | None = None
-    ) -> Iterator[Event]:
+    def read_all(self, after: int = 0, types: Sequence[str] | None = None, limit: int | None = None) -> Iterator[Event]:
         """Yield the events with positions above `after`, in order: of some types or of all, at most `limit`."""
         while limit != 0:
             page = _PAGE if limit is None else min(_PAGE, limit)

@@ -162,4 +162,3 @@ def _check(log: Log) -> int:
     if found.problems:
         raise LogCorrupt(f"The copy at {log.store.location} does not verify: {found.problems[0]}.")
     return found.events
-

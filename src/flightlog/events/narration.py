@@ -48,7 +48,9 @@ def created_line(data: Mapping[str, Any]) -> Line:
     return Line(INFO, f"Created task run {data['name']!r} for task {data['task']!r}", True)
 
 
-def narrate(type_: str, data: Mapping[str, Any], kind: str) -> Iterator[Line]:
+def narrate(  # noqa: C901 - one case after the other
+    type_: str, data: Mapping[str, Any], kind: str
+) -> Iterator[Line]:
     """Yield the lines that an event of a run is worth.
 
     Args:
@@ -81,7 +83,8 @@ def narrate(type_: str, data: Mapping[str, Any], kind: str) -> Iterator[Line]:
     if suffix == "awaiting_retry":
         yield Line(
             INFO,
-            "Received non-final state 'AwaitingRetry' when proposing final state 'Failed' and will attempt to run again...",
+            "Received non-final state 'AwaitingRetry' when proposing final state 'Failed' "
+            "and will attempt to run again...",
         )
     else:
         level = INFO if state == "COMPLETED" else ERROR

@@ -24,11 +24,12 @@ class KnownToo:
         self._stored = stored
         self._here: dict[bytes, tuple[str, int]] = {}
 
-    def add(self, rows: "list[NewRow]") -> None:
+    def add(self, rows: list[NewRow]) -> None:
         """Take in what is about to be stored."""
         self._here.update({row.body.event_id: (row.stream, row.version) for row in rows})
 
     def __call__(self, event_id: bytes) -> tuple[str, int] | None:
+        """Return the stream and version of an event, or None."""
         return self._here.get(event_id) or self._stored(event_id)
 
 

@@ -1,10 +1,10 @@
-"""What a log needs of the place that keeps it. The rules of appending that all places share: `flightlog.events.placing`.
+"""What a log needs of the place that keeps it; `flightlog.events.placing` has the rules that all places share.
 
 A store keeps bytes. It knows streams, versions, hashes and positions, and nothing of what events mean.
 `flightlog.testing.LogContract` is the suite that a store has to pass.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -210,7 +210,7 @@ class Store(Protocol):
         ...
 
     def tidy(self) -> None:
-        """Do what has to be done now and then, and would hold up whoever waits for a commit. Called in the background."""
+        """Do what has to be done now and then, and would hold up who waits for a commit. Called in the background."""
         ...
 
     def settle(self) -> None:

@@ -122,7 +122,7 @@ class Subscription:
                     lease = self._lease(self._now())
                     moved = store.move_cursor(self.name, cursor.epoch, position, lease, connection)
                     if not moved:
-                        raise _Lost
+                        raise _Lost  # noqa: TRY301 - takes the handler's rows back
             except _Lost:
                 return False
         else:

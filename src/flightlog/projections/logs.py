@@ -31,7 +31,9 @@ class LogsProjection:
     name: str = "logs"
     version: int = 1
     tables: Sequence[Table] = (log_lines,)
-    types: frozenset[str] | None = frozenset({LOG_LINES, *(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)})
+    types: frozenset[str] | None = frozenset(
+        {LOG_LINES, *(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)}
+    )
 
     def apply(self, event: Event, look: Look, /) -> Iterable[Put]:
         """Return the lines that an event adds."""

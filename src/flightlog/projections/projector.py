@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -14,7 +14,6 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex
 
-from flightlog.clock import SystemClock
 from flightlog.errors import LogError, LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.model import Event
@@ -127,8 +126,8 @@ class Projector:
         return self._catch_up()
 
     def now(self) -> int:
-        """Return the moment that is shown, in microseconds since 1970 (UTC): the present, if it is no view of the past."""
-        return SystemClock().now() if self.at is None else self.at
+        """Return the moment that is shown, in microseconds since 1970 (UTC): the log's present, but for the past."""
+        return self.log.store.now() if self.at is None else self.at
 
     def _head(self) -> int:
         head = self.log.head().position
@@ -302,7 +301,9 @@ def _make(connection: sqlalchemy.Connection, tables: Sequence[Table]) -> None:
 def _shadow(table: Table) -> Table:
     """Return a table like this one under another name, without its indexes."""
     columns = [Column(column.name, column.type, primary_key=column.primary_key) for column in table.columns]
-    return Table(table.name + _SHADOW, MetaData(), *columns, sqlite_with_rowid=table.dialect_options["sqlite"]["with_rowid"])
+    return Table(
+        table.name + _SHADOW, MetaData(), *columns, sqlite_with_rowid=table.dialect_options["sqlite"]["with_rowid"]
+    )
 
 
 def _apply(connection: sqlalchemy.Connection, projection: Projection, events: Sequence[Event], suffix: str) -> None:
@@ -350,9 +351,7 @@ def _storable(value: Any) -> Any:
     return value.replace("\0", "\\x00") if "\0" in value else value
 
 
-def _first_difference(
-    table: Table, kept: sqlalchemy.Connection, right: sqlalchemy.Connection
-) -> Difference | None:
+def _first_difference(table: Table, kept: sqlalchemy.Connection, right: sqlalchemy.Connection) -> Difference | None:
     """Return the first row, in the order of the primary key, in which two databases differ."""
     with closing(_in_order(table, kept)) as ours, closing(_in_order(table, right)) as theirs:
         return next((_difference(table, *pair) for pair in zip_longest(ours, theirs) if pair[0] != pair[1]), None)

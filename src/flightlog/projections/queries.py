@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlalchemy import case, func, or_, select
 
-from flightlog.ids import id_text, parse_id
 from flightlog.errors import RunNotFound
 from flightlog.events.liveness import is_gone
 from flightlog.events.types import TERMINAL, flow_run_stream, logs_stream
+from flightlog.ids import id_text, parse_id
 from flightlog.projections.logs import log_lines
 from flightlog.projections.metrics import BUCKET, COUNTS, counted, mapping, metrics
 from flightlog.projections.projector import Projector
@@ -209,9 +209,7 @@ def _not_found(projector: Projector, wanted: str) -> str:
     return f"There is no flow run {wanted!r}.{hint}"
 
 
-def list_task_runs(
-    projector: Projector, flow_run_id: str, states: Sequence[str] | None = None
-) -> list[TaskRunView]:
+def list_task_runs(projector: Projector, flow_run_id: str, states: Sequence[str] | None = None) -> list[TaskRunView]:
     """Return the task runs of a flow run, oldest first; all, or those in one of some state types."""
     query = select(task_runs).where(task_runs.c.flow_run_id == parse_id(flow_run_id)).order_by(task_runs.c.id)
     if states is not None:

@@ -160,7 +160,9 @@ def _task_reason(
             text = text or "It did what it was to do."
         case _:
             cause: Any = last.data.get("cause")
-            text = (text or "It gave no reason.") + (f"\nCause: {cause} ({_CAUSES.get(cause, cause)})." if cause else "")
+            text = (text or "It gave no reason.") + (
+                f"\nCause: {cause} ({_CAUSES.get(cause, cause)})." if cause else ""
+            )
     return _reason(f"{run.name}/{task.name}", task.state_type, task.state_name, text, event, hint)
 
 

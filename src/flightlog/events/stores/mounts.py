@@ -4,8 +4,24 @@ from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = frozenset(
-    "nfs nfs4 cifs smb3 smbfs 9p ceph glusterfs lustre afs ncpfs beegfs gpfs fuse.sshfs fuse.glusterfs "
-    "fuse.ceph fuse.s3fs fuse.rclone fuse.gcsfuse drvfs".split()
+    [
+        *(
+            "nfs",
+            "nfs4",
+            "cifs",
+            "smb3",
+            "smbfs",
+            "9p",
+            "ceph",
+            "glusterfs",
+            "lustre",
+            "afs",
+            "ncpfs",
+            "beegfs",
+            "gpfs",
+        ),
+        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "drvfs"),
+    ]
 )
 
 

@@ -52,7 +52,9 @@ def url_of(text: str) -> URL:
     try:
         url = make_url(text.replace("postgres://", "postgresql://", 1))
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise LogUnavailable("FLIGHTLOG_LOG_URL is no URL of a PostgreSQL database: postgresql://user@host/name") from None
+        raise LogUnavailable(
+            "FLIGHTLOG_LOG_URL is no URL of a PostgreSQL database: postgresql://user@host/name"
+        ) from None
     return url.set(drivername="postgresql+psycopg")
 
 
@@ -166,7 +168,9 @@ class PostgresStore(DatabaseStore):
                 made = sqlalchemy.inspect(connection).has_table("facts", schema=SCHEMA)
             if not made:
                 if not create:
-                    raise LogUnavailable(f"There is no log at {self.location} yet; it is made when the first flow runs.")
+                    raise LogUnavailable(
+                        f"There is no log at {self.location} yet; it is made when the first flow runs."
+                    )
                 self._create()
             facts = self.facts()
         except DBAPIError as error:
@@ -196,7 +200,7 @@ class PostgresStore(DatabaseStore):
         except DBAPIError as error:
             raise LogUnavailable(
                 f"The log at {self.location} lacks tables that this version needs, and this role may not make them. "
-                "Run `flightlog doctor` once as the role that owns the log; then grant what `flightlog log role` prints."
+                "Run `flightlog doctor` once as the role that owns the log; then grant what `flightlog log role` says."
             ) from error
 
     def _create(self) -> None:
@@ -211,7 +215,11 @@ class PostgresStore(DatabaseStore):
                 connection.exec_driver_sql(statement)
             connection.execute(tables.sequencer.insert().values(id=1, horizon=0, position=0, recorded_at=0))
             now = connection.execute(tables.select_snapshot).one()[1] if self._clock is None else self._clock.now()
-            facts = {"log_id": self._new_id or RandomIds().new(), "created": str(now).encode(), "format": str(FORMAT).encode()}
+            facts = {
+                "log_id": self._new_id or RandomIds().new(),
+                "created": str(now).encode(),
+                "format": str(FORMAT).encode(),
+            }
             for name, value in facts.items():
                 connection.execute(tables.insert_fact, {"name": name, "value": value})
 
@@ -331,7 +339,7 @@ class PostgresStore(DatabaseStore):
         with self._database().begin() as connection:
             connection.execute(tables.insert_new_type, [{"name": name} for name in sorted(wanted)])
         with self._database().connect() as connection:
-            self._types = {name: number for name, number in connection.execute(tables.select_types)}
+            self._types = {row.name: row.id for row in connection.execute(tables.select_types)}
 
     def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
         """Store events of another place of the same log; see `flightlog.events.store.Store.adopt`."""
@@ -352,11 +360,12 @@ class PostgresStore(DatabaseStore):
             for row in rows:
                 follow(heads[row.stream], row)
             values = [
-                self._values(heads[row.stream], row.version, Body(row.event_id, row.type, b""), row.record) for row in rows
+                self._values(heads[row.stream], row.version, Body(row.event_id, row.type, b""), row.record)
+                for row in rows
             ]
             connection.execute(tables.insert_placeless.values(inserted_at=0), values)
             wanted = {"ids": [row.event_id for row in rows]}
-            serials = {event_id: serial for event_id, serial in connection.execute(tables.select_serials, wanted)}
+            serials = {row.event_id: row.serial for row in connection.execute(tables.select_serials, wanted)}
             placed = [
                 {"position": row.position, "serial": serials[row.event_id], "recorded_at": row.recorded_at}
                 for row in rows

@@ -50,7 +50,7 @@ class PostgresInlines(Inlines):
             connection.execute(tables.put_inline, on_record(projection)._asdict())
 
     def folding_in(self, connection: sqlalchemy.Connection) -> Folding | None:
-        """Return what folds the units of a transaction, the heads of whose streams are locked; None if nothing is kept."""
+        """Return what folds the units of a transaction that has locked the heads of its streams; None for nothing."""
         if not self.types:
             return None
 

@@ -5,10 +5,8 @@ for each other, and none is ever refused. Readers use connections of their own a
 """
 
 import os
-import random
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flightlog.clock import Clock, SystemClock
-from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
+from flightlog.errors import LogCorrupt, LogError, LogUnavailable
 from flightlog.events import codec
 from flightlog.events.placing import KnownToo, follow, place
 from flightlog.events.store import Head, IndexedRow, Inline, Row, Unit
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 """The version of the layout. A program refuses a log whose number is above its own."""
-
 
 
 @dataclass(slots=True)
@@ -172,15 +169,7 @@ class SqliteStore(DatabaseStore):
             if application == 0 and version == 0:
                 self._create(connection)
                 application, version = identity(connection)
-            if application != APPLICATION_ID:
-                raise LogUnavailable(
-                    f"{self.path} is an SQLite database, but not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL."
-                )
-            if version > FORMAT:
-                raise LogUnavailable(
-                    f"The log at {self.path} was written by a newer version of Flightlog (its format is {version}, "
-                    f"this version reads up to {FORMAT}). Update it: pip install --upgrade flightlog."
-                )
+            self._check_identity(application, version)
             if version < FORMAT:
                 self._migrate(connection)
             return self.facts()["log_id"]
@@ -192,16 +181,27 @@ class SqliteStore(DatabaseStore):
                 raise LogCorrupt(f"The log at {self.path} has lost its own id.") from None
             raise
 
+    def _check_identity(self, application: int, version: int) -> None:
+        if application != APPLICATION_ID:
+            raise self._not_ours()
+        if version > FORMAT:
+            raise LogUnavailable(
+                f"The log at {self.path} was written by a newer version of Flightlog (its format is {version}, "
+                f"this version reads up to {FORMAT}). Update it: pip install --upgrade flightlog."
+            )
+
+    def _not_ours(self) -> LogUnavailable:
+        return LogUnavailable(
+            f"{self.path} is an SQLite database, but not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL."
+        )
+
     def _create(self, connection: sqlite3.Connection) -> None:
         patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"))
         self._begin(connection, wait=True)
         try:
             if identity(connection) == (0, 0):  # else another process was first
                 if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-                    raise LogUnavailable(
-                        f"{self.path} is an SQLite database, but not a Flightlog log. "
-                        "Name another file in FLIGHTLOG_LOG_URL."
-                    )
+                    raise self._not_ours()  # noqa: TRY301 - inside the transaction that looked
                 self._create_tables(connection)
             connection.execute("COMMIT")
         except BaseException:

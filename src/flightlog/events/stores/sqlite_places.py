@@ -75,7 +75,7 @@ def check_not_emptied(path: Path) -> None:
     key = path.with_name(path.name + ".key")  # made after the log's tables
     if key.exists() and path.is_file() and path.stat().st_size == 0:
         raise LogCorrupt(
-            f"The file of the log at {path} is empty, but {key.name} says that it was a log. Put a backup in its place; "
+            f"The file of the log at {path} is empty, but {key.name} says that it was a log. Put a backup there; "
             "to begin a new one, move the key away."
         )
 
@@ -136,5 +136,6 @@ def patiently(attempt: Any) -> None:
 
 
 def rollback(connection: sqlite3.Connection) -> None:
+    """End a transaction, if there is one, without a trace."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")

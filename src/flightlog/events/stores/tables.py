@@ -6,7 +6,6 @@ longer than all the rest); ``python -m flightlog.events.stores.tables`` writes t
 """
 
 from pathlib import Path
-
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -31,9 +30,9 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 metadata = MetaData()
@@ -116,14 +115,19 @@ _SINCE: Final = {2: (liveness, subscriptions), 3: (inline_projections, inline_st
 
 _REFUSED = "events are append-only"
 # REPLACE deletes the row that is in its way without a word to a DELETE trigger, hence the third.
+_ABORT = f"BEGIN SELECT RAISE(ABORT, '{_REFUSED}'); END"
+_REPLACED = " OR ".join(
+    f"EXISTS (SELECT 1 FROM events WHERE {same})"  # noqa: S608 - of constants
+    for same in (
+        "position = NEW.position",
+        "event_id = NEW.event_id",
+        "stream_id = NEW.stream_id AND version = NEW.version",
+    )
+)
 SQLITE_TRIGGERS: Final = (
-    f"CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, '{_REFUSED}'); END",
-    f"CREATE TRIGGER events_no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, '{_REFUSED}'); END",
-    "CREATE TRIGGER events_no_replace BEFORE INSERT ON events WHEN "
-    "EXISTS (SELECT 1 FROM events WHERE position = NEW.position) OR "
-    "EXISTS (SELECT 1 FROM events WHERE event_id = NEW.event_id) OR "
-    "EXISTS (SELECT 1 FROM events WHERE stream_id = NEW.stream_id AND version = NEW.version) "
-    f"BEGIN SELECT RAISE(ABORT, '{_REFUSED}'); END",
+    f"CREATE TRIGGER events_no_update BEFORE UPDATE ON events {_ABORT}",
+    f"CREATE TRIGGER events_no_delete BEFORE DELETE ON events {_ABORT}",
+    f"CREATE TRIGGER events_no_replace BEFORE INSERT ON events WHEN {_REPLACED} {_ABORT}",
     "CREATE TRIGGER blobs_no_update BEFORE UPDATE ON blobs BEGIN SELECT RAISE(ABORT, 'blobs are immutable'); END",
 )
 
@@ -237,9 +241,7 @@ select_kept = (
     .select_from(
         inline_projections.outerjoin(streams, streams.c.name == bindparam("stream")).outerjoin(
             inline_states,
-            and_(
-                inline_states.c.stream_id == streams.c.id, inline_states.c.projection == inline_projections.c.name
-            ),
+            and_(inline_states.c.stream_id == streams.c.id, inline_states.c.projection == inline_projections.c.name),
         )
     )
     .where(inline_projections.c.name == bindparam("name"))
@@ -247,9 +249,9 @@ select_kept = (
 select_states = (
     select(inline_projections.c.version, streams.c.name, inline_states.c.state)
     .select_from(
-        inline_projections.outerjoin(
-            inline_states, inline_states.c.projection == inline_projections.c.name
-        ).outerjoin(streams, streams.c.id == inline_states.c.stream_id)
+        inline_projections.outerjoin(inline_states, inline_states.c.projection == inline_projections.c.name).outerjoin(
+            streams, streams.c.id == inline_states.c.stream_id
+        )
     )
     .where(inline_projections.c.name == bindparam("name"))
 )
@@ -259,7 +261,9 @@ def all_records(events: Any) -> Any:
     """Return the query for all records of some types, with the keys of their streams, in the order of each stream."""
     event = events.c
     chosen = select(event_types.c.id).where(event_types.c.name.in_(bindparam("types", expanding=True)))
-    return select(event.stream_id, event.record).where(event.type_id.in_(chosen)).order_by(event.stream_id, event.version)
+    return (
+        select(event.stream_id, event.record).where(event.type_id.in_(chosen)).order_by(event.stream_id, event.version)
+    )
 
 
 sqlite_records = all_records(events)
@@ -370,11 +374,17 @@ POSTGRES_TABLES: Final = (
     sequencer,
 )
 _GUARDS: Final = (("events", "UPDATE OR DELETE"), ("positions", "UPDATE OR DELETE"), ("blobs", "UPDATE"))
-POSTGRES_MAKE: Final = (
-    f"CREATE VIEW {SCHEMA}.placed AS SELECT p.position, e.stream_id, e.version, e.type_id, p.recorded_at, "
-    f"e.event_id, e.record FROM {SCHEMA}.positions p JOIN {SCHEMA}.events e USING (serial)",
+_VIEW = (
+    f"CREATE VIEW {SCHEMA}.placed AS SELECT p.position, e.stream_id, e.version, e.type_id, p.recorded_at, "  # noqa: S608
+    f"e.event_id, e.record FROM {SCHEMA}.positions p JOIN {SCHEMA}.events e USING (serial)"
+)
+_REFUSE = (
     f"CREATE FUNCTION {SCHEMA}.refuse() RETURNS trigger LANGUAGE plpgsql AS "
-    f"$$BEGIN RAISE EXCEPTION '%% are append-only', TG_TABLE_NAME; END$$",
+    f"$$BEGIN RAISE EXCEPTION '%% are append-only', TG_TABLE_NAME; END$$"
+)
+POSTGRES_MAKE: Final = (
+    _VIEW,
+    _REFUSE,
     *(
         f"CREATE TRIGGER {table}_no_change BEFORE {what} ON {SCHEMA}.{table} "
         f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.refuse()"
@@ -386,7 +396,6 @@ POSTGRES_MAKE: Final = (
         for table, _ in _GUARDS
     ),
 )
-
 
 
 def grants(role: str) -> list[str]:

@@ -26,13 +26,17 @@ class FlowRunCreated(Payload):
     packages: Result | None = Field(None, description="A blob: installed packages, one `name==version` a line.")
     parameters: str = Field("{}", description="The parameters as JSON, to be looked at; secrets masked.")
     exact: Result | None = Field(None, description="A blob: the parameters as the function got them.")
-    not_recorded: list[str] | None = Field(None, description="Parameters that are not in `exact`: secret, or no pickle.")
+    not_recorded: list[str] | None = Field(
+        None, description="Parameters that are not in `exact`: secret, or no pickle."
+    )
     task_runner: str | None = Field(None, description="The task runner's name.")
     retries: int | None = Field(None, ge=0, description="How often it may be tried again.")
     forked_from: Identifier | None = Field(None, description="The flow run whose past this run goes on from.")
     forked_at: Identifier | None = Field(None, description="The event of that run up to which its past counts.")
     parent_flow_run_id: Identifier | None = None
-    parent_task_run_id: Identifier | None = Field(None, description="The task run in the parent that stands for this run.")
+    parent_task_run_id: Identifier | None = Field(
+        None, description="The task run in the parent that stands for this run."
+    )
 
 
 class FlowRunning(StateChange):

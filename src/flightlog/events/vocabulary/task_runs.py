@@ -33,7 +33,9 @@ class TaskRunning(StateChange):
 
     task_run_id: Identifier
     attempt: int = Field(1, ge=1)
-    digest: InputDigest | None = Field(None, description="At the first attempt: what the arguments are, if that can be told.")
+    digest: InputDigest | None = Field(
+        None, description="At the first attempt: what the arguments are, if that can be told."
+    )
 
 
 class TaskStateChange(StateChange):
