@@ -1,6 +1,9 @@
 """Write-ahead (I1, I2): what is committed when a body starts, and when something leaves the process."""
 
 import asyncio
+import random
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,10 @@ import pytest
 from flightlog import flow, task
 from flightlog.engine.context import TaskRunContext, get_run_context
 from flightlog.engine.runtime import current_engine
+from flightlog.events.model import Append
 from flightlog.events.opening import open_log
 from flightlog.task_runners import SequentialTaskRunner
+from flightlog.testing.log_contract import new_event
 
 
 def committed() -> list[tuple[str, Any]]:
@@ -158,3 +163,41 @@ def test_a_sequential_task_costs_one_commit(on_disk: Path) -> None:
     before = log._commits
     sequence(200)
     assert log._commits - before <= 200 + 2 + 20  # the flusher may take a few ends by itself
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_I2_an_interrupt_at_any_moment_loses_nothing(tmp_path: Path, waits: bool) -> None:
+    """A signal's exception may strike anywhere in a commit: what was put in line is recorded, and others can commit."""
+    chance = random.Random(20_261_123)
+    log = open_log(f"sqlite:///{tmp_path}/log.db")
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    hits = 0
+    try:
+        for number in range(600):
+            unit = log.enqueue([Append("s", [new_event(n=number)])])
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 2e-4))
+                try:
+                    _ = log.commit(unit) if waits else log.try_commit(unit)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except _Interrupted:
+                hits += 1
+        # Another thread: the one that was interrupted would not notice that it holds the lock still.
+        last = threading.Thread(target=log.append, args=("s", [new_event(n=600)]))
+        last.start()
+        last.join(30)
+        assert not last.is_alive()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert hits > 20
+    assert [event.data["n"] for event in log.read("s")] == list(range(601))
+    log.close()
+
+
+class _Interrupted(BaseException):
+    """What the signal's handler raises."""
+
+
+def _interrupt(*_: object) -> None:
+    raise _Interrupted

@@ -3,10 +3,11 @@
 A value is written down piece by piece in one canonical form (sets and dicts sorted, every piece with its
 type), and that is put through keyed BLAKE2b (RFC 7693) of 16 bytes. Objects that pickle can take apart are written as
 the parts that it names. What cannot be told to be equal in another process (open files, locks, local functions)
-has no digest: such a call runs again on resume.
+has no digest, and neither has what consists of more than a million parts: such a call runs again on resume.
 """
 
 import struct
+import threading
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from types import BuiltinFunctionType, FunctionType
@@ -16,6 +17,10 @@ from flightlog.engine.names import module_name
 
 DIGEST_BYTES = 16
 _MAX_DEPTH = 60
+_MAX_PIECES = 1_000_000  # parts that are shared count as often as they are met: twenty nested `[x, x]` are a million
+
+
+_budget = threading.local()
 
 
 class _NoDigest(Exception):
@@ -30,6 +35,7 @@ def input_digest(key: bytes, arguments: Mapping[str, Any]) -> bytes | None:
         arguments: the values by parameter, futures resolved.
     """
     out: list[bytes] = []
+    _budget.left = _MAX_PIECES
     try:
         for name, value in arguments.items():
             out.append(name.encode())
@@ -42,6 +48,9 @@ def input_digest(key: bytes, arguments: Mapping[str, Any]) -> bytes | None:
 
 
 def _write(value: Any, out: list[bytes], depth: int) -> None:
+    _budget.left -= 1
+    if _budget.left < 0:
+        raise _NoDigest
     kind = type(value)
     if (write := _WRITERS.get(kind)) is not None:
         write(value, out, depth)

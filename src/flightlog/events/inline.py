@@ -54,13 +54,15 @@ class Inlines:
 
     def __init__(self) -> None:
         self._mine: dict[str, Inline] = {}
+        self._active: list[Inline] = []
         self.types: frozenset[str] = frozenset()
         self.foreign: Mapping[str, Recorded] = {}
 
     def keep(self, projections: Iterable[Inline]) -> None:
         """Fold for these from here on."""
         self._mine |= {projection.name: projection for projection in projections}
-        self.types = frozenset().union(*(projection.types for projection in self._mine.values()))
+        self._active = list(self._mine.values())
+        self.types = frozenset().union(*(projection.types for projection in self._active))
 
     def learn(self, recorded: Iterable[Recorded], anew: Sequence[Inline] = ()) -> list[Inline]:
         """Take in what the log has; return those of ours that have to be made anew.
@@ -73,12 +75,16 @@ class Inlines:
         foreign: dict[str, Recorded] = {}
         for found in recorded:
             versions[found.name] = found.version
-            if found.name not in self._mine or self._mine[found.name].version < found.version:
-                foreign |= dict.fromkeys(json.loads(found.types), found)
+            mine = self._mine.get(found.name)
+            if mine is None or mine.version < found.version:
+                foreign |= dict.fromkeys([*json.loads(found.types), *(() if mine is None else mine.types)], found)
         self.foreign = foreign
+        # What others keep in a newer version is theirs alone.
+        self._active = [mine for mine in self._mine.values() if versions.get(mine.name, 0) <= mine.version]
+        self.types = frozenset().union(*(projection.types for projection in self._active))
         asked = {projection.name for projection in anew}
         return [
-            mine for mine in self._mine.values() if versions.get(mine.name, 0) < mine.version + (mine.name in asked)
+            mine for mine in self._active if versions.get(mine.name, 0) < mine.version + (mine.name in asked)
         ]
 
     def refuses(self, unit: Unit) -> bool:
@@ -121,7 +127,7 @@ class Inlines:
 
     def folding(self, load: Load, fetch: Fetch) -> "Folding":
         """Return what folds the units of one transaction."""
-        return Folding(list(self._mine.values()), load, fetch)
+        return Folding(self._active, load, fetch)
 
 
 class Folding:

@@ -59,10 +59,21 @@ def is_gone(process: Mapping[str, Any]) -> bool | None:
     try:
         started, doing = _stat(process["pid"])
     except FileNotFoundError:
-        return True
+        return _is_unknown(process["pid"])
     except (OSError, ValueError, IndexError):
         return None
     return started != process["started"] or doing in "ZX"
+
+
+def _is_unknown(pid: int) -> bool | None:
+    """Tell whether there is no such process, where /proc shows none; it may hide those of other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return None
+    return None  # it ended, or began, just now
 
 
 def key_of(process: Mapping[str, Any]) -> str:

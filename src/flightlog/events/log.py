@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -51,7 +52,8 @@ class Log:
 
     def _start_fresh(self) -> None:
         """Make the locks and note the process: at the start, and again in a forked child."""
-        self._leader = threading.Lock()
+        self._leader = threading.RLock()
+        self._leading = False
         self._waking = threading.Lock()
         self._wake = threading.Event()
         self._parked = True
@@ -92,7 +94,7 @@ class Log:
         unit = self.enqueue(appends)
         try:
             self.commit(unit)
-        except LogError:
+        except BaseException:
             self._withdraw(unit)
             raise
         return unit.versions
@@ -261,13 +263,15 @@ class Log:
     def try_commit(self, unit: Unit) -> bool:
         """Do what `commit` does, but only if nobody else, here or in another process, is writing just now."""
         if not unit.done:
-            if not self._leader.acquire(blocking=False):
-                return False
             try:
+                if not self._leader.acquire(blocking=False):
+                    return False
                 if self._queue and not self._lead(wait=False):
                     return False
             finally:
-                self._leader.release()
+                # Whether or not an interrupt came between getting the lock and noting so: the lock itself knows.
+                with suppress(RuntimeError):
+                    self._leader.release()
         if unit.error is not None:
             raise unit.error
         return True
@@ -282,19 +286,20 @@ class Log:
 
     def _lead(self, *, wait: bool) -> bool:
         """Commit all that is in line, holding the leader's lock."""
-        units: list[Unit] = []
+        if self._leading:
+            raise LogError("The log is being written by this very thread already: by code that interrupted it.")
         queue = self._queue
-        while queue:
-            units.append(queue.popleft())
         written = False
+        self._leading = True
         try:
-            if units:
+            # Disk full, an interrupt at whatever moment, another writer: what is not committed stays in line. A unit
+            # that was committed just before an interrupt is known by its event ids when it comes again.
+            if units := [unit for unit in queue.copy() if not unit.done]:
                 written = self.store.write(units, wait=wait)
         finally:
-            # Disk full, an interrupt, another writer: nothing is lost, all of it stays in line. A unit that
-            # was committed just before an interrupt is known by its event ids when it comes again.
-            if not written:
-                queue.extendleft(unit for unit in reversed(units) if not unit.done)
+            self._leading = False  # first: Python lets no signal in before it
+            while queue and queue[0].done:
+                queue.popleft()
         self._commits += 1
         return written
 

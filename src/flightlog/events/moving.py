@@ -51,11 +51,12 @@ def backup(path: Path, target: Path) -> None:
         LogUnavailable: the target exists, or cannot be written.
         LogCorrupt: the copy is not sound.
     """
-    if target.exists():
-        raise LogUnavailable(f"{target} exists already; name another file.")
+    for taken in (target, key_path(target)):
+        if taken.exists():
+            raise LogUnavailable(f"{taken} exists already; name another file.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch(0o600)
+        target.touch(0o600, exist_ok=False)
         source = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         copy = sqlite3.connect(target)
         try:
@@ -65,7 +66,7 @@ def backup(path: Path, target: Path) -> None:
             copy.close()
             source.close()
         if key_path(path).exists():
-            key_path(target).touch(0o600)
+            key_path(target).touch(0o600, exist_ok=False)
             shutil.copyfile(key_path(path), key_path(target))
     except (OSError, sqlite3.Error) as error:
         raise LogUnavailable(f"The log could not be copied to {target}: {error}.") from None
@@ -93,7 +94,7 @@ def copy(
         progress: told how far it has come.
 
     Raises:
-        LogUnavailable: another log is there.
+        LogUnavailable: another log is there, or something was appended to the copy.
         LogCorrupt: the copy does not verify.
     """
     with open_log(url, log_id=source.log_id) as target:
@@ -109,6 +110,7 @@ def copy(
         if streams is not None:
             target.store.set_fact(PARTIAL, b"1")
         position, count = target.head().position, 0
+        _check_same(source, target, position)
         while position < head:
             rows = [row for row in source.store.indexed(position, _PAGE) if row.position <= head]
             if not rows:
@@ -122,6 +124,19 @@ def copy(
                 progress(position, head)
         verified = _check(target)
         return Copied(count, target.head().position, verified)
+
+
+def _check_same(source: Log, target: Log, position: int) -> None:
+    """Refuse to go on with a copy that has become something else: something was appended to it, or to a part of it."""
+    if not position:
+        return
+    (there,) = target.store.indexed(position - 1, 1)
+    here = next(iter(source.store.indexed(position - 1, 1)), None)
+    if here is None or (here.position, here.record) != (there.position, there.record):
+        raise LogUnavailable(
+            f"The log at {target.store.location} is no longer a copy of the one at {source.store.location}: event "
+            f"{position} differs. Something was appended there since; name an empty place."
+        )
 
 
 def copy_to_file(path: str) -> str:
