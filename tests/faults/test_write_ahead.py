@@ -178,7 +178,7 @@ def test_I2_an_interrupt_at_any_moment_loses_nothing(tmp_path: Path, waits: bool
             try:
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 2e-4))
                 try:
-                    _ = log.commit(unit) if waits else log.try_commit(unit)
+                    (log.commit if waits else log.try_commit)(unit)
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except _Interrupted:

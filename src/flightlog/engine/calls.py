@@ -6,12 +6,12 @@ own recorded past), and a run that was forked (another run's past).
 
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from flightlog.engine.history import FLOW, History, RecordedCall
-from flightlog.engine.runs import FlowRun, TaskRun
+from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State
 
 _Key = tuple[bytes | None, str, bytes | None]
@@ -25,13 +25,13 @@ class Call:
         run: the task run; None until one is made of what is recorded.
         state: the state that it ended in; None until it is made of what is recorded.
         recorded: what the log has of it; None for a call of this process.
-        child: for a subflow of this process, its flow run.
+        child: for a subflow of this process, its flow run's id, 16 bytes.
     """
 
     run: TaskRun | None = None
     state: State[Any] | None = None
     recorded: RecordedCall | None = None
-    child: FlowRun | None = None
+    child: bytes | None = None
 
     @property
     def completed(self) -> bool:
@@ -49,6 +49,7 @@ class Past:
         history: the run as the log has it.
         contents: the stored bytes of recorded values, by digest.
         keep_failures: whether calls that failed fail again as recorded (the run went on after them).
+        restart: the position from which on calls run again, however they ended; None for none.
         strict: whether a call that differs from what is recorded stops the run.
         code_changed: whether the flow's source file has changed since.
         counts: how many calls were ``reused``, ran ``again``, and were ``new``; subflows' among them.
@@ -57,6 +58,7 @@ class Past:
     history: History
     contents: dict[bytes, bytes] = field(default_factory=dict)
     keep_failures: bool = False
+    restart: int | None = None
     strict: bool = True
     code_changed: bool = False
     counts: Counter[str] = field(default_factory=Counter)
@@ -71,6 +73,10 @@ class Past:
             code_changed=self.code_changed,
             counts=self.counts,
         )
+
+    def keeps_failure(self, call: RecordedCall) -> bool:
+        """Tell whether a call that failed fails again as recorded: the run went on after it, in the same attempt."""
+        return self.keep_failures and not call.forgotten and call.ended > self.history.retried
 
 
 class CallMemory:
@@ -90,6 +96,7 @@ class CallMemory:
         self._earlier: defaultdict[_Key, deque[Call]] = defaultdict(deque)
         self._unstarted: defaultdict[tuple[bytes | None, str], deque[Call]] = defaultdict(deque)
         self._missed: dict[bytes, RecordedCall] = {}
+        self._stands_for: dict[bytes | None, bytes] = {}
         self.past = past
         self.has_past = past is not None
         self._counts: Counter[str] = Counter() if past is None else past.counts
@@ -97,7 +104,7 @@ class CallMemory:
             self._remember(past.history.calls.values())
 
     def _remember(self, calls: Iterable[RecordedCall]) -> None:
-        for recorded in calls:
+        for recorded in _latest(calls):
             if recorded.digest is not None:
                 self._earlier[recorded.parent, recorded.function, recorded.digest].append(Call(recorded=recorded))
                 if recorded.completed:
@@ -121,11 +128,23 @@ class CallMemory:
     def take(self, parent: bytes | None, function: str, digest: bytes | None) -> Call | None:
         """Return the earlier call that this one repeats, once."""
         with self._lock:
+            parent = self._stands_for.get(parent, parent)
             calls = self._earlier.get((parent, function, digest)) or self._unstarted.get((parent, function))
             found = calls.popleft() if calls else None
             if found is not None and found.recorded is not None:
                 self._missed.pop(found.recorded.key, None)
             return found
+
+    def take_unstarted(self, parent: bytes | None, function: str) -> Call | None:
+        """Return an earlier call of a function that never got as far as having arguments, once."""
+        with self._lock:
+            calls = self._unstarted.get((self._stands_for.get(parent, parent), function))
+            return calls.popleft() if calls else None
+
+    def stand_for(self, new: bytes, recorded: bytes) -> None:
+        """Have what a new task run calls matched with what the recorded one called in another run's past."""
+        with self._lock:
+            self._stands_for[new] = recorded
 
     def add(self, parent: bytes | None, function: str, digest: bytes | None, call: Call) -> None:
         """Remember a call that has ended."""
@@ -141,4 +160,16 @@ class CallMemory:
     def missed(self, parent: bytes | None = None) -> list[RecordedCall]:
         """Return the recorded calls of one parent that completed and were not repeated so far."""
         with self._lock:
+            parent = self._stands_for.get(parent, parent)
             return [call for call in self._missed.values() if call.parent == parent]
+
+
+def _latest(calls: Iterable[RecordedCall]) -> Iterator[RecordedCall]:
+    """Yield calls; in the place of a subflow that failed and was called again, the latest of its task runs."""
+    calls = list(calls)
+    newer = {call.replaces: call for call in calls if call.replaces is not None}
+    for call in calls:
+        if call.replaces is None:
+            while call.key in newer:
+                call = newer[call.key]  # noqa: PLW2901 - the latest one stands for the first
+            yield call

@@ -43,6 +43,7 @@ class FlowCall:
         digest: of the arguments; None if they have none.
         past: what is recorded of the run, if it goes on from there.
         mirror: the task run that stands for it in its parent, if there is one already.
+        replaces: the task run that stood for it before, 16 bytes, if the subflow failed then.
         actor: who asked for the run to go on.
         about: more facts for its first event.
     """
@@ -56,6 +57,7 @@ class FlowCall:
     digest: bytes | None = None
     past: Past | None = None
     mirror: TaskRun | None = None
+    replaces: bytes | None = None
     actor: str = "engine"
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -81,13 +83,14 @@ class Progress:
         if self.mirror is not None:
             self._mirrored.append(self.mirror.record(Create(facts)))
 
-    def take_over(self, version: int, actor: str) -> Unit:
-        """Put in line that a recorded run goes on under its new epoch, if nobody else was first."""
-        event = self.run.record(Rerun(), actor)
+    def take_over(self, past: Past, actor: str) -> Unit:
+        """Put in line that a recorded run goes on in this process under its new epoch, if nobody else was first."""
+        facts = this_process() | ({} if past.restart is None else {"restart": past.restart})
+        event = self.run.record(Rerun(facts), actor)
         if self.mirror is not None:
             self._mirrored.append(self.mirror.record(Rerun()))
         append = self.run.journal.append([event])
-        append.expected_version = version
+        append.expected_version = past.history.version
         return self.context.engine.log.enqueue([append])
 
     def start(self) -> Unit:
@@ -187,6 +190,7 @@ def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
             | ({"inputs": call.inputs} if call.inputs else {})
             | ({"retries": flow.retries} if flow.retries else {})
             | ({"parent": caller.task_run.key} if isinstance(caller, TaskRunContext) else {})
+            | ({} if call.replaces is None else {"replaces": call.replaces})
         )
         run.cause = mirror.cause
     progress.create(facts)

@@ -1,7 +1,7 @@
 """How a flow run goes: from the call to its final state. One coroutine for sync and async."""
 
 import copy
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.arguments import Found, look, replace
@@ -26,6 +26,7 @@ from flightlog.errors import (
     CannotResume,
     LogError,
     ParameterTypeError,
+    RunNotFound,
     TakenOver,
     UpstreamTaskError,
     VersionConflict,
@@ -67,22 +68,21 @@ async def _remembered(
     """Run a subflow of a flow that remembers calls: return what it ended in before, or go on with it, or start it."""
     function = FLOW + call.flow.key
     caller = call.caller.task_run.key if isinstance(call.caller, TaskRunContext) else None
-    state = None
+    ended = None
     if memory.has_past:
-        state = await _repeat(waits, call, parent, memory, (caller, function))
-    progress = None
-    if state is None:
+        ended = await _repeat(waits, call, parent, memory, (caller, function))
+    if ended is None:
         state, progress = await _run(waits, call, parameters)
-    mirror = call.mirror if progress is None else progress.mirror
-    child = None if progress is None else progress.run
-    memory.add(caller, function, call.digest, Call(mirror, state, child=child))
-    return state
+        ended = Call(progress.mirror, state, child=progress.run.key)
+    memory.add(caller, function, call.digest, ended)
+    assert ended.state is not None
+    return ended.state
 
 
 async def _repeat(
     waits: Waits, call: FlowCall, parent: FlowRunContext, memory: CallMemory, place: tuple[bytes | None, str]
-) -> State[Any] | None:
-    """Return the state that the same subflow ended in earlier; None if it has to run, or go on."""
+) -> Call | None:
+    """Return the same call, made earlier, if its end counts; None if it has to run, or go on."""
     flow, engine = call.flow, call.engine
     earlier = memory.take(*place, call.digest)
     if earlier is None:
@@ -97,29 +97,46 @@ async def _repeat(
     call.mirror = earlier.run
     if earlier.state is not None and (earlier.state.is_completed() or earlier.recorded is not None):
         memory.count("reused")
-        return earlier.state
+        return Call(earlier.run, earlier.state, child=_child_of(earlier))
     memory.count("again")
-    child = _child_of(earlier)
-    if child is not None:
-        await waits.commit(engine.log, engine.log.enqueue([]))  # its end may still be in line
-        outer = memory.past
-        until = None if outer is None else outer.history.until
-        history = read_history(engine.log, child, until=until)
-        past = Past(history, strict=False) if outer is None else outer.within(history)  # None: the same code, surely
-        if earlier.recorded is not None and earlier.recorded.forgotten:
-            forget_from(history, lambda _: True)
-        if history.rules.type == "FAILED":
-            # One that failed gets a run of its own (as in Prefect 2), with what completed in the failed one.
-            history.foreign, call.mirror = True, None
-        prefetch(engine.log, past)
-        call.past = past
+    await waits.commit(engine.log, engine.log.enqueue([]))  # its end may still be in line
+    call.past = _past_of(engine, memory.past, earlier)
+    if call.past is None:
+        call.mirror = None  # it never began
+    elif call.past.history.rules.type == "FAILED":
+        # One that failed gets a run of its own (as in Prefect 2), with what completed in the failed one.
+        call.past.history.foreign = True
+        call.replaces, call.mirror = None if call.mirror is None else call.mirror.key, None
     return None
+
+
+def _past_of(engine: Engine, outer: Past | None, earlier: Call) -> Past | None:
+    """Return what is recorded of a subflow that was called earlier; None if it never began.
+
+    Args:
+        engine: gives the log.
+        outer: the past of the flow run that calls it; None if that is retried in this process.
+        earlier: the call.
+    """
+    child = _child_of(earlier)
+    if child is None:
+        return None
+    try:
+        history = read_history(engine.log, child, until=None if outer is None else outer.history.until)
+    except RunNotFound:
+        return None  # up to the event at which the other run was forked, it had not begun
+    past = Past(history, strict=False) if outer is None else outer.within(history)  # None: the same code, surely
+    if earlier.recorded is not None and earlier.recorded.forgotten:
+        forget_from(history, lambda _: True)
+        past.restart = 0
+    prefetch(engine.log, past)
+    return past
 
 
 def _child_of(call: Call) -> bytes | None:
     """Return the flow run of an earlier call of a subflow."""
     if call.child is not None:
-        return call.child.key
+        return call.child
     return None if call.recorded is None else call.recorded.child
 
 
@@ -137,20 +154,8 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
             context = progress.context
             with context.task_runner.start(), logged_prints() if context.log_prints else nullcontext():
                 unit, state = await _attempts(waits, progress)
-    except UpstreamTaskError as error:
-        unit, state = progress.refuse(str(error))
-    except (LogError, TakenOver):
-        raise
-    except CallsDiffer as difference:
-        await end_early(progress.context)
-        state = State(StateType.FAILED, "CallsDiffer", str(difference), difference)
-        unit, _ = progress.end(end_of(state, {"cause": "user_error"}, 0, retriable=False), {})
-    except BaseException as error:
-        await end_early(progress.context)
-        if progress.run.is_final:
-            raise
-        state, facts = crash(error)
-        unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the run has an end
+        unit, state = await _broken_off(progress, error)
     finally:
         progress.context.closed = True
     _settle_details(progress, state)
@@ -161,6 +166,35 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
     return state, progress
+
+
+async def _broken_off(progress: Progress, error: BaseException) -> tuple[Unit, State[Any]]:
+    """End a run that something came between: what it rests on, the log, another owner, an interrupt."""
+    if isinstance(error, UpstreamTaskError):
+        return progress.refuse(str(error))
+    if isinstance(error, TakenOver):
+        raise error
+    if isinstance(error, LogError):
+        _leave(progress, error)
+        raise error
+    await end_early(progress.context)
+    if isinstance(error, CallsDiffer):
+        state: State[Any] = State(StateType.FAILED, "CallsDiffer", str(error), error)
+        unit, _ = progress.end(end_of(state, {"cause": "user_error"}, 0, retriable=False), {})
+        return unit, state
+    if progress.run.is_final:
+        raise error
+    state, facts = crash(error)
+    unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
+    return unit, state
+
+
+def _leave(progress: Progress, error: LogError) -> None:
+    """Put in line that a run is left because the log does not take its events; that is recorded once it does again."""
+    if not progress.run.is_final:
+        state, facts = crash(error)
+        with suppress(LogError):
+            progress.end(end_of(state, facts, 0, retriable=False), {})
 
 
 def _checked(flow: "Flow[Any, Any]", parameters: dict[str, Any]) -> tuple[dict[str, Any], ParameterTypeError | None]:
@@ -193,7 +227,7 @@ async def _take_over(waits: Waits, call: FlowCall, progress: Progress) -> None:
     """Make a recorded run this process's own: one winner, and whoever had it before is refused from now on."""
     past = call.past
     assert past is not None
-    unit = progress.take_over(past.history.version, call.actor)
+    unit = progress.take_over(past, call.actor)
     try:
         await waits.commit(call.engine.log, unit)
     except VersionConflict:

@@ -39,6 +39,8 @@ class RecordedCall:
         attempt: how many attempts have begun.
         cause: the id of its last event.
         forgotten: whether it is to run again, however it ended.
+        replaces: the earlier task run of the same call, if that was a subflow that failed.
+        ended: the position of its latest end; 0 if it never ended.
     """
 
     key: bytes
@@ -58,6 +60,8 @@ class RecordedCall:
     attempt: int = 0
     cause: bytes | None = None
     forgotten: bool = False
+    replaces: bytes | None = None
+    ended: int = 0
 
     @property
     def completed(self) -> bool:
@@ -81,8 +85,9 @@ class History:
         rules: what the transition rules need to know of it.
         cause: the id of its own last event.
         last: its last event of its own.
-        running: the payload of its latest start, which names the process.
+        running: what names the process that has it: the payload of its latest start, or of its being gone on with.
         running_at: when that was recorded, in microseconds since 1970 (UTC).
+        retried: the position at which its latest failed attempt ended; 0 if none did.
         calls: its calls, in the order in which they were created.
         foreign: whether it is the history of another run, from which this one was forked.
         until: for a fork, the last position that counts.
@@ -97,6 +102,7 @@ class History:
     last: Event | None = None
     running: dict[str, Any] | None = None
     running_at: int = 0
+    retried: int = 0
     calls: dict[bytes, RecordedCall] = field(default_factory=dict)
     foreign: bool = False
     until: int | None = None
@@ -183,8 +189,12 @@ def _apply_flow(history: History, event: Event, suffix: str) -> None:
     if suffix == "created":
         history.created = data
         history.rules.retries = data.get("retries", 0)
-    elif suffix == "running":
+    elif suffix == "running" or "pid" in data:
         history.running, history.running_at = data, event.recorded_at
+    elif suffix == "awaiting_retry":
+        history.retried = event.position
+    if (restart := data.get("restart")) is not None:
+        _forget(history, restart)
     history.rules = evolve(history.rules, Fact(event.type, data))
     history.cause, history.last = event.id, event
 
@@ -204,6 +214,7 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
             child,
             data.get("digest"),
             cause=event.id,
+            replaces=data.get("replaces"),
         )
         return
     call = history.calls.get(data["task_run_id"])
@@ -213,9 +224,11 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
     call.cause = event.id
     call.state_name = data.get("name")
     if suffix == "running":
+        call.forgotten = False
         call.attempt = data.get("attempt", 1)
         call.digest = data.get("digest", call.digest)
     elif call.type in TERMINAL:
+        call.ended = event.position
         call.result, call.message, call.error = data.get("result"), data.get("message"), data.get("error")
         call.child = data.get("child_flow_run_id", call.child)
 
@@ -224,6 +237,10 @@ def forget_from(history: History, wanted: Callable[[RecordedCall], bool]) -> Rec
     """Have the first call that is wanted, and all that were created after it, run again; return that call."""
     first = next((call for call in history.calls.values() if wanted(call)), None)
     if first is not None:
-        for call in history.calls.values():
-            call.forgotten = call.position >= first.position
+        _forget(history, first.position)
     return first
+
+
+def _forget(history: History, position: int) -> None:
+    for call in history.calls.values():
+        call.forgotten = call.forgotten or call.position >= position

@@ -113,7 +113,7 @@ def _state(context: "FlowRunContext", past: Past, recorded: RecordedCall, journa
     """Return the state that a recorded call ended in; None if it has to run again."""
     if recorded.completed:
         type_, value = StateType.COMPLETED, _value(context, past, recorded.result or {})
-    elif recorded.type == "FAILED" and past.keep_failures and not recorded.forgotten:
+    elif recorded.type == "FAILED" and past.keeps_failure(recorded):
         type_, value = StateType.FAILED, _error(context, past, recorded)
     else:
         return None

@@ -111,7 +111,7 @@ def restart_run(
     first = forget_from(history, lambda call: from_task in (call.task, call.name, id_text(call.key)))
     if first is None:
         raise RunNotFound(f"The run {history.name!r} has no task {from_task!r}.{_nearest(from_task, names)}")
-    past = Past(history, strict=on_change == "stop")
+    past = Past(history, restart=first.position, strict=on_change == "stop")
     return _go_on(engine, past, _Request(flow, parameters, return_state, actor))
 
 
@@ -146,7 +146,7 @@ def fork_run(
     history = read_history(engine.log, key)
     event = _event(engine, history, at)
     history = read_history(engine.log, key, until=event.position)
-    history.until, history.foreign = event.position, True
+    history.foreign = True
     past = Past(history, strict=on_change == "stop" and not parameters)
     about = {"forked_from": key, "forked_at": event.id}
     return _go_on(engine, past, _Request(flow, parameters, return_state, actor), about=about)

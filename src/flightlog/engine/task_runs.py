@@ -195,6 +195,8 @@ def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: by
     except CannotRecall as error:
         reason = f"The call runs again: {error}."
     call.run, state = earlier.run, earlier.state
+    if call.run is None and earlier.recorded is not None:
+        memory.stand_for(create(call).key, earlier.recorded.key)
     if reason is None and state is not None and (state.is_completed() or earlier.recorded is not None):
         memory.count("reused")
         return state
@@ -265,11 +267,21 @@ def _returned_state(value: Any) -> State[Any]:
 
 def _refuse(call: TaskCall, error: UpstreamTaskError) -> State[Any]:
     """End a call that cannot start."""
-    run = call.run or create(call)
+    run = call.run or _unstarted(call) or create(call)
     event = run.record(Refuse({"message": str(error)}))
     run.journal.put([*call.pending, event])
     call.pending = []
     return State(StateType.PENDING, "NotReady", str(error)).of_run(run.flow_run_id, run.key)
+
+
+def _unstarted(call: TaskCall) -> TaskRun | None:
+    """Return the task run of an earlier call that could not start either."""
+    memory = call.flow.memory
+    if memory is None or not memory.has_past:
+        return None
+    parent = None if call.parent is None else call.parent.task_run.key
+    earlier = memory.take_unstarted(parent, call.task.key)
+    return None if earlier is None else recalled(call.flow, earlier, (call.task.retries, call.task.delays)).run
 
 
 def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]:

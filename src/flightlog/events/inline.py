@@ -83,9 +83,7 @@ class Inlines:
         self._active = [mine for mine in self._mine.values() if versions.get(mine.name, 0) <= mine.version]
         self.types = frozenset().union(*(projection.types for projection in self._active))
         asked = {projection.name for projection in anew}
-        return [
-            mine for mine in self._active if versions.get(mine.name, 0) < mine.version + (mine.name in asked)
-        ]
+        return [mine for mine in self._active if versions.get(mine.name, 0) < mine.version + (mine.name in asked)]
 
     def refuses(self, unit: Unit) -> bool:
         """Set a unit's error if it holds what a projection folds that this process cannot keep; tell if so."""

@@ -89,7 +89,7 @@ class RunsProjection:
     """Folds state changes into the present of every run."""
 
     name: str = "runs"
-    version: int = 2
+    version: int = 3
     tables: Sequence[Table] = (flow_runs, task_runs, attempts, dependencies)
     types: frozenset[str] | None = frozenset(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)
 
@@ -129,16 +129,16 @@ def _change(event: Event, suffix: str, data: dict[str, Any]) -> dict[str, Any]:
         change["ended"] = None
         if attempt == 1:
             change["started"] = event.occurred_at
-        if "host" in data:
-            change |= {
-                "host": data["host"],
-                "boot": data.get("boot"),
-                "pid": data["pid"],
-                "process_started": data.get("started"),
-                "namespace": data.get("namespace"),
-            }
     elif state_type in TERMINAL:
         change["ended"] = event.occurred_at
+    if "host" in data:
+        change |= {
+            "host": data["host"],
+            "boot": data.get("boot"),
+            "pid": data["pid"],
+            "process_started": data.get("started"),
+            "namespace": data.get("namespace"),
+        }
     return change
 
 

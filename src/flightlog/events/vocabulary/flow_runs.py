@@ -39,15 +39,26 @@ class FlowRunCreated(Payload):
     )
 
 
-class FlowRunning(StateChange):
-    """The function is about to be called: committed before it is."""
+class Process(StateChange):
+    """What tells the process that has the run from every other one."""
 
-    attempt: int = Field(1, ge=1)
     host: str | None = Field(None, description="The machine's name.")
     boot: str | None = Field(None, description="The id of the machine's present boot.")
     namespace: int | None = Field(None, description="The inode of the process's pid namespace.")
     pid: int | None = Field(None, description="The process.")
     started: int | None = Field(None, description="When the process started, in clock ticks since boot.")
+
+
+class FlowRunning(Process):
+    """The function is about to be called: committed before it is."""
+
+    attempt: int = Field(1, ge=1)
+
+
+class FlowScheduled(Process):
+    """A run that had ended goes on."""
+
+    restart: int | None = Field(None, ge=0, description="Calls that were created at this position or later run again.")
 
 
 class FlowRunAwaitingRetry(End):
@@ -60,7 +71,7 @@ MODELS: dict[str, type[Payload]] = {
     "flow_run.created": FlowRunCreated,
     "flow_run.running": FlowRunning,
     "flow_run.awaiting_retry": FlowRunAwaitingRetry,
-    "flow_run.scheduled": StateChange,
+    "flow_run.scheduled": FlowScheduled,
     "flow_run.pending": StateChange,
     "flow_run.not_ready": StateChange,
     "flow_run.paused": StateChange,

@@ -26,6 +26,9 @@ class TaskRunCreated(Payload):
     digest: InputDigest | None = Field(None, description="Of a call that a fork took over from the run it comes from.")
     child_flow_run_id: Identifier | None = Field(None, description="The flow run that this run stands for.")
     child_flow_run_name: str | None = Field(None, description="That flow run's name.")
+    replaces: Identifier | None = Field(
+        None, description="The task run of the same call of a subflow that failed before this one was made."
+    )
 
 
 class TaskRunning(StateChange):
