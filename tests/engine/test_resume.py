@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from flightlog import flow, task
+from flightlog.engine.calls import Past
 from flightlog.engine.history import read_history
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.resuming import fork_run, restart_run, resume_run
@@ -487,3 +488,139 @@ def test_an_unexpected_error_of_a_commit_is_told_to_its_call(monkeypatch: pytest
         return state is not None and state.is_crashed()
 
     assert submitting() is True
+
+
+def test_a_subflow_that_failed_twice_goes_on_from_its_latest_run() -> None:
+    """Each failure makes a run of its own; what completed in the latest one counts, not what the first one had."""
+
+    @flow
+    def inner() -> int:
+        extract(1)
+        if world.factor < 2:
+            raise ConnectionError("early")
+        extract(2)
+        return load([1])
+
+    @flow
+    def outer() -> int:
+        return inner()
+
+    run = run_id(outer(return_state=True))
+    world.factor = 2
+    assert resume_run(run, flow=outer, return_state=True).is_failed()
+    assert world.ran == ["extract 1", "extract 2", "load [1]"]
+    world.broken = False
+    assert resume_run(run, flow=outer) == 1
+    assert world.ran == ["extract 1", "extract 2", "load [1]", "load [1]"]
+
+
+def test_a_restart_that_failed_still_knows_what_it_was_to_run_again() -> None:
+    """What comes after the task that was restarted from runs again, also if the restart itself did not get there."""
+
+    @flow
+    def chain() -> int:
+        return len(extract(load(extract(2))))
+
+    world.broken = False
+    run = run_id(chain(return_state=True))
+    world.broken = True
+    assert restart_run(run, from_task="load", flow=chain, return_state=True).is_failed()
+    world.broken = False
+    assert resume_run(run, flow=chain) == 1
+    assert world.ran == ["extract 2", "load [0, 1]", "extract 1", "load [0, 1]", "load [0, 1]", "extract 1"]
+
+
+def test_a_fork_goes_on_inside_a_task_that_calls_tasks() -> None:
+    """The outer task did not complete and is made anew; what it had called and what completed does not run again."""
+
+    @task
+    def outer(n: int) -> int:
+        return load(extract(n))
+
+    @flow
+    def f() -> int:
+        return outer(2)
+
+    run = run_id(f(return_state=True))
+    world.broken = False
+    assert fork_run(run, flow=f) == 1
+    assert world.ran == ["extract 2", "load [0, 1]", "load [0, 1]"]
+
+
+@pytest.mark.parametrize("event", ["task_run.created", "task_run.running"])
+def test_a_fork_at_the_beginning_of_a_subflow_starts_it_anew(event: str) -> None:
+    """At that event the subflow's own run has left nothing yet."""
+
+    @flow
+    def inner() -> int:
+        return len(extract(2))
+
+    @flow
+    def f() -> int:
+        return inner()
+
+    run = run_id(f(return_state=True))
+    at = next(e for e in current_engine().log.read(flow_run_stream(run)) if e.type == event)
+    assert fork_run(run, at=at.position, flow=f) == 2
+    assert world.ran == ["extract 2", "extract 2"]
+
+
+def test_a_task_that_was_not_ready_twice_is_one_task_run() -> None:
+    """What could not start in the run and in its resume is the same call, and leaves no other task run behind."""
+
+    @flow
+    def f() -> int:
+        broken = load.submit([1])
+        return len(extract.submit(broken).result())
+
+    run = run_id(f(return_state=True))
+    assert resume_run(run, flow=f, return_state=True).is_failed()
+    world.broken = False
+    assert resume_run(run, flow=f) == 1
+    created = [e for e in current_engine().log.read(flow_run_stream(run)) if e.type == "task_run.created"]
+    assert len(created) == 2
+
+
+def test_a_run_that_is_gone_on_with_names_its_process_at_once() -> None:
+    """From the takeover on nobody takes it for lost, though the process that it had before is gone."""
+    run = run_id(etl(return_state=True))
+    engine = current_engine()
+    history = read_history(engine.log, parse_id(run))
+    dead = {**(history.running or {}), "started": 1}
+    stream = flow_run_stream(run)
+
+    def told(type_: str, data: dict[str, Any]) -> None:
+        engine.log.append(stream, [NewEvent(RandomIds().new(), type_, data, engine.clock.now())])
+
+    told("flow_run.scheduled", {"name": "AwaitingRerun"})
+    told("flow_run.running", {"attempt": 2, **dead})
+    assert is_lost(engine.log, read_history(engine.log, parse_id(run)))
+    told("flow_run.scheduled", {"name": "AwaitingRerun", **(history.running or {})})
+    assert not is_lost(engine.log, read_history(engine.log, parse_id(run)))
+
+
+def test_after_a_retry_began_what_failed_before_it_runs_again() -> None:
+    """A failure that the flow's own retry was to repeat is not kept when the process dies before that."""
+
+    @flow(retries=1)
+    def f() -> int:
+        return load(extract(1))
+
+    world.broken = True
+    state = f(return_state=True)
+    run = run_id(state)
+    engine = current_engine()
+    events = list(engine.log.read(flow_run_stream(run)))
+    retry = next(e for e in events if e.type == "flow_run.awaiting_retry")
+    began = next(e for e in events if e.type == "flow_run.running" and e.position > retry.position)
+    history = read_history(engine.log, parse_id(run), until=began.position)
+    failed = next(call for call in history.calls.values() if call.task == "load")
+    assert (failed.type, failed.ended < history.retried) == ("FAILED", True)
+    assert not Past(history, keep_failures=True).keeps_failure(failed)
+
+
+def test_a_run_that_never_began_cannot_be_resumed() -> None:
+    """Parameters that do not fit are not recorded but for their types; the message says what to do."""
+    run = run_id(etl("many", return_state=True))
+    with pytest.raises(CannotResume, match=r"never began: its parameters do not fit.*Start a new run"):
+        resume_run(run, flow=etl)

@@ -43,6 +43,24 @@ def test_an_older_writer_is_refused_and_its_other_events_are_not(url: str) -> No
                 late.state("test-slots", "limit/a")
 
 
+def test_an_older_version_folds_nothing_into_the_values_of_a_newer_one(url: str) -> None:
+    """Not even events that only the older one folds: their values are the newer one's now."""
+    newer = Slots(version=2)
+    newer.types = frozenset({"slot.acquired"})
+    with open_log(url) as old, open_log(url) as new:
+        old.keep([Slots(version=1)])
+        old.append("limit/a", [acquired("ann")])
+        new.keep([newer])
+        with pytest.raises(LogWriteError, match="in version 2"):
+            old.append("limit/a", [new_event("slot.released")])
+        assert new.state("test-slots", "limit/a") == (1, {"holder": "ann", "count": 2})
+        with open_log(url) as late:
+            late.keep([Slots(version=1)])
+            with pytest.raises(LogWriteError, match="in version 2"):
+                late.append("limit/a", [new_event("slot.released")])
+        assert new.folded(newer) == new.states("test-slots")
+
+
 def test_a_refused_unit_leaves_the_others_in_its_commit(url: str) -> None:
     """One commit holds units of several callers; only what may not be appended is refused."""
     with open_log(url) as new, open_log(url) as old:

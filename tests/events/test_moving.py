@@ -130,3 +130,31 @@ def test_position_at_a_time(tmp_path: Path) -> None:
         assert at == max(e.position for e in events if e.recorded_at <= event.recorded_at)
     assert log.position_at(events[0].recorded_at - 1) == 0
     assert log.position_at(events[-1].recorded_at + 1) == events[-1].position
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_copy_that_went_its_own_way_is_not_gone_on_with(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Something was appended to the copy: what the source got since would be passed over without a word."""
+    url = f"sqlite:///{tmp_path}/copy.db" if kind == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    with open_log(f"sqlite:///{tmp_path}/source.db") as source:
+        source.append("a", [new_event()])
+        copy(source, url)
+        source.append("a", [new_event()])
+        assert copy(source, url).events == 1
+        with open_log(url) as target:
+            target.append("b", [new_event()])
+        source.append("a", [new_event()])
+        with pytest.raises(LogUnavailable, match="event 3 differs"):
+            copy(source, url)
+
+
+def test_a_backup_takes_nobody_elses_key(tmp_path: Path) -> None:
+    """A key that is there already is another log's."""
+    with open_log(f"sqlite:///{tmp_path}/log.db") as log:
+        log.append("a", [new_event()])
+    (tmp_path / "copy.db.key").write_bytes(b"another log's")
+    with pytest.raises(LogUnavailable, match=r"copy\.db\.key exists already"):
+        backup(tmp_path / "log.db", tmp_path / "copy.db")
+    assert (tmp_path / "copy.db.key").read_bytes() == b"another log's"

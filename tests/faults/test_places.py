@@ -253,5 +253,5 @@ def test_an_unknown_url_is_a_clear_error() -> None:
 def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     """A path below a file is refused with the reason."""
     (tmp_path / "file").touch()
-    with pytest.raises(LogUnavailable, match="cannot be made"):
+    with pytest.raises(LogUnavailable, match="is a file, not a folder"):
         open_log(f"sqlite:///{tmp_path}/file/log.db")

@@ -155,7 +155,7 @@ def test_a_run_whose_process_is_gone_is_told_from_one_that_runs(own_home: Path) 
     def looks_at_itself() -> None:
         current_engine().log.flush()
         run = queries.find_flow_run(projector, "@last")
-        seen.append((run.state_type, run.pid, queries.is_lost(run)))
+        seen.append((run.state_type, run.pid, run.lost))
 
     looks_at_itself()
     assert seen == [("RUNNING", os.getpid(), False)]

@@ -101,7 +101,6 @@ def _file(path: Path, chosen: Settings) -> Iterator[Finding]:
         return
     yield Finding("durability", "ok", f"{chosen.log_durability} ({_meaning(chosen.log_durability)})")
     yield from _disk(path)
-    yield from _key(path, chosen)
 
 
 def _nothing_there(path: Path) -> Iterator[Finding]:
@@ -154,18 +153,27 @@ def _key(path: Path, chosen: Settings) -> Iterator[Finding]:
 
 def _log(log: "Log", chosen: Settings, quick: bool) -> Iterator[Finding]:
     head = log.head()
-    yield Finding("events", "ok", f"{head.position}")
     facts = log.store.facts()
+    yield Finding("events", "ok", f"up to position {head.position}")
     if REPLAY in facts:
         yield Finding("replay", "note", "of another log's past: it can be read, but takes no runs")
-    elif "key_id" in facts:
-        try:
-            load_key(log, key_file(log, chosen), chosen.log_key)
-        except LogError as error:
-            yield Finding("key", "bad", str(error))
+    else:
+        yield from _keys(log, chosen, "key_id" in facts)
     if not quick:
         yield from _verified(log)
     yield from _projections(log)
+
+
+def _keys(log: "Log", chosen: Settings, known: bool) -> Iterator[Finding]:
+    """Look for the log's key, and whether it is the right one, if the log knows it."""
+    path, file = path_of(chosen.log_url), key_file(log, chosen)
+    if path is not None:
+        yield from _key(path, chosen)
+    if known and (chosen.log_key is not None or file is None or file.exists()):
+        try:
+            load_key(log, file, chosen.log_key)
+        except LogError as error:
+            yield Finding("key", "bad", str(error))
 
 
 def _verified(log: "Log") -> Iterator[Finding]:
@@ -182,7 +190,8 @@ def _verified(log: "Log") -> Iterator[Finding]:
     if found.sound and not damage:
         text = f"{found.events} events in {found.streams} streams, {found.blobs} blobs: every chain holds"
         yield Finding("verify", "ok", text)
-        yield Finding("seals", "note", "none: that no stream's end was cut off with its index is unproved")
+        text = "none yet: that no stream's last events were taken away, together with the note of them, is not proved"
+        yield Finding("seals", "note", text)
 
 
 def _progress() -> Any:

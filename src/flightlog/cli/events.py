@@ -15,6 +15,7 @@ from flightlog.cli.printing import (
     color_option,
     is_terminal,
     json_option,
+    nearest,
     note,
     print_json,
     print_json_line,
@@ -95,7 +96,9 @@ def list_events(  # noqa: PLR0913 - the options of a command line
             return
         rows = [(event.type, _row(event)) for event in found]
     if not rows:
-        note("No events fit.")
+        from flightlog.events.types import SCHEMAS
+
+        note("No events fit." + "".join(nearest(type_, list(SCHEMAS), "--type") for type_ in types))
     headers = ["POSITION", "WHEN", "TYPE", "STREAM", "WHAT"]
     table(headers, [row for _, row in rows], [_color(type_) for type_, _ in rows])
     if limit is not None and len(rows) == limit and is_terminal():

@@ -5,15 +5,29 @@ from datetime import timedelta
 
 import click
 
-from flightlog.cli.printing import as_of_option, color_option, duration, json_option, note, print_json, say, table
+from flightlog.cli.printing import (
+    as_of_option,
+    color_option,
+    duration,
+    json_option,
+    nearest,
+    note,
+    print_json,
+    say,
+    table,
+)
 from flightlog.cli.reading import projected
 from flightlog.clock import isoformat
 
 _HOUR = 3_600_000_000
+_DAY_HOURS = 24.0
+_MOST_HOURS = 1_000_000
 
 
 @click.command()
-@click.option("--hours", default=24.0, show_default=True, type=click.FloatRange(0, min_open=True), help="How far back.")
+@click.option(
+    "--hours", default=_DAY_HOURS, show_default=True, type=click.FloatRange(0, min_open=True), help="How far back."
+)
 @click.option("--flow", help="Only that flow and its tasks.")
 @click.option("--by-hour", is_flag=True, help="One row for each hour.")
 @click.option("--prometheus", is_flag=True, help="All since the beginning, in Prometheus's text format.")
@@ -31,14 +45,19 @@ def metrics(hours: float, flow: str | None, by_hour: bool, prometheus: bool, as_
       flightlog metrics --prometheus > /var/lib/node_exporter/flightlog.prom
     """
     from flightlog.projections.prometheus import exposition
-    from flightlog.projections.queries import list_metrics
+    from flightlog.projections.queries import list_metrics, list_names
 
+    if prometheus and (flow or by_hour or as_json or hours != _DAY_HOURS):
+        raise click.UsageError("--prometheus prints all since the beginning; of the others it takes --as-of only.")
+    if not hours <= _MOST_HOURS:
+        raise click.BadParameter(f"{hours} hours are more than a log is old.", param_hint="--hours")
     with projected(as_of) as projector:
         if prometheus:
             say(exposition(projector).rstrip("\n"))
             return
         since = projector.now() - round(timedelta(hours=hours).total_seconds() * 1e6)
         views = list_metrics(projector, since=since, flow=flow, every=_HOUR if by_hour else None)
+        flows = [] if views else list_names(projector)[0]
     if as_json:
         documents = [dataclasses.asdict(view) for view in views]
         for document in documents:
@@ -46,7 +65,7 @@ def metrics(hours: float, flow: str | None, by_hour: bool, prometheus: bool, as_
         print_json(documents)
         return
     if not views:
-        note("No runs ended in that time.")
+        note(f"No runs ended in that time.{nearest(flow, flows, '--flow')}")
         return
     rows = [
         (

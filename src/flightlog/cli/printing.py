@@ -24,6 +24,16 @@ ICONS = {
 _NO_ICON = ("?", "white")
 
 
+def nearest(wanted: str | None, known: Sequence[str], option: str) -> str:
+    """Return what somebody may have meant by the value of an option that fits nothing; empty if that is no question."""
+    from difflib import get_close_matches
+
+    if wanted is None or wanted in known:
+        return ""
+    near = get_close_matches(wanted, known, 1) or get_close_matches(wanted.replace("_", "-").lower(), known, 1)
+    return f" Did you mean {option} {near[0]}?" if near else f" There is no {option} {wanted}."
+
+
 def json_option(function: F) -> F:
     """Add ``--json`` to a command."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)

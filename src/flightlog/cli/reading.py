@@ -28,7 +28,7 @@ def reading() -> Iterator[Log]:
     if is_memory(chosen.log_url):
         raise LogUnavailable("A log in memory is gone with its process. Name a file in FLIGHTLOG_LOG_URL.")
     try:
-        log = open_log(chosen.log_url, create=False)
+        log = open_log(chosen.log_url, durability=chosen.log_durability, create=False)
     except (LogWriteError, LogUnavailable) as error:
         path = path_of(chosen.log_url)
         if path is None or not path.is_file() or isinstance(error, LogUnavailable):

@@ -46,7 +46,7 @@ def run(target: str, params: tuple[str, ...], as_json: bool) -> int:
         if flow.isasync:
             state = asyncio.run(state)
     except ParameterBindError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(_unfit(flow, parameters) or str(error)) from None
     except FlightlogError:
         raise
     except KeyboardInterrupt:
@@ -57,6 +57,19 @@ def run(target: str, params: tuple[str, ...], as_json: bool) -> int:
         return RUN_CRASHED
     report(state, as_json)
     return ENDS[state.type.value]
+
+
+def _unfit(flow: Any, given: dict[str, Any]) -> str:
+    """Return what is wrong with the names of the given parameters; empty if nothing is."""
+    names = flow.signature.names
+    if flow.signature.keywords is not None:
+        return ""
+    if unknown := [name for name in given if name not in names]:
+        takes = f"It takes: {', '.join(names)}." if names else "It takes none."
+        return f"The flow {flow.name!r} has no parameter {unknown[0]!r}. {takes}"
+    if lacking := [name for name in names if name not in given and name not in flow.signature.defaults]:
+        return f"The flow {flow.name!r} needs " + " ".join(f"--param {name}=..." for name in lacking) + "."
+    return ""
 
 
 def given_parameters(params: tuple[str, ...]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from flightlog.cli.printing import (
     duration,
     is_terminal,
     json_option,
+    nearest,
     note,
     print_json,
     print_json_line,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _ENDS = {"COMPLETED": OK, "FAILED": RUN_FAILED, "CRASHED": RUN_CRASHED, "CANCELLED": RUN_CANCELLED}
 _SHORT_ID = 18
+_MOST_LINES = 12
 _MOST_SHOWN = 30
 
 
@@ -71,11 +73,14 @@ def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_o
                 say(run.id)
             return
         counts = queries.count_task_runs(projector, [run.id for run in found])
+        now = projector.now()
+        known = ([], []) if found else queries.list_names(projector)
         if as_json:
             print_json([_run_document(run) | {"task_runs": counts[run.id]} for run in found])
             return
     if not found:
-        note("No runs yet." if flow is None and state is None else "No runs fit.")
+        hints = nearest(flow, known[0], "--flow") + nearest(state, known[1], "--state")
+        note("No runs yet." if flow is None and state is None else f"No runs fit.{hints}")
         return
     rows = [
         (
@@ -83,7 +88,7 @@ def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_o
             run.flow,
             run.name,
             _when(run.created),
-            _took(run),
+            _took(run, now),
             _counts(counts[run.id]),
             run.id[:_SHORT_ID],
         )
@@ -113,36 +118,37 @@ def show_run(run: str, as_of: str | None, as_json: bool) -> None:
         tasks = queries.list_task_runs(projector, found.id)
         attempts = queries.list_attempts(projector, found.id)
         edges = queries.list_dependencies(projector, found.id)
+        now = projector.now()
     if as_json:
         document = _run_document(found)
         document["task_runs"] = [_task_document(task, attempts, edges) for task in tasks]
-        document["attempts"] = [dataclasses.asdict(a) for a in attempts if a.run_id == found.id]
+        document["attempts"] = [_attempt_document(a) for a in attempts if a.run_id == found.id]
         print_json(document)
         return
-    _show_head(found)
-    _show_tasks(tasks)
+    _show_head(found, now)
+    _show_tasks(tasks, now)
     _show_failures(found, tasks, attempts)
 
 
-def _show_head(run: "FlowRunView") -> None:
+def _show_head(run: "FlowRunView", now: int) -> None:
     label = click.style(_label(run), fg=state_color(run.state_type), bold=True)
     say(f"{label}  {clean(run.flow)} / {clean(run.name)}")
     facts = [
         ("id", run.id),
         ("message", run.message),
         ("created", isoformat(run.created)),
-        ("took", _took(run)),
+        ("took", _took(run, now)),
         ("attempts", str(run.run_count) if run.run_count > 1 else None),
         ("parameters", run.parameters if run.parameters != "{}" else None),
         ("code", run.entrypoint),
         ("parent", run.parent_flow_run_id),
     ]
     for name, value in facts:
-        if value:
-            say(f"  {name:<11} {clean(value.splitlines()[0])}")
+        for number, line in enumerate((value or "").splitlines()[:_MOST_LINES]):
+            say(f"  {name if number == 0 else '':<11} {clean(line)}")
 
 
-def _show_tasks(tasks: "list[TaskRunView]") -> None:
+def _show_tasks(tasks: "list[TaskRunView]", now: int) -> None:
     if not tasks:
         return
     say()
@@ -158,7 +164,7 @@ def _show_tasks(tasks: "list[TaskRunView]") -> None:
         (
             state_label(task.state_type, task.state_name),
             task.name,
-            _took(task),
+            _took(task, now),
             str(task.run_count) if task.run_count != 1 else "",
             (task.message or "").splitlines()[0][:80] if task.message else "",
         )
@@ -221,7 +227,7 @@ def show_logs(run: str, level: str, follow: bool, jsonl: bool, as_of: str | None
         documents: list[dict[str, Any]] = []
         while True:
             now = queries.find_flow_run(projector, found.id)
-            ended = now.is_final or queries.is_lost(now)
+            ended = now.is_final or now.lost
             lines = queries.list_lines(projector, found.id, level=_LEVELS[level], after=place)
             place = lines[-1][0] if lines else place
             for _, line in lines:
@@ -295,7 +301,7 @@ def _watch_lines(projector: "Projector", run: "FlowRunView", jsonl: bool) -> "Fl
                 )
             else:
                 say(f"{at} {state_label(state, name)} {clean(who)}")
-        if now.is_final or queries.is_lost(now):
+        if now.is_final or now.lost:
             return now if now.is_final else None
         time.sleep(0.2)
 
@@ -315,7 +321,7 @@ def _watch_live(projector: "Projector", run: "FlowRunView") -> "FlowRunView | No
             tasks = queries.count_by_task(projector, run.id)
             open_runs = queries.list_task_runs(projector, run.id, states=("RUNNING", "FAILED", "CRASHED"))
             live.update(picture(now, tasks, open_runs, SystemClock().now()), refresh=True)
-            if now.is_final or queries.is_lost(now):
+            if now.is_final or now.lost:
                 return now if now.is_final else None
             time.sleep(0.125)
 
@@ -324,18 +330,15 @@ def _watch_live(projector: "Projector", run: "FlowRunView") -> "FlowRunView | No
 
 
 def _label(run: "FlowRunView") -> str:
-    from flightlog.projections.queries import is_lost
-
     label = state_label(run.state_type, run.state_name)
-    return f"{label} (its process is gone)" if is_lost(run) else label
+    return f"{label} (its process is gone)" if run.lost else label
 
 
-def _took(run: Any) -> str:
-    from flightlog.projections.queries import is_lost
-
-    if run.started is None or (run.ended is None and getattr(run, "pid", None) is not None and is_lost(run)):
+def _took(run: Any, now: int) -> str:
+    """Return how long a run took from its first start, or has been going for; nothing if that cannot be told."""
+    if run.started is None or (run.ended is None and getattr(run, "lost", False)):
         return ""
-    return duration((run.ended or SystemClock().now()) - run.started)
+    return duration((run.ended or now) - run.started)
 
 
 def _when(moment: int) -> str:
@@ -356,25 +359,21 @@ def _times(view: Any) -> dict[str, Any]:
 def _run_document(run: "FlowRunView") -> dict[str, Any]:
     import json
 
-    from flightlog.projections.queries import is_lost
-
     document = dataclasses.asdict(run) | _times(run)
     document["parameters"] = json.loads(run.parameters or "{}")
-    document["lost"] = is_lost(run)
     return document
+
+
+def _attempt_document(attempt: "AttemptView") -> dict[str, Any]:
+    times = {"started": attempt.started, "ended": attempt.ended}
+    told = {name: None if moment is None else isoformat(moment) for name, moment in times.items()}
+    return dataclasses.asdict(attempt) | told
 
 
 def _task_document(task: "TaskRunView", attempts: "list[AttemptView]", edges: Any) -> dict[str, Any]:
     document = dataclasses.asdict(task) | _times(task)
     own = [attempt for attempt in attempts if attempt.run_id == task.id]
-    document["attempts"] = [
-        {
-            **dataclasses.asdict(attempt),
-            "started": None if attempt.started is None else isoformat(attempt.started),
-            "ended": None if attempt.ended is None else isoformat(attempt.ended),
-        }
-        for attempt in own
-    ]
+    document["attempts"] = [_attempt_document(attempt) for attempt in own]
     document["inputs"] = [
         {"parameter": edge.parameter, "upstream": edge.upstream} for edge in edges if edge.task_run_id == task.id
     ]

@@ -52,4 +52,4 @@ def why(run: str, as_of: str | None, as_json: bool) -> None:
     say(f"  since       {isoformat(reason.since)} ({duration(passed)})")
     say(f"  event       {reason.position} {reason.event_type}  {reason.event_id}")
     if reason.hint:
-        say(f"  {reason.hint}")
+        say(f"  next        {reason.hint}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flightlog.engine.flows import Flow
 
 _state = threading.local()
+_OURS = str(Path(__file__).parent)
 
 
 def is_loading() -> bool:
@@ -97,9 +98,10 @@ def _load_module(name: str) -> ModuleType:
 
 
 def _trouble(place: str, error: Exception) -> str:
-    trace, line = error.__traceback__, ""
+    trace, where = error.__traceback__, ""
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == place:
-            line = f", line {trace.tb_lineno}"
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(("<frozen", _OURS)):  # the user's own code, at whatever depth of imports
+            where = f" ({'' if file == place else f'{file}, '}line {trace.tb_lineno})"
         trace = trace.tb_next
-    return f"{place} cannot be loaded: {type(error).__name__}: {error}{line}"
+    return f"{place} cannot be loaded: {type(error).__name__}: {error}{where}"

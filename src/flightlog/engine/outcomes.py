@@ -149,15 +149,22 @@ def text_of(error: BaseException) -> str:
 
 def error_facts(error: BaseException) -> dict[str, Any]:
     """Return what the log is told of an exception: class, text, traceback without our own frames."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
-        trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace)
+    told = traceback.TracebackException.from_exception(error)
+    _without_ours(told)
     return {
         "type": type(error).__name__,
         "message": MASKER.mask(text_of(error)),
-        "traceback": MASKER.mask("".join(lines)),
+        "traceback": MASKER.mask("".join(told.format())),
     }
+
+
+def _without_ours(told: traceback.TracebackException | None) -> None:
+    """Leave our own frames out of a traceback, and of those of what caused it."""
+    while told is not None:
+        told.stack = traceback.StackSummary.from_list([f for f in told.stack if not f.filename.startswith(_OURS)])
+        for inner in told.exceptions or ():
+            _without_ours(inner)
+        told = told.__cause__ or told.__context__
 
 
 def _shortened(text: str) -> str:

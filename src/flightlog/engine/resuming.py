@@ -71,6 +71,11 @@ def resume_run(
     """
     engine = _outside()
     history = _ended(engine, _key(run), actor)
+    if history.rules.type == "FAILED" and not history.rules.attempt:
+        raise CannotResume(
+            f"The run {history.name!r} never began: its parameters do not fit, and only their types are recorded. "
+            "Start a new run with others."
+        )
     if history.rules.type == "COMPLETED":
         raise CannotResume(
             f"The run {history.name!r} completed: nothing is left to do. `flightlog runs restart` runs it again "

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy.schema import CreateIndex
 from flightlog.errors import LogError, LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.model import Event
+from flightlog.events.store import REPLAY
 from flightlog.projections.logs import LogsProjection
 from flightlog.projections.metrics import MetricsProjection
 from flightlog.projections.places import FilePlace, Place, projections_path, transaction
@@ -128,6 +130,11 @@ class Projector:
     def now(self) -> int:
         """Return the moment that is shown, in microseconds since 1970 (UTC): the log's present, but for the past."""
         return self.log.store.now() if self.at is None else self.at
+
+    @cached_property
+    def is_past(self) -> bool:
+        """Whether it shows the past, which what runs here now says nothing of."""
+        return self.until is not None or REPLAY in self.log.store.facts()
 
     def _head(self) -> int:
         head = self.log.head().position

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any
@@ -24,7 +24,11 @@ _SHORTEST_PREFIX = 8
 
 @dataclass(frozen=True, slots=True)
 class FlowRunView:
-    """A flow run as it is now. Times are in microseconds since 1970 (UTC), None if not yet."""
+    """A flow run as it is now. Times are in microseconds since 1970 (UTC), None if not yet.
+
+    Attributes:
+        lost: whether it is called running though its process is gone, as far as this machine can tell.
+    """
 
     id: str
     name: str
@@ -45,6 +49,7 @@ class FlowRunView:
     pid: int | None
     process_started: int | None
     namespace: int | None
+    lost: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -113,8 +118,16 @@ class TaskCounts:
     retried: int
 
 
+def _flow_run(projector: Projector, row: Any) -> FlowRunView:
+    """Return a flow run; what is called running is lost if its process is gone, as far as this machine can tell."""
+    run: FlowRunView = _view(FlowRunView, row)
+    if run.state_type != "RUNNING" or run.pid is None or projector.is_past:
+        return run
+    return replace(run, lost=is_gone(process_of(run)) is True)
+
+
 def _view(kind: type[Any], row: Any) -> Any:
-    values = {name: getattr(row, name) for name in kind.__dataclass_fields__}
+    values = {name: getattr(row, name) for name in kind.__dataclass_fields__ if name != "lost"}
     return kind(**{name: id_text(value) if isinstance(value, bytes) else value for name, value in values.items()})
 
 
@@ -135,14 +148,14 @@ def list_flow_runs(
     if state is not None:
         wanted = state.upper()
         query = query.where(or_(flow_runs.c.state_type == wanted, func.upper(flow_runs.c.state_name) == wanted))
-    return [_view(FlowRunView, row) for row in projector.rows(query)]
+    return [_flow_run(projector, row) for row in projector.rows(query)]
 
 
 def list_open_runs(projector: Projector, limit: int = 1000) -> list[FlowRunView]:
     """Return flow runs that have begun and have not ended, oldest first."""
     states = ("RUNNING", "SCHEDULED", "CANCELLING")
     query = select(flow_runs).where(flow_runs.c.state_type.in_(states)).order_by(flow_runs.c.id).limit(limit)
-    return [_view(FlowRunView, row) for row in projector.rows(query)]
+    return [_flow_run(projector, row) for row in projector.rows(query)]
 
 
 def family(projector: Projector, wanted: str) -> set[str]:
@@ -182,13 +195,16 @@ def find_flow_run(projector: Projector, wanted: str) -> FlowRunView:
     else:
         query = select(flow_runs).order_by(flow_runs.c.id.desc()).limit(6).where(_meant(wanted))
     rows = projector.rows(query)
+    if not rows and wanted == "@last-failed":
+        raise RunNotFound("No flow run has failed or crashed.")
+    if not rows and wanted == "@last":
+        raise RunNotFound("There is no flow run yet.")
     if not rows:
         raise RunNotFound(_not_found(projector, wanted))
     if len(rows) > 1:
         some = ", ".join(f"{id_text(row.id)[:18]} ({row.flow})" for row in rows[:5])
         raise RunNotFound(f"{wanted!r} fits several runs: {some}. Use more of the id.")
-    found: FlowRunView = _view(FlowRunView, rows[0])
-    return found
+    return _flow_run(projector, rows[0])
 
 
 def _meant(wanted: str) -> Any:
@@ -206,7 +222,16 @@ def _not_found(projector: Projector, wanted: str) -> str:
     names = [row.name for row in projector.rows(select(flow_runs.c.name).order_by(flow_runs.c.id.desc()).limit(500))]
     near = get_close_matches(wanted, names, 1)
     hint = f" Did you mean {near[0]!r}?" if near else " See `flightlog runs ls`."
-    return f"There is no flow run {wanted!r}.{hint}"
+    then = " at that moment" if projector.until is not None else ""
+    return f"There is no flow run {wanted!r}{then}.{hint}"
+
+
+def list_names(projector: Projector) -> tuple[list[str], list[str]]:
+    """Return the names of all flows, and of all states that flow runs are in: what one can ask for."""
+    flows = [row.flow for row in projector.rows(select(flow_runs.c.flow).distinct()) if row.flow is not None]
+    query = select(flow_runs.c.state_type, flow_runs.c.state_name).distinct()
+    states = {name for row in projector.rows(query) for name in (row.state_type.lower(), row.state_name) if name}
+    return flows, sorted(states)
 
 
 def list_task_runs(projector: Projector, flow_run_id: str, states: Sequence[str] | None = None) -> list[TaskRunView]:
@@ -305,13 +330,6 @@ def list_lines(
         )
         for row in projector.rows(query)
     ]
-
-
-def is_lost(run: FlowRunView) -> bool:
-    """Tell whether a run is called running though its process is gone, as far as this machine can tell."""
-    if run.state_type != "RUNNING" or run.pid is None:
-        return False
-    return is_gone(process_of(run)) is True
 
 
 # --- metrics ----------------------------------------------------------------------------------------

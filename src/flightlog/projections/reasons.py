@@ -104,7 +104,7 @@ def _flow_reason(projector: Projector, run: FlowRunView, tasks: list[TaskRunView
                 if len(waiting) > 1:
                     text += f" {len(waiting) - 1} more are under way."
                 event = _last_event(projector, run.id, TASK_RUN, slowest.id)
-                hint = f"next        flightlog runs why {short}/{slowest.name}"
+                hint = f"flightlog runs why {short}/{slowest.name}"
             else:
                 text = "Its code runs, outside of any task."
         case "SCHEDULED":
@@ -131,7 +131,7 @@ def _ended(projector: Projector, run: FlowRunView, tasks: list[TaskRunView], las
         first = min(bad, key=lambda task: task.ended or 0)
         event = _last_event(projector, run.id, TASK_RUN, first.id)
         text += f"\nThe first task run that did not end well: {first.name!r}: {first.message or first.state_name}"
-    return text, event, f"go on       flightlog runs resume {run.id[:18]}"
+    return text, event, f"flightlog runs resume {run.id[:18]}" if run.run_count else ""
 
 
 def _task_reason(
@@ -141,7 +141,7 @@ def _task_reason(
     culprit = _rests_on(projector, run, task, tasks) if task.state_type == "PENDING" else None
     if culprit is not None:
         event = _last_event(projector, run.id, TASK_RUN, culprit.id)
-        hint = f"next        flightlog runs why {run.id[:18]}/{culprit.name}"
+        hint = f"flightlog runs why {run.id[:18]}/{culprit.name}"
     match task.state_type:
         case "PENDING" if task.state_name == "NotReady":
             text = task.message or "What it rests on did not complete."

@@ -59,6 +59,8 @@ def check_path(path: Path) -> None:
             start = file.read(16)
         if start and start != b"SQLite format 3\0":
             raise LogUnavailable(f"{path} is not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL.")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise LogUnavailable(f"{path.parent} is a file, not a folder. Name another place for the log.")
     if kind := network_file_system(path):
         raise LogUnavailable(
             f"{path} is on a network file system ({kind}), where SQLite cannot lock safely. "
