@@ -50,11 +50,6 @@ def to_datetime(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def from_datetime(moment: datetime) -> int:
-    """Return an aware `datetime` as microseconds since 1970 (UTC)."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
 def isoformat(microseconds: int) -> str:
     """Return the moment as ISO 8601 in UTC with milliseconds, such as ``2026-01-02T03:04:05.678Z``."""
     return to_datetime(microseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")

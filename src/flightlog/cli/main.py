@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from flightlog.errors import FlightlogError, LogUnavailable, RunNotFound, ScriptError
+from flightlog.names import did_you_mean
 from flightlog.version import __version__
 
 OK, FAILED, USAGE, NOT_FOUND, RUN_FAILED, RUN_CRASHED, RUN_CANCELLED, INTERRUPTED = 0, 1, 2, 3, 10, 11, 12, 130
@@ -58,10 +59,7 @@ class LazyGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find a command; name the nearest one if there is none."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], _COMMANDS, 1)
-            hint = f" Did you mean `flightlog {near[0]}`?" if near else " See `flightlog --help`."
+            hint = did_you_mean(args[0], _COMMANDS, before="flightlog ", else_say=" See `flightlog --help`.")
             ctx.fail(f"There is no command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 

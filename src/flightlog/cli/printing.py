@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from flightlog.names import did_you_mean
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 ICONS = {
@@ -26,12 +28,9 @@ _NO_ICON = ("?", "white")
 
 def nearest(wanted: str | None, known: Sequence[str], option: str) -> str:
     """Return what somebody may have meant by the value of an option that fits nothing; empty if that is no question."""
-    from difflib import get_close_matches
-
     if wanted is None or wanted in known:
         return ""
-    near = get_close_matches(wanted, known, 1) or get_close_matches(wanted.replace("_", "-").lower(), known, 1)
-    return f" Did you mean {option} {near[0]}?" if near else f" There is no {option} {wanted}."
+    return did_you_mean(wanted, known, before=f"{option} ", else_say=f" There is no {option} {wanted}.")
 
 
 def json_option(function: F) -> F:

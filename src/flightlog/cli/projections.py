@@ -7,6 +7,7 @@ import click
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import color_option, is_terminal, json_option, note, print_json, say, table
 from flightlog.cli.reading import place, reading
+from flightlog.names import did_you_mean
 
 
 @click.group()
@@ -140,11 +141,8 @@ def _chosen(projector: object, names: tuple[str, ...]) -> list[str]:
     known = [projection.name for projection in projector.projections]  # type: ignore[attr-defined]
     for name in names:
         if name not in known:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, known, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
-            raise click.BadParameter(f"There is no projection {name!r}. {hint}")
+            hint = did_you_mean(name, known)
+            raise click.BadParameter(f"There is no projection {name!r}.{hint}")
     return list(names) or known
 
 

@@ -7,13 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.names import SCRIPT_MODULE
 from flightlog.errors import ScriptError
+from flightlog.names import did_you_mean
 
 if TYPE_CHECKING:
     from flightlog.engine.flows import Flow
@@ -58,8 +58,8 @@ def load_flow(target: str) -> "Flow[Any, Any]":
     for key, found in flows.items():
         if name in (key, found.name):
             return found
-    near = get_close_matches(name, [*flows, *(found.name for found in flows.values())], 1)
-    hint = f" Did you mean {place}:{near[0]}?" if near else f" It has {_options(place, flows)}."
+    names = [*flows, *(found.name for found in flows.values())]
+    hint = did_you_mean(name, names, before=f"{place}:", else_say=f" It has {_options(place, flows)}.")
     raise ScriptError(f"{place} has no flow {name!r}.{hint}")
 
 

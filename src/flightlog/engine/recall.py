@@ -92,9 +92,12 @@ def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> C
         delays=(),
         cause=recorded.cause,
     )
-    facts: dict[str, Any] = {"task": recorded.task, "key": recorded.function.removeprefix(FLOW), "name": recorded.name}
-    if recorded.digest is not None:
-        facts["digest"] = recorded.digest
+    facts: dict[str, Any] = {
+        "task": recorded.task,
+        "key": recorded.function.removeprefix(FLOW),
+        "name": recorded.name,
+        "digest": recorded.digest,
+    }
     if recorded.child is not None:
         facts["child_flow_run_id"] = recorded.child
     told: dict[str, Any] = {"result": recorded.result, "name": "Cached"}

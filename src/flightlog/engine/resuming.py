@@ -23,6 +23,7 @@ from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.runtime import Engine, current_engine
 from flightlog.errors import CannotResume, RunNotFound
 from flightlog.ids import id_text, parse_id
+from flightlog.names import did_you_mean
 
 if TYPE_CHECKING:
     from flightlog.events.model import Event
@@ -115,7 +116,7 @@ def restart_run(
     names = [name for call in history.calls.values() for name in (call.task, call.name)]
     first = forget_from(history, lambda call: from_task in (call.task, call.name, id_text(call.key)))
     if first is None:
-        raise RunNotFound(f"The run {history.name!r} has no task {from_task!r}.{_nearest(from_task, names)}")
+        raise RunNotFound(f"The run {history.name!r} has no task {from_task!r}.{did_you_mean(from_task, names)}")
     past = Past(history, restart=first.position, strict=on_change == "stop")
     return _go_on(engine, past, _Request(flow, parameters, return_state, actor))
 
@@ -261,7 +262,7 @@ def _parameters(
     missing = set(created.get("not_recorded") or ())
     names = flow.signature.names
     if unknown := [name for name in given if name not in names]:
-        raise CannotResume(f"The flow {flow.name!r} has no parameter {unknown[0]!r}.{_nearest(unknown[0], names)}")
+        raise CannotResume(f"The flow {flow.name!r} has no parameter {unknown[0]!r}.{did_you_mean(unknown[0], names)}")
     if not change and (extra := [name for name in given if name not in missing]):
         raise CannotResume(
             f"The parameter {extra[0]!r} is on record; a run goes on with what it began with. "
@@ -297,10 +298,3 @@ def _complete_digests(engine: Engine, history: History) -> None:
             continue  # it was never begun, or cannot be told from others: it runs again
         if not created.get("not_recorded"):
             call.digest = input_digest(engine.key, values)
-
-
-def _nearest(wanted: str, names: Any) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(wanted, list(dict.fromkeys(names)), 1)
-    return f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(list(dict.fromkeys(names))[:10])}."

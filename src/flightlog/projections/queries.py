@@ -14,6 +14,7 @@ from flightlog.errors import RunNotFound
 from flightlog.events.liveness import is_gone
 from flightlog.events.types import TERMINAL, flow_run_stream, logs_stream
 from flightlog.ids import id_text, parse_id
+from flightlog.names import did_you_mean
 from flightlog.projections.logs import log_lines
 from flightlog.projections.metrics import BUCKET, COUNTS, counted, mapping, metrics
 from flightlog.projections.projector import Projector
@@ -217,11 +218,8 @@ def _meant(wanted: str) -> Any:
 
 
 def _not_found(projector: Projector, wanted: str) -> str:
-    from difflib import get_close_matches
-
     names = [row.name for row in projector.rows(select(flow_runs.c.name).order_by(flow_runs.c.id.desc()).limit(500))]
-    near = get_close_matches(wanted, names, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else " See `flightlog runs ls`."
+    hint = did_you_mean(wanted, names, else_say=" See `flightlog runs ls`.")
     then = " at that moment" if projector.until is not None else ""
     return f"There is no flow run {wanted!r}{then}.{hint}"
 

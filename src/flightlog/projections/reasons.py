@@ -8,6 +8,7 @@ from flightlog.errors import RunNotFound
 from flightlog.events.model import Event
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_stream
 from flightlog.ids import id_text
+from flightlog.names import did_you_mean
 from flightlog.projections import queries
 from flightlog.projections.projector import Projector
 from flightlog.projections.queries import FlowRunView, TaskRunView
@@ -67,7 +68,7 @@ def explain(projector: Projector, run: FlowRunView, task: str | None = None) -> 
     found = _find(tasks, task)
     if found is None:
         names = [name for one in tasks for name in (one.name, one.task)]
-        raise RunNotFound(f"The run {run.name!r} has no task run {task!r}.{_nearest(task, names)}")
+        raise RunNotFound(f"The run {run.name!r} has no task run {task!r}.{did_you_mean(task, names)}")
     last = _last_event(projector, run.id, TASK_RUN, found.id)
     return _task_reason(projector, run, found, tasks, last)
 
@@ -178,10 +179,3 @@ def _reason(run: str, state_type: str, state_name: str, text: str, event: Event,
     return Reason(
         run, state_type, state_name, text, event.occurred_at, event.position, event.type, id_text(event.id), hint
     )
-
-
-def _nearest(wanted: str, names: list[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(wanted, names, 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
