@@ -133,68 +133,86 @@ class Progress:
 
 
 def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
-    """Create the flow run, and the task run that stands for it in its parent."""
-    flow, engine, caller = call.flow, call.engine, call.caller
+    """Create the flow run, and the task run that stands for it in its parent; or take up those that are recorded."""
+    flow, caller, past = call.flow, call.caller, call.past
     parent = caller.flow_context if caller is not None else None
-    past = call.past
-    again = past is not None and not past.history.foreign
-    key = past.history.id if past is not None and again else engine.ids.new()
     refused = any(isinstance(value, Refused) for value in parameters.values())
-    name = past.history.name if past is not None and again else _name(call, parameters, refused)
-    mirror, cause = call.mirror, None
+    mirror = call.mirror
     if caller is not None and parent is not None:
         mirror = mirror or _mirror(flow, caller, parent)
-        cause = mirror.cause
-    epoch = past.history.epoch + 1 if past is not None and again else 1
-    run = FlowRun(Journal(engine, key, name, epoch), key, name, retries=flow.retries, delays=flow.delays, cause=cause)
-    if past is not None and again:
-        run.restore(past.history.rules_with(flow.retries, flow.delays))
-        run.cause = past.history.cause
-    runner = flow.task_runner.duplicate()
+    going_on = past is not None and not past.history.foreign
+    run = _recorded_run(call, past) if past is not None and going_on else _new_run(call, parameters, refused, mirror)
     context = FlowRunContext(
-        engine,
+        call.engine,
         flow,
         run,
         parameters,
-        runner,
+        flow.task_runner.duplicate(),
         tally=Tally(),
         tracker=Tracker(),
         memory=CallMemory(past) if flow.retries or past is not None else None,
-        log_prints=_prints(flow, engine, parent),
+        log_prints=_prints(flow, call.engine, parent),
         parent=caller,
     )
-    if past is not None and again:
+    if past is not None and going_on:
         _count_on(context, past)
-        if parent is None and ENGINE.isEnabledFor(20):
-            say(ENGINE, 20, f"Resuming flow run {name!r} of flow {flow.name!r}", {})
+        _announce(context, "Resuming flow run {} of flow {}")
         return Progress(context, mirror, call.digest, {})
     if callable(flow.flow_run_name) and not refused:
         run.name = run.journal.flow_run_name = _named_inside(context)
-    if parent is None and ENGINE.isEnabledFor(20):
-        say(ENGINE, 20, f"Created flow run {run.name!r} for flow {flow.name!r}", {})
-    facts, blobs = _facts(call, parameters, run.name, runner)
+    _announce(context, "Created flow run {} for flow {}")
+    facts, blobs = _facts(call, parameters, run.name, context.task_runner)
     if mirror is not None and parent is not None:
         facts["parent_flow_run_id"] = parent.flow_run.key
         facts["parent_task_run_id"] = mirror.key
-    facts |= call.about
     progress = Progress(context, mirror, call.digest, blobs)
     if mirror is not None:
-        progress.create_mirror(
-            {
-                "task": flow.name,
-                "key": flow.key,
-                "name": mirror.name,
-                "child_flow_run_id": key,
-                "child_flow_run_name": run.name,
-            }
-            | ({"inputs": call.inputs} if call.inputs else {})
-            | ({"retries": flow.retries} if flow.retries else {})
-            | ({"parent": caller.task_run.key} if isinstance(caller, TaskRunContext) else {})
-            | ({} if call.replaces is None else {"replaces": call.replaces})
-        )
+        progress.create_mirror(_mirror_facts(call, mirror, run))
         run.cause = mirror.cause
-    progress.create(facts)
+    progress.create(facts | call.about)
     return progress
+
+
+def _recorded_run(call: FlowCall, past: Past) -> FlowRun:
+    """Return the run that is recorded, under the epoch of its new owner."""
+    flow, history = call.flow, past.history
+    journal = Journal(call.engine, history.id, history.name, history.epoch + 1)
+    run = FlowRun(journal, history.id, history.name, retries=flow.retries, delays=flow.delays, cause=history.cause)
+    run.restore(history.rules_with(flow.retries, flow.delays))
+    return run
+
+
+def _new_run(call: FlowCall, parameters: dict[str, Any], refused: bool, mirror: TaskRun | None) -> FlowRun:
+    flow, key, name = call.flow, call.engine.ids.new(), _name(call, parameters, refused)
+    cause = None if mirror is None else mirror.cause
+    return FlowRun(Journal(call.engine, key, name), key, name, retries=flow.retries, delays=flow.delays, cause=cause)
+
+
+def _announce(context: FlowRunContext, what: str) -> None:
+    """Say on the console what becomes of an outermost run."""
+    if context.parent is None and ENGINE.isEnabledFor(20):
+        say(ENGINE, 20, what.format(repr(context.flow_run.name), repr(context.flow.name)), {})
+
+
+def _mirror_facts(call: FlowCall, mirror: TaskRun, run: FlowRun) -> dict[str, Any]:
+    """Return what the log is told of the task run that stands for a flow run in its parent."""
+    flow, caller = call.flow, call.caller
+    facts: dict[str, Any] = {
+        "task": flow.name,
+        "key": flow.key,
+        "name": mirror.name,
+        "child_flow_run_id": run.key,
+        "child_flow_run_name": run.name,
+    }
+    if call.inputs:
+        facts["inputs"] = call.inputs
+    if flow.retries:
+        facts["retries"] = flow.retries
+    if isinstance(caller, TaskRunContext):
+        facts["parent"] = caller.task_run.key
+    if call.replaces is not None:
+        facts["replaces"] = call.replaces
+    return facts
 
 
 def _name(call: FlowCall, parameters: dict[str, Any], refused: bool) -> str:
