@@ -205,7 +205,7 @@ def _find(log: "Log", wanted: str) -> "Event":
     return event
 
 
-@events.command("why")
+@events.command("why", short_help="Walk the causes of an event back.")
 @click.argument("event")
 @json_option
 @color_option

@@ -15,7 +15,7 @@ def log() -> None:
     """Back the log up, copy it to another place, and print what a writer's role needs."""
 
 
-@log.command("backup")
+@log.command("backup", short_help="Copy the log's file while flows go on.")
 @click.argument("target", type=click.Path(path_type=Path))
 @color_option
 def backup_log(target: Path) -> None:
@@ -40,7 +40,7 @@ def backup_log(target: Path) -> None:
     note(f"Copied and verified: {target}{key}")
 
 
-@log.command("copy")
+@log.command("copy", short_help="Copy the log to another place, and verify it.")
 @click.option("--to", "target", required=True, metavar="URL", help="A file, or sqlite:///... or postgresql://...")
 @click.option("--until", metavar="MOMENT", help="Up to that position or time only.")
 @json_option
@@ -72,7 +72,7 @@ def copy_log(target: str, until: str | None, as_json: bool) -> None:
         note("Flows there need the log's key: copy its file, or give it in FLIGHTLOG_LOG_KEY (see `flightlog doctor`).")
 
 
-@log.command("role")
+@log.command("role", short_help="Print what a role that only inserts is granted.")
 @click.argument("name")
 def print_role(name: str) -> None:
     """Print the SQL that lets a PostgreSQL role run flows: it may add events, and change or delete none.

@@ -64,7 +64,7 @@ def show_status(as_json: bool) -> None:
     table(["NAME", "VERSION", "POSITION", "BEHIND"], rows)
 
 
-@projections.command("rebuild")
+@projections.command("rebuild", short_help="Make projections anew from the log.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @color_option
 def rebuild(names: tuple[str, ...]) -> None:
@@ -87,7 +87,7 @@ def rebuild(names: tuple[str, ...]) -> None:
     note(f"Made anew up to position {position}: {', '.join(chosen)}.")
 
 
-@projections.command("check")
+@projections.command("check", short_help="Compare projections with what the log says.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--repair", is_flag=True, help="Make those anew that are not right.")
 @json_option

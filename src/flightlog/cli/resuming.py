@@ -22,7 +22,7 @@ _on_change = click.option(
 )
 
 
-@click.command("resume")
+@click.command("resume", short_help="Go on with a run that crashed or failed.")
 @click.argument("run", default="@last-failed")
 @_param
 @_on_change
@@ -44,7 +44,7 @@ def resume(run: str, params: tuple[str, ...], on_change: str, as_json: bool) -> 
     return _go_on(resume_run, run, as_json, parameters=given_parameters(params), on_change=on_change)
 
 
-@click.command("restart")
+@click.command("restart", short_help="Run a flow run again from a task on.")
 @click.argument("run", default="@last")
 @click.option("--from", "from_task", required=True, metavar="TASK", help="A task's name, or a task run's name or id.")
 @_param
@@ -65,7 +65,7 @@ def restart(run: str, from_task: str, params: tuple[str, ...], on_change: str, a
     return _go_on(restart_run, run, as_json, from_task=from_task, parameters=parameters, on_change=on_change)
 
 
-@click.command("fork")
+@click.command("fork", short_help="Make a new run of a moment in a run's past.")
 @click.argument("run", default="@last")
 @click.option("--at", metavar="EVENT", help="The last event that counts: its position or id; the latest by default.")
 @_param

@@ -97,7 +97,7 @@ def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_o
     table(["STATE", "FLOW", "NAME", "CREATED", "TOOK", "TASKS", "ID"], rows, [state_color(r.state_type) for r in found])
 
 
-@runs.command("show")
+@runs.command("show", short_help="Show a run, its task runs and failures.")
 @click.argument("run")
 @as_of_option
 @json_option
@@ -252,7 +252,7 @@ def _print_line(run: "FlowRunView", line: Any, document: dict[str, Any], jsonl: 
     say(f"{time_} | {level} | {speaker} - {clean(line.message)}")
 
 
-@runs.command("watch")
+@runs.command("watch", short_help="Watch a run until it ends.")
 @click.argument("run", default="@last")
 @click.option("--jsonl", "--json", "jsonl", is_flag=True, help="Print one JSON document for each change.")
 @color_option

@@ -18,7 +18,7 @@ from flightlog.cli.reading import projected
 from flightlog.clock import isoformat
 
 
-@click.command("why")
+@click.command("why", short_help="Say why a run is in its state.")
 @click.argument("run", default="@last")
 @as_of_option
 @json_option
