@@ -165,6 +165,8 @@ def test_a_sequential_task_costs_one_commit(on_disk: Path) -> None:
     assert log._commits - before <= 200 + 2 + 20  # the flusher may take a few ends by itself
 
 
+# Where a signal strikes inside a callback of the garbage collector, Python itself drops its exception, and warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("waits", [True, False])
 def test_I2_an_interrupt_at_any_moment_loses_nothing(tmp_path: Path, waits: bool) -> None:
     """A signal's exception may strike anywhere in a commit: what was put in line is recorded, and others can commit."""
