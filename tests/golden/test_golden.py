@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from flightlog.engine.history import History, apply_all
 from flightlog.events import codec
 from flightlog.events.model import Event
 from flightlog.events.store import GENESIS
+from flightlog.events.types import flow_run_of
 from flightlog.events.vocabulary import payload
 from flightlog.projections.logs import LogsProjection
 from flightlog.projections.projection import fold
@@ -85,3 +87,18 @@ def test_the_recovered_log_of_0_1_folds_to_what_it_folded_to() -> None:
     assert causes == {None, "user_error", "lost_worker"}
     assert any(row["state_name"] == "Cached" for (table, _), row in runs.items() if table == "task_runs")
     assert max(event.epoch for event in events) == 3
+
+
+def test_the_gone_on_log_of_0_1_folds_to_what_it_folded_to() -> None:
+    """A run that went on says in which process, what was run again, and which subflow's run took another's place."""
+    events = read(Path(__file__).parent / "0.1.0-gone-on.jsonl")
+    stream = events[0].stream
+    history = History(flow_run_of(stream) or b"")
+    apply_all(history, (event for event in events if event.stream == stream), None)
+    assert (history.rules.type, history.rules.attempt, history.epoch) == ("COMPLETED", 3, 3)
+    assert (history.running or {})["host"] == "golden"
+    (latest,) = (call for call in history.calls.values() if call.replaces is not None)
+    assert (latest.task, latest.type, history.calls[latest.replaces or b""].type) == ("part", "COMPLETED", "FAILED")
+    assert not any(call.forgotten for call in history.calls.values() if call.completed)
+    went_on = [event.data.get("restart") for event in events if event.type == "flow_run.scheduled"]
+    assert went_on == [None, 3, 0]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ import click
 from flightlog.names import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NARROWEST = 10
 
 ICONS = {
     "COMPLETED": ("✓", "green"),
@@ -118,7 +121,7 @@ def state_color(state_type: str) -> str:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], colors: Sequence[str | None] = ()) -> None:
-    """Print rows: aligned with headers on a terminal, tab-separated without art when piped.
+    """Print rows: aligned with headers on a terminal, its widest columns cut to fit; tab-separated when piped.
 
     Args:
         headers: the columns' names.
@@ -132,17 +135,28 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], colors: Sequenc
         return
     from rich.cells import cell_len
 
-    widths = [max(cell_len(str(row[i])) for row in [headers, *rows]) for i in range(len(headers))]
-    say("  ".join(_pad(h, w, cell_len(h)) for h, w in zip(headers, widths, strict=True)).rstrip(), bold=True)
+    widths = _fitting([max(cell_len(str(row[i])) for row in [headers, *rows]) for i in range(len(headers))])
+    say("  ".join(_cell(header, width) for header, width in zip(headers, widths, strict=True)).rstrip(), bold=True)
     for number, row in enumerate(rows):
-        cells = [_pad(cell, width, cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [_cell(cell, width) for cell, width in zip(row, widths, strict=True)]
         if number < len(colors) and colors[number]:
             cells[0] = click.style(cells[0], fg=colors[number])
         say("  ".join(cells).rstrip())
 
 
-def _pad(cell: str, width: int, length: int) -> str:
-    return cell + " " * (width - length)
+def _fitting(widths: list[int]) -> list[int]:
+    """Return the widths of columns with the widest ones cut until they fit the terminal, or can be cut no further."""
+    room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _cell(text: str, width: int) -> str:
+    """Return a text as wide as its column; what is cut off is told by an ellipsis."""
+    from rich.cells import cell_len, set_cell_size
+
+    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 def duration(microseconds: int | None) -> str:

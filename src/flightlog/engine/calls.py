@@ -13,6 +13,7 @@ from typing import Any
 from flightlog.engine.history import FLOW, History, RecordedCall
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State
+from flightlog.garbage import no_collections
 
 _Key = tuple[bytes | None, str, bytes | None]
 
@@ -101,7 +102,8 @@ class CallMemory:
         self.has_past = past is not None
         self._counts: Counter[str] = Counter() if past is None else past.counts
         if past is not None:
-            self._remember(past.history.calls.values())
+            with no_collections():
+                self._remember(past.history.calls.values())
 
     def _remember(self, calls: Iterable[RecordedCall]) -> None:
         for recorded in _latest(calls):

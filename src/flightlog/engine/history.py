@@ -1,8 +1,6 @@
 """A recorded run, read back: its calls and how far each came. What resume, restart, fork and flow retries rest on."""
 
-import gc
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +9,7 @@ from flightlog.errors import RunNotFound
 from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL, flow_run_stream
+from flightlog.garbage import no_collections
 from flightlog.ids import id_text
 
 FLOW = "flow:"
@@ -144,26 +143,13 @@ def read_history(log: Log, run: bytes, *, until: int | None = None) -> History:
         RunNotFound: there is no such run (or there was none at that position).
     """
     history = History(run, until=until)
-    with _no_collections():
+    with no_collections():
         apply_all(history, log.read(flow_run_stream(id_text(run))), until)
     if not history.created:
         raise RunNotFound(
             f"There is no flow run {id_text(run)} in this log{'' if until is None else ' at that event'}."
         )
     return history
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Leave the garbage collector off: all that is made here stays; looking through it takes a tenth of a resume."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def apply_all(history: History, events: Iterable[Event], until: int | None) -> None:

@@ -11,6 +11,7 @@ from flightlog.engine.runs import Journal, TaskRun
 from flightlog.engine.states import MISSING, State, StateType
 from flightlog.engine.transitions import Create
 from flightlog.errors import CallsDiffer, FailedRun
+from flightlog.garbage import no_collections
 
 if TYPE_CHECKING:
     from flightlog.engine.context import FlowRunContext
@@ -33,8 +34,9 @@ def prefetch(log: "Log", past: Past) -> None:
         if "digest" in reference and reference["size"] <= _HELD and size < _HELD_IN_ALL:
             wanted.append(reference["digest"])
             size += reference["size"]
-    for start in range(0, len(wanted), _MANY):
-        past.contents.update(log.blobs(wanted[start : start + _MANY]))
+    with no_collections():
+        for start in range(0, len(wanted), _MANY):
+            past.contents.update(log.blobs(wanted[start : start + _MANY]))
 
 
 def recalled(context: "FlowRunContext", call: Call, options: tuple[int, tuple[float, ...]]) -> Call:

@@ -19,6 +19,7 @@ from flightlog.errors import LogError, LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.store import REPLAY
+from flightlog.garbage import no_collections
 from flightlog.projections.logs import LogsProjection
 from flightlog.projections.metrics import MetricsProjection
 from flightlog.projections.places import FilePlace, Place, projections_path, transaction
@@ -183,7 +184,8 @@ class Projector:
 
     def _events(self, after: int) -> tuple[list[Event], bool]:
         """Return a batch of events, and whether it was the last one."""
-        events = list(self.log.read_all(after, limit=_BATCH))
+        with no_collections():
+            events = list(self.log.read_all(after, limit=_BATCH))
         last = len(events) < _BATCH
         if self.until is not None and events and events[-1].position >= self.until:
             return [event for event in events if event.position <= self.until], True
@@ -315,6 +317,11 @@ def _shadow(table: Table) -> Table:
 
 def _apply(connection: sqlalchemy.Connection, projection: Projection, events: Sequence[Event], suffix: str) -> None:
     """Fold events into a projection's tables, or into those that are made beside them."""
+    with no_collections():
+        _fold_into(connection, projection, events, suffix)
+
+
+def _fold_into(connection: sqlalchemy.Connection, projection: Projection, events: Sequence[Event], suffix: str) -> None:
     tables = {table.name: table if not suffix else _shadow(table) for table in projection.tables}
     seen: dict[tuple[str, tuple[Any, ...]], Mapping[str, Any] | None] = {}
 

@@ -97,6 +97,7 @@ class SqliteStore(DatabaseStore):
         self._cache: _Cache | None = None
         self._inline = SqliteInlines(self.location)
         self._tidier: sqlite3.Connection | None = None
+        self._spare: list[sqlite3.Connection] = []
         self._untidied = 0
         self._prefixes: dict[str, bytes] = {}
         self._reading_lock = threading.Lock()
@@ -133,6 +134,7 @@ class SqliteStore(DatabaseStore):
     def _forked(self) -> None:
         """Drop what a forked child must not touch: its parent's connections."""
         self._writer = self._cache = self._tidier = None
+        self._spare = []
         if self._engine is not None:
             self._engine.dispose(close=False)
         self._connect()
@@ -483,15 +485,26 @@ class SqliteStore(DatabaseStore):
         return self.facts()[name]
 
     def _briefly(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-        """Say one statement on a connection of its own."""
+        """Say one statement outside of the writer's connection."""
+        if self._pid != os.getpid():
+            self._forked()
         try:
-            connection = self._open()
             try:
-                return connection.execute(statement, parameters).fetchall()
-            finally:
+                connection = self._spare.pop()  # kept from the last time: opening one takes longer than most statements
+            except IndexError:
+                connection = self._open()
+            try:
+                rows = connection.execute(statement, parameters).fetchall()
+            except BaseException:
                 connection.close()
+                raise
         except sqlite3.Error as error:
             raise translate(error, self.location) from error
+        if self._spare:
+            connection.close()
+        else:
+            self._spare.append(connection)
+        return rows
 
     def damage(self) -> list[str]:
         """Return what SQLite finds wrong with the file itself; an empty list if it is sound."""
@@ -503,6 +516,8 @@ class SqliteStore(DatabaseStore):
 
     def close(self) -> None:
         """Give back the file."""
+        while self._spare:
+            self._spare.pop().close()
         if self._tidier is not None:
             self._tidier.close()
             self._tidier = None
