@@ -13,7 +13,8 @@ from flightlog.names import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NARROWEST = 10
+_NARROWEST = 9  # an id's first eight digits tell it from the others
+_WHOLE = frozenset({"STATE", "CREATED", "WHEN", "POSITION", "TOOK", "TASKS", "TYPE"})
 
 ICONS = {
     "COMPLETED": ("✓", "green"),
@@ -135,7 +136,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], colors: Sequenc
         return
     from rich.cells import cell_len
 
-    widths = _fitting([max(cell_len(str(row[i])) for row in [headers, *rows]) for i in range(len(headers))])
+    widths = [max(cell_len(str(row[i])) for row in [headers, *rows]) for i in range(len(headers))]
+    _cut_to_fit(widths, [i for i, header in enumerate(headers) if header not in _WHOLE])
     say("  ".join(_cell(header, width) for header, width in zip(headers, widths, strict=True)).rstrip(), bold=True)
     for number, row in enumerate(rows):
         cells = [_cell(cell, width) for cell, width in zip(row, widths, strict=True)]
@@ -144,12 +146,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], colors: Sequenc
         say("  ".join(cells).rstrip())
 
 
-def _fitting(widths: list[int]) -> list[int]:
-    """Return the widths of columns with the widest ones cut until they fit the terminal, or can be cut no further."""
+def _cut_to_fit(widths: list[int], cut: list[int]) -> None:
+    """Make the widest of some columns narrower until all fit the terminal, or nothing is left to cut."""
     room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
-    while sum(widths) > room and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
-    return widths
+    while sum(widths) > room and cut and max(widths[i] for i in cut) > _NARROWEST:
+        widths[max(cut, key=widths.__getitem__)] -= 1
 
 
 def _cell(text: str, width: int) -> str:
