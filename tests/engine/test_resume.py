@@ -1,6 +1,7 @@
 """Resume, restart and fork: what completed does not run again."""
 
 import asyncio
+import os
 import threading
 from typing import Any
 
@@ -595,8 +596,11 @@ def test_a_run_that_is_gone_on_with_names_its_process_at_once() -> None:
     told("flow_run.scheduled", {"name": "AwaitingRerun"})
     told("flow_run.running", {"attempt": 2, **dead})
     assert is_lost(engine.log, read_history(engine.log, parse_id(run)))
-    told("flow_run.scheduled", {"name": "AwaitingRerun", **(history.running or {})})
-    assert not is_lost(engine.log, read_history(engine.log, parse_id(run)))
+    assert resume_run(run, flow=etl, return_state=True).is_failed()
+    taken = [e for e in engine.log.read(stream) if e.type == "flow_run.scheduled"][-1]
+    assert taken.data["pid"] == os.getpid()
+    before_it_started = read_history(engine.log, parse_id(run), until=taken.position)
+    assert (before_it_started.rules.type, is_lost(engine.log, before_it_started)) == ("SCHEDULED", False)
 
 
 def test_after_a_retry_began_what_failed_before_it_runs_again() -> None:

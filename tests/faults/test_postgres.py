@@ -172,7 +172,7 @@ def test_a_writers_role_may_only_insert(postgres: Server) -> None:
     url = postgres.database()
     import psycopg
 
-    from flightlog.events.stores.tables import grants
+    from flightlog.events.stores.postgres_tables import grants
 
     database = url.rpartition("/")[2]
     role = f"writer_{database}"

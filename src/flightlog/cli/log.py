@@ -81,7 +81,7 @@ def print_role(name: str) -> None:
     Examples:
       flightlog log role flightlog_writer | psql flightlog
     """
-    from flightlog.events.stores.tables import grants
+    from flightlog.events.stores.postgres_tables import grants
 
     for statement in grants(name):
         say(statement)

@@ -9,6 +9,7 @@ import click
 
 from flightlog.cli.main import INTERRUPTED, OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
 from flightlog.cli.printing import color_option, json_option, note, print_json, say, state_color, state_label
+from flightlog.names import did_you_mean
 
 ENDS = {
     "COMPLETED": OK,
@@ -65,8 +66,8 @@ def _unfit(flow: Any, given: dict[str, Any]) -> str:
     if flow.signature.keywords is not None:
         return ""
     if unknown := [name for name in given if name not in names]:
-        takes = f"It takes: {', '.join(names)}." if names else "It takes none."
-        return f"The flow {flow.name!r} has no parameter {unknown[0]!r}. {takes}"
+        hint = did_you_mean(unknown[0], names) if names else " It takes none."
+        return f"The flow {flow.name!r} has no parameter {unknown[0]!r}.{hint}"
     if lacking := [name for name in names if name not in given and name not in flow.signature.defaults]:
         return f"The flow {flow.name!r} needs " + " ".join(f"--param {name}=..." for name in lacking) + "."
     return ""

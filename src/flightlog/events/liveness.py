@@ -72,8 +72,8 @@ def _is_unknown(pid: int) -> bool | None:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return None
-    return None  # it ended, or began, just now
+        pass
+    return None
 
 
 def key_of(process: Mapping[str, Any]) -> str:

@@ -25,10 +25,12 @@ from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
 from flightlog.events.placing import KnownToo, follow, place
 from flightlog.events.store import Body, Head, IndexedRow, Inline, LogHead, NewRow, Part, Row, Unit
+from flightlog.events.stores import postgres_tables as pg
 from flightlog.events.stores import tables
 from flightlog.events.stores.postgres_inline import Outdated, PostgresInlines
+from flightlog.events.stores.postgres_tables import SCHEMA
 from flightlog.events.stores.sharing import DatabaseStore
-from flightlog.events.stores.tables import SCHEMA, Reading
+from flightlog.events.stores.tables import Reading
 from flightlog.ids import RandomIds
 
 T = TypeVar("T")
@@ -194,7 +196,7 @@ class PostgresStore(DatabaseStore):
             with self._engine.begin() as connection:
                 connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_LOCK)))
                 for number in range(version + 1, FORMAT + 1):
-                    for table in tables.POSTGRES_SINCE[number]:
+                    for table in pg.POSTGRES_SINCE[number]:
                         table.create(connection, checkfirst=True)
                 connection.execute(tables.update_fact, {"key": "format", "new_value": str(FORMAT).encode()})
         except DBAPIError as error:
@@ -209,12 +211,12 @@ class PostgresStore(DatabaseStore):
             if sqlalchemy.inspect(connection).has_table("facts", schema=SCHEMA):
                 return  # another process was first
             connection.execute(sqlalchemy.schema.CreateSchema(SCHEMA, if_not_exists=True))
-            for table in tables.POSTGRES_TABLES:
+            for table in pg.POSTGRES_TABLES:
                 table.create(connection)
-            for statement in tables.POSTGRES_MAKE:
+            for statement in pg.POSTGRES_MAKE:
                 connection.exec_driver_sql(statement)
-            connection.execute(tables.sequencer.insert().values(id=1, horizon=0, position=0, recorded_at=0))
-            now = connection.execute(tables.select_snapshot).one()[1] if self._clock is None else self._clock.now()
+            connection.execute(pg.sequencer.insert().values(id=1, horizon=0, position=0, recorded_at=0))
+            now = connection.execute(pg.select_snapshot).one()[1] if self._clock is None else self._clock.now()
             facts = {
                 "log_id": self._new_id or RandomIds().new(),
                 "created": str(now).encode(),
@@ -284,7 +286,7 @@ class PostgresStore(DatabaseStore):
                         blobs.update(part.blobs)
             if blobs:
                 ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
-                connection.execute(tables.insert_new_blob, ordered)
+                connection.execute(pg.insert_new_blob, ordered)
             if rows:
                 self._insert(connection, rows)
             if folding is not None:
@@ -292,7 +294,7 @@ class PostgresStore(DatabaseStore):
 
     def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow]) -> None:
         values = [self._values(row.head, row.version, row.body, row.record) for row in rows]
-        statement = tables.insert_placeless
+        statement = pg.insert_placeless
         if self._clock is not None:
             statement = statement.values(inserted_at=self._clock.now())
         connection.execute(statement, values)
@@ -318,7 +320,7 @@ class PostgresStore(DatabaseStore):
         """
         inlines = self._read_heads(connection, names, heads, wait=wait)
         if missing := [name for name in names if name not in heads]:
-            connection.execute(tables.insert_new_stream, [{"name": name, "hash": bytes(32)} for name in missing])
+            connection.execute(pg.insert_new_stream, [{"name": name, "hash": bytes(32)} for name in missing])
             inlines = self._read_heads(connection, missing, heads, wait=wait)
         return inlines
 
@@ -326,7 +328,7 @@ class PostgresStore(DatabaseStore):
         self, connection: sqlalchemy.Connection, names: list[str], heads: dict[str, Head], *, wait: bool
     ) -> str | None:
         inlines: str | None = None
-        for row in connection.execute(tables.lock_heads if wait else tables.lock_heads_now, {"names": names}):
+        for row in connection.execute(pg.lock_heads if wait else pg.lock_heads_now, {"names": names}):
             heads[row.name] = Head(codec.prefix(self.log_id, row.name), row.version, row.hash, row.epoch, row.id)
             inlines = row.inlines
         return inlines
@@ -337,9 +339,9 @@ class PostgresStore(DatabaseStore):
         if wanted <= self._types.keys():
             return
         with self._database().begin() as connection:
-            connection.execute(tables.insert_new_type, [{"name": name} for name in sorted(wanted)])
+            connection.execute(pg.insert_new_type, [{"name": name} for name in sorted(wanted)])
         with self._database().connect() as connection:
-            self._types = {row.name: row.id for row in connection.execute(tables.select_types)}
+            self._types = {row.name: row.id for row in connection.execute(pg.select_types)}
 
     def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
         """Store events of another place of the same log; see `flightlog.events.store.Store.adopt`."""
@@ -350,31 +352,31 @@ class PostgresStore(DatabaseStore):
     def _adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
         heads: dict[str, Head] = {}
         with self._database().begin() as connection:
-            horizon, position, recorded_at = connection.execute(tables.lock_sequencer).one()
+            horizon, position, recorded_at = connection.execute(pg.lock_sequencer).one()
             if rows[0].position <= position:
                 return  # a repetition after an outage: it was committed after all
             self._lock_heads(connection, sorted({row.stream for row in rows}), heads)
             if blobs:
                 ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
-                connection.execute(tables.insert_new_blob, ordered)
+                connection.execute(pg.insert_new_blob, ordered)
             for row in rows:
                 follow(heads[row.stream], row)
             values = [
                 self._values(heads[row.stream], row.version, Body(row.event_id, row.type, b""), row.record)
                 for row in rows
             ]
-            connection.execute(tables.insert_placeless.values(inserted_at=0), values)
+            connection.execute(pg.insert_placeless.values(inserted_at=0), values)
             wanted = {"ids": [row.event_id for row in rows]}
-            serials = {row.event_id: row.serial for row in connection.execute(tables.select_serials, wanted)}
+            serials = {row.event_id: row.serial for row in connection.execute(pg.select_serials, wanted)}
             placed = [
                 {"position": row.position, "serial": serials[row.event_id], "recorded_at": row.recorded_at}
                 for row in rows
             ]
-            connection.execute(tables.insert_position, placed)
+            connection.execute(pg.insert_position, placed)
             connection.execute(tables.update_stream, _ends(heads.values()))
             last = max(recorded_at, rows[-1].recorded_at)
             moved = {"new_horizon": horizon, "new_position": rows[-1].position, "new_recorded_at": last}
-            connection.execute(tables.move_sequencer, moved)
+            connection.execute(pg.move_sequencer, moved)
             connection.execute(tables.drop_inlines)  # whoever keeps some makes them anew before the next append
 
     # --- inline projections -----------------------------------------------------------------------
@@ -390,7 +392,7 @@ class PostgresStore(DatabaseStore):
             if not self._inline.learn_from(connection, anew):
                 return
         with self._database().begin() as connection:
-            connection.exec_driver_sql(tables.stop_writers)
+            connection.exec_driver_sql(pg.stop_writers)
             self._inline.make(connection, self._inline.learn_from(connection, anew))
             self._inline.learn_from(connection)
 
@@ -414,7 +416,7 @@ class PostgresStore(DatabaseStore):
 
     def _sequence(self, *, always: bool = False) -> None:
         with self._database().connect() as connection:
-            if not always and not connection.execute(tables.some_unplaced).scalar():
+            if not always and not connection.execute(pg.some_unplaced).scalar():
                 return
         more = True
         while more:
@@ -423,22 +425,22 @@ class PostgresStore(DatabaseStore):
 
     def _place_batch(self, connection: sqlalchemy.Connection) -> bool:
         """Give positions to one batch; tell if there may be more."""
-        before, position, recorded_at = connection.execute(tables.lock_sequencer).one()
+        before, position, recorded_at = connection.execute(pg.lock_sequencer).one()
         # Taken before the events are listed: whatever is below was visible by then, or never will be.
-        horizon, now = connection.execute(tables.select_snapshot).one()
+        horizon, now = connection.execute(pg.select_snapshot).one()
         if self._clock is not None:
             now = self._clock.now()
-        found = connection.execute(tables.list_unplaced, {"limit": _BATCH}).all()
+        found = connection.execute(pg.list_unplaced, {"limit": _BATCH}).all()
         rows = []
         for serial, inserted_at in found:
             position += 1
             recorded_at = max(recorded_at, min(inserted_at, now))
             rows.append({"position": position, "serial": serial, "recorded_at": recorded_at})
         if rows:
-            connection.execute(tables.insert_position, rows)
+            connection.execute(pg.insert_position, rows)
         more = len(found) == _BATCH
         connection.execute(
-            tables.move_sequencer,
+            pg.move_sequencer,
             {
                 "new_horizon": before if more else horizon,
                 "new_position": position,
@@ -452,7 +454,7 @@ class PostgresStore(DatabaseStore):
 
     @property
     def _reading(self) -> Reading:
-        return tables.postgres_reading
+        return pg.postgres_reading
 
     def _rows(self, statement: Any, **parameters: Any) -> list[Any]:
         def read() -> list[Any]:
@@ -472,9 +474,9 @@ class PostgresStore(DatabaseStore):
         if types is None:
             return super().read_all(after, None, limit)
         if not self._types.keys() >= set(types):
-            self._types = dict(self._rows(tables.select_types))
+            self._types = dict(self._rows(pg.select_types))
         numbers = [self._types[type_] for type_ in types if type_ in self._types]
-        return [Row(*row) for row in self._rows(tables.postgres_of_types, after=after, numbers=numbers, limit=limit)]
+        return [Row(*row) for row in self._rows(pg.postgres_of_types, after=after, numbers=numbers, limit=limit)]
 
     def event(self, event_id: bytes) -> Row | None:
         """Return an event by its id, or None."""
@@ -498,14 +500,14 @@ class PostgresStore(DatabaseStore):
     def set_fact(self, name: str, value: bytes) -> bytes:
         """Keep a fact if there is none of that name yet; return the one that is kept."""
         with self.writing() as connection:
-            connection.execute(tables.insert_new_fact, {"name": name, "value": value})
+            connection.execute(pg.insert_new_fact, {"name": name, "value": value})
         return self.facts()[name]
 
     def now(self) -> int:
         """Return the present by the log's clock: the server's, which all machines share."""
         if self._clock is not None:
             return self._clock.now()
-        now: int = self._rows(tables.select_snapshot)[0][1]
+        now: int = self._rows(pg.select_snapshot)[0][1]
         return now
 
     def tidy(self) -> None:
@@ -521,7 +523,7 @@ class PostgresStore(DatabaseStore):
 
 
 def _first(connection: sqlalchemy.Connection, event_id: bytes) -> tuple[str, int] | None:
-    row = connection.execute(tables.postgres_known, {"event_id": event_id}).first()
+    row = connection.execute(pg.postgres_known, {"event_id": event_id}).first()
     return None if row is None else (row[0], row[1])
 
 

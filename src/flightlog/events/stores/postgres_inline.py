@@ -7,6 +7,7 @@ import sqlalchemy
 from flightlog.errors import LogCorrupt
 from flightlog.events.inline import Folding, Inlines, Recorded, States, fold_anew, on_record
 from flightlog.events.store import Inline
+from flightlog.events.stores import postgres_tables as pg
 from flightlog.events.stores import tables
 
 
@@ -36,7 +37,7 @@ class PostgresInlines(Inlines):
 
     def learn_from(self, connection: sqlalchemy.Connection, anew: Sequence[Inline] = ()) -> list[Inline]:
         """Take in which projections the log has; return those of ours that have to be made anew."""
-        self._seen = connection.execute(tables.select_versions).scalar()
+        self._seen = connection.execute(pg.select_versions).scalar()
         self._looked = True
         return self.learn([Recorded(*row) for row in connection.execute(tables.select_inlines)], anew)
 
@@ -44,7 +45,7 @@ class PostgresInlines(Inlines):
         """Make projections anew from the events."""
         for projection in projections:
             connection.execute(tables.drop_states, {"name": projection.name})
-            found = connection.execute(tables.postgres_records, {"types": sorted(projection.types)})
+            found = connection.execute(pg.postgres_records, {"types": sorted(projection.types)})
             records = ((key, record) for key, record in found)
             self.put(connection, fold_anew(projection, records, _fetcher(connection)))
             connection.execute(tables.put_inline, on_record(projection)._asdict())
