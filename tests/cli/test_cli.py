@@ -123,7 +123,7 @@ def test_run_exits_with_how_it_ended(flows: Path, target: str, code: int) -> Non
         (["run", "no_such_module:x"], "no_such_module cannot be loaded: ModuleNotFoundError"),
         (["run", "FILE:works", "-p", "n"], "is not NAME=JSON"),
         (["run", "FILE:works", "-p", "n=[1"], "n is no JSON"),
-        (["run", "FILE:works", "-p", "m=1"], "has no parameter 'm'. There are: n."),
+        (["run", "FILE:works", "-p", "m=1"], "has no parameter 'm'. There are: n, name."),
         (["rus"], "Did you mean flightlog runs?"),
         (["runs", "show", "nope"], "There is no log at"),
         (["events", "ls", "--limit", "0"], "0 is not in the range"),

@@ -7,8 +7,8 @@ events have one order on every store, folding anew always leads to the same valu
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from flightlog.errors import LogWriteError
 from flightlog.events import codec
@@ -36,12 +36,24 @@ class Recorded(NamedTuple):
     types: str
 
 
-Load = Callable[[str, int], bytes | None]
-"""Returns the packed value of a projection for a stream, by the stream's key; None for nothing."""
-Fetch = Callable[[bytes], bytes]
-"""Returns a blob by its SHA-256."""
-States = dict[tuple[str, int], bytes | None]
-"""Packed values by projection and the stream's key; None for one that goes."""
+class Rows(Protocol):
+    """Where the packed values of projections are, by projection and the stream's key, within one transaction."""
+
+    def load(self, name: str, key: int) -> bytes | None:
+        """Return a value; None for nothing."""
+        ...
+
+    def put(self, name: str, key: int, state: bytes) -> None:
+        """Store a value."""
+        ...
+
+    def drop(self, name: str, key: int) -> None:
+        """Take a value away, if there is one."""
+        ...
+
+    def fetch(self, digest: bytes) -> bytes:
+        """Return a blob that is stored, also in this transaction, by its SHA-256."""
+        ...
 
 
 class Inlines:
@@ -123,9 +135,9 @@ class Inlines:
             return None
         return {stream: state for _, stream, state in rows if state is not None}
 
-    def folding(self, load: Load, fetch: Fetch) -> "Folding":
-        """Return what folds the units of one transaction."""
-        return Folding(self._active, load, fetch)
+    def folding(self, rows: Rows) -> "Folding | None":
+        """Return what folds the units of one transaction; None if there is nothing to fold."""
+        return Folding(self._active, rows) if self._active else None
 
 
 class Folding:
@@ -133,14 +145,12 @@ class Folding:
 
     Args:
         projections: what to fold.
-        load: returns what is stored.
-        fetch: returns a blob that is stored.
+        rows: what is stored.
     """
 
-    def __init__(self, projections: Sequence[Inline], load: Load, fetch: Fetch) -> None:
+    def __init__(self, projections: Sequence[Inline], rows: Rows) -> None:
         self._projections = projections
-        self._load = load
-        self._fetch = fetch
+        self._rows = rows
         self._values: dict[tuple[str, int], Any] = {}
 
     def take(self, records: Iterable[tuple[int, bytes]], blobs: Mapping[bytes, bytes] = {}) -> None:
@@ -155,7 +165,7 @@ class Folding:
         """
         values: dict[tuple[str, int], Any] = {}
         for key, record in records:
-            event = Event(0, 0, record, lambda digest: blobs.get(digest) or self._fetch(digest))
+            event = Event(0, 0, record, lambda digest: blobs.get(digest) or self._rows.fetch(digest))
             for projection in self._projections:
                 if event.type in projection.types:
                     place = (projection.name, key)
@@ -164,19 +174,15 @@ class Folding:
         self._values |= values
 
     def _before(self, place: tuple[str, int]) -> Any:
-        return self._values[place] if place in self._values else unpacked(self._load(*place))
+        return self._values[place] if place in self._values else unpacked(self._rows.load(*place))
 
-    @property
-    def states(self) -> States:
-        """What is to be stored."""
-        return {place: None if value is None else codec.pack(value) for place, value in self._values.items()}
-
-
-def fold_anew(projection: Inline, records: Iterable[tuple[int, bytes]], fetch: Fetch) -> States:
-    """Return the values that all records of a log lead to. See `Folding.take`."""
-    folding = Folding([projection], lambda _, __: None, fetch)
-    folding.take(records)
-    return folding.states
+    def store(self) -> None:
+        """Put what the units lead to in the place of what was stored."""
+        for (name, key), value in self._values.items():
+            if value is None:
+                self._rows.drop(name, key)
+            else:
+                self._rows.put(name, key, codec.pack(value))
 
 
 def _unknown(found: Recorded) -> LogWriteError:

@@ -8,7 +8,7 @@ from typing import Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogError
 from flightlog.events import codec
-from flightlog.events.inline import Inlines, Recorded, States, fold_anew, on_record
+from flightlog.events.inline import Folding, Inlines, Recorded, on_record
 from flightlog.events.placing import follow, place
 from flightlog.events.store import Cursor, Head, IndexedRow, Inline, LogHead, NewRow, Row, StreamEnd, Unit
 from flightlog.ids import RandomIds
@@ -31,21 +31,22 @@ class MemoryStore:
         self._beats: dict[str, int] = {}
         self._cursors: dict[str, Cursor] = {}
         self._inline = Inlines()
-        self._states: dict[tuple[str, int], bytes] = {}
+        self._kept = _Kept(self._blobs)
         self._recorded: dict[str, Recorded] = {}
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units; see `flightlog.events.store.Store.write`."""
         with self._lock:
             for unit in units:
-                folding = self._inline.folding(self._load, self._blobs.__getitem__)
+                folding = self._inline.folding(self._kept)
                 rows = place(unit, self._head, self._known.get, doubt=True, folding=folding)
                 for row in rows:
                     self._keep(row)
                 if unit.error is None:
                     for part in unit.parts:
                         self._blobs.update(part.blobs)
-                self._put_states(folding.states)
+                if folding is not None:
+                    folding.store()
                 unit.done = True
         return True
 
@@ -75,9 +76,9 @@ class MemoryStore:
                 self._streams.setdefault(row.stream, []).append(row.position)
                 self._known[row.event_id] = (row.stream, row.version)
             self._blobs.update(blobs)
-            folding = self._inline.folding(self._load, self._blobs.__getitem__)
-            folding.take((self._heads[row.stream].key, row.record) for row in rows)
-            self._put_states(folding.states)
+            if (folding := self._inline.folding(self._kept)) is not None:
+                folding.take((self._heads[row.stream].key, row.record) for row in rows)
+                folding.store()
 
     def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
         """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
@@ -188,31 +189,22 @@ class MemoryStore:
         with self._lock:
             self._inline.keep(projections)
             for projection in self._inline.learn(self._recorded.values(), projections if anew else ()):
-                self._states = {place_: state for place_, state in self._states.items() if place_[0] != projection.name}
-                records = [(self._heads[row.stream].key, row.record) for row in self._rows]
-                self._put_states(fold_anew(projection, records, self._blobs.__getitem__))
+                self._kept.forget(projection.name)
+                folding = Folding([projection], self._kept)
+                folding.take((self._heads[row.stream].key, row.record) for row in self._rows)
+                folding.store()
                 self._recorded[projection.name] = on_record(projection)
-
-    def _load(self, name: str, key: int) -> bytes | None:
-        return self._states.get((name, key))
-
-    def _put_states(self, states: States) -> None:
-        for place_, state in states.items():
-            if state is None:
-                self._states.pop(place_, None)
-            else:
-                self._states[place_] = state
 
     def inline_state(self, name: str, stream: str) -> tuple[int, bytes | None] | None:
         """Return a stream's version and what it has come to for an inline projection."""
         with self._lock:
             head = self._heads.get(stream) or Head(b"", key=-1)
-            return (head.version, self._load(name, head.key)) if name in self._recorded else None
+            return (head.version, self._kept.load(name, head.key)) if name in self._recorded else None
 
     def inline_states(self, name: str) -> dict[str, bytes] | None:
         """Return what all streams have come to for an inline projection, by stream."""
         with self._lock:
-            found = {stream: self._load(name, head.key) for stream, head in self._heads.items()}
+            found = {stream: self._kept.load(name, head.key) for stream, head in self._heads.items()}
             if name not in self._recorded:
                 return None
             return {stream: state for stream, state in found.items() if state is not None}
@@ -223,3 +215,26 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing: the memory goes with the object."""
+
+
+class _Kept:
+    """What inline projections have come to; see `flightlog.events.inline.Rows`."""
+
+    def __init__(self, blobs: Mapping[bytes, bytes]) -> None:
+        self._states: dict[tuple[str, int], bytes] = {}
+        self._blobs = blobs
+
+    def load(self, name: str, key: int) -> bytes | None:
+        return self._states.get((name, key))
+
+    def put(self, name: str, key: int, state: bytes) -> None:
+        self._states[name, key] = state
+
+    def drop(self, name: str, key: int) -> None:
+        self._states.pop((name, key), None)
+
+    def forget(self, name: str) -> None:
+        self._states = {place_: state for place_, state in self._states.items() if place_[0] != name}
+
+    def fetch(self, digest: bytes) -> bytes:
+        return self._blobs[digest]

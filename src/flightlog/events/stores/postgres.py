@@ -27,7 +27,7 @@ from flightlog.events.placing import KnownToo, follow, place
 from flightlog.events.store import Body, Head, IndexedRow, Inline, LogHead, NewRow, Part, Row, Unit
 from flightlog.events.stores import postgres_tables as pg
 from flightlog.events.stores import tables
-from flightlog.events.stores.postgres_inline import Outdated, PostgresInlines
+from flightlog.events.stores.postgres_inline import Outdated, PostgresInlines, PostgresRows
 from flightlog.events.stores.postgres_tables import SCHEMA
 from flightlog.events.stores.sharing import DatabaseStore
 from flightlog.events.stores.tables import Reading
@@ -271,7 +271,7 @@ class PostgresStore(DatabaseStore):
         heads: dict[str, Head] = {}
         with self._database().begin() as connection:
             self._inline.check(self._lock_heads(connection, names, heads, wait=wait))
-            folding = self._inline.folding_in(connection)
+            folding = self._inline.folding(PostgresRows(connection))
             known = KnownToo(lambda event_id: _first(connection, event_id))
             rows: list[NewRow] = []
             blobs: dict[bytes, bytes] = {}
@@ -290,7 +290,7 @@ class PostgresStore(DatabaseStore):
             if rows:
                 self._insert(connection, rows)
             if folding is not None:
-                self._inline.put(connection, folding.states)
+                folding.store()
 
     def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow]) -> None:
         values = [self._values(row.head, row.version, row.body, row.record) for row in rows]

@@ -1,11 +1,11 @@
 """Inline projections in the tables of a PostgreSQL log."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import sqlalchemy
 
 from flightlog.errors import LogCorrupt
-from flightlog.events.inline import Folding, Inlines, Recorded, States, fold_anew, on_record
+from flightlog.events.inline import Folding, Inlines, Recorded, on_record
 from flightlog.events.store import Inline
 from flightlog.events.stores import postgres_tables as pg
 from flightlog.events.stores import tables
@@ -45,39 +45,36 @@ class PostgresInlines(Inlines):
         """Make projections anew from the events."""
         for projection in projections:
             connection.execute(tables.drop_states, {"name": projection.name})
+            folding = Folding([projection], PostgresRows(connection))
             found = connection.execute(pg.postgres_records, {"types": sorted(projection.types)})
-            records = ((key, record) for key, record in found)
-            self.put(connection, fold_anew(projection, records, _fetcher(connection)))
+            folding.take((row.stream_id, row.record) for row in found)
+            folding.store()
             connection.execute(tables.put_inline, on_record(projection)._asdict())
 
-    def folding_in(self, connection: sqlalchemy.Connection) -> Folding | None:
-        """Return what folds the units of a transaction that has locked the heads of its streams; None for nothing."""
-        if not self.types:
-            return None
 
-        def load(name: str, key: int) -> bytes | None:
-            state: bytes | None = connection.execute(tables.select_state, {"name": name, "key": key}).scalar()
-            return state
+class PostgresRows:
+    """See `flightlog.events.inline.Rows`. The heads of the streams are locked, and so are their values."""
 
-        return self.folding(load, _fetcher(connection))
+    def __init__(self, connection: sqlalchemy.Connection) -> None:
+        self._connection = connection
 
-    def put(self, connection: sqlalchemy.Connection, states: States) -> None:
-        """Store values."""
-        for (name, key), state in states.items():
-            if state is None:
-                connection.execute(tables.drop_state, {"name": name, "key": key})
-            else:
-                connection.execute(tables.put_state, {"projection": name, "stream_id": key, "state": state})
+    def load(self, name: str, key: int) -> bytes | None:
+        """Return a value; None for nothing."""
+        state: bytes | None = self._connection.execute(tables.select_state, {"name": name, "key": key}).scalar()
+        return state
 
+    def put(self, name: str, key: int, state: bytes) -> None:
+        """Store a value."""
+        self._connection.execute(tables.put_state, {"projection": name, "stream_id": key, "state": state})
 
-def _fetcher(connection: sqlalchemy.Connection) -> Callable[[bytes], bytes]:
-    """Return what finds blobs, those of the running transaction among them."""
+    def drop(self, name: str, key: int) -> None:
+        """Take a value away, if there is one."""
+        self._connection.execute(tables.drop_state, {"name": name, "key": key})
 
-    def fetch(digest: bytes) -> bytes:
-        row = connection.execute(tables.select_blobs, {"digests": [digest]}).first()
+    def fetch(self, digest: bytes) -> bytes:
+        """Return a blob."""
+        row = self._connection.execute(tables.select_blobs, {"digests": [digest]}).first()
         if row is None:
             raise LogCorrupt(f"The log lacks the blob {digest.hex()}.")
         content: bytes = row[1]
         return content
-
-    return fetch

@@ -20,7 +20,7 @@ from flightlog.events.placing import KnownToo, follow, place
 from flightlog.events.store import Head, IndexedRow, Inline, Row, Unit
 from flightlog.events.stores import sqlite_statements as sql
 from flightlog.events.stores.sharing import DatabaseStore, transaction
-from flightlog.events.stores.sqlite_inline import SqliteInlines
+from flightlog.events.stores.sqlite_inline import SqliteInlines, SqliteRows
 from flightlog.events.stores.sqlite_places import (
     BUSY,
     BUSY_SECONDS,
@@ -95,7 +95,7 @@ class SqliteStore(DatabaseStore):
         self._writer: sqlite3.Connection | None = None
         self._types: dict[str, int] = {}
         self._cache: _Cache | None = None
-        self._inline = SqliteInlines(self.location)
+        self._inline = SqliteInlines()
         self._tidier: sqlite3.Connection | None = None
         self._spare: list[sqlite3.Connection] = []
         self._untidied = 0
@@ -300,7 +300,7 @@ class SqliteStore(DatabaseStore):
         try:
             position, recorded_at = cache.position, max(cache.recorded_at, self._clock.now())
             rows: list[tuple[Any, ...]] = []
-            folding = inline.folding_in(connection)
+            folding = inline.folding(SqliteRows(connection))
             for unit in units:
                 if inline.refuses(unit):
                     continue
@@ -317,7 +317,7 @@ class SqliteStore(DatabaseStore):
             connection.executemany(sql.INSERT_EVENT, rows)
             connection.executemany(sql.UPDATE_STREAM, [(h.version, h.hash, h.epoch, h.key) for h in changed.values()])
             if folding is not None:
-                inline.put(connection, folding.states)
+                folding.store()
             connection.execute("COMMIT")
         except BaseException:
             rollback(connection)

@@ -1,24 +1,16 @@
 """Inline projections in the tables of an SQLite log, without SQLAlchemy: they are on a flow's way to its commit."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from flightlog.errors import LogCorrupt
-from flightlog.events.inline import Folding, Inlines, Recorded, States, fold_anew, on_record
+from flightlog.events.inline import Folding, Inlines, Recorded, on_record
 from flightlog.events.store import Inline
 from flightlog.events.stores import sqlite_statements as sql
 
 
 class SqliteInlines(Inlines):
-    """The inline projections of an SQLite store. All of it happens inside the transaction of a connection.
-
-    Args:
-        location: where the log is, in words.
-    """
-
-    def __init__(self, location: str) -> None:
-        super().__init__()
-        self._location = location
+    """The inline projections of an SQLite store. All of it happens inside the transaction of a connection."""
 
     def learn_from(self, connection: sqlite3.Connection, anew: Sequence[Inline] = ()) -> list[Inline]:
         """Take in which projections the log has; return those of ours that have to be made anew."""
@@ -29,37 +21,35 @@ class SqliteInlines(Inlines):
         for projection in projections:
             connection.execute(sql.DROP_STATES, (projection.name,))
             statement = sql.SELECT_RECORDS % ", ".join("?" * len(projection.types))
-            records = connection.execute(statement, tuple(projection.types))
-            self.put(connection, fold_anew(projection, records, self._fetcher(connection)))
+            folding = Folding([projection], SqliteRows(connection))
+            folding.take(connection.execute(statement, tuple(projection.types)))
+            folding.store()
             connection.execute(sql.PUT_INLINE, on_record(projection))
 
-    def folding_in(self, connection: sqlite3.Connection) -> Folding | None:
-        """Return what folds the units of a transaction; None if nothing is kept."""
-        if not self.types:
-            return None
 
-        def load(name: str, key: int) -> bytes | None:
-            row = connection.execute(sql.SELECT_STATE, (name, key)).fetchone()
-            return None if row is None else row[0]
+class SqliteRows:
+    """See `flightlog.events.inline.Rows`."""
 
-        return self.folding(load, self._fetcher(connection))
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
-    def put(self, connection: sqlite3.Connection, states: States) -> None:
-        """Store values."""
-        for (name, key), state in states.items():
-            if state is None:
-                connection.execute(sql.DROP_STATE, (name, key))
-            else:
-                connection.execute(sql.PUT_STATE, (name, key, state))
+    def load(self, name: str, key: int) -> bytes | None:
+        """Return a value; None for nothing."""
+        row = self._connection.execute(sql.SELECT_STATE, (name, key)).fetchone()
+        return None if row is None else row[0]
 
-    def _fetcher(self, connection: sqlite3.Connection) -> Callable[[bytes], bytes]:
-        """Return what finds blobs, those of the running transaction among them."""
+    def put(self, name: str, key: int, state: bytes) -> None:
+        """Store a value."""
+        self._connection.execute(sql.PUT_STATE, (name, key, state))
 
-        def fetch(digest: bytes) -> bytes:
-            row = connection.execute(f"{sql.SELECT_BLOBS} (?)", (digest,)).fetchone()
-            if row is None:
-                raise LogCorrupt(f"The log at {self._location} lacks the blob {digest.hex()}.")
-            content: bytes = row[1]
-            return content
+    def drop(self, name: str, key: int) -> None:
+        """Take a value away, if there is one."""
+        self._connection.execute(sql.DROP_STATE, (name, key))
 
-        return fetch
+    def fetch(self, digest: bytes) -> bytes:
+        """Return a blob."""
+        row = self._connection.execute(f"{sql.SELECT_BLOBS} (?)", (digest,)).fetchone()
+        if row is None:
+            raise LogCorrupt(f"The log lacks the blob {digest.hex()}.")
+        content: bytes = row[1]
+        return content
