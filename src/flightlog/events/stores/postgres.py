@@ -17,16 +17,17 @@ from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
 from flightlog.clock import Clock
-from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
+from flightlog.errors import LogCorrupt, LogUnavailable
 from flightlog.events import codec
 from flightlog.events.placing import KnownToo, follow, place
 from flightlog.events.store import Body, Head, IndexedRow, Inline, LogHead, NewRow, Part, Row, Unit
 from flightlog.events.stores import postgres_tables as pg
 from flightlog.events.stores import tables
+from flightlog.events.stores.postgres_errors import is_away, state_of, translate
 from flightlog.events.stores.postgres_inline import Outdated, PostgresInlines, PostgresRows
 from flightlog.events.stores.postgres_tables import SCHEMA
 from flightlog.events.stores.sharing import DatabaseStore
@@ -41,8 +42,6 @@ OUTAGE_SECONDS = 120.0
 _LOCK = 0x464C4F47  # "FLOG": while the tables are made
 _BATCH = 10_000
 _AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
-_FULL = frozenset({"53100", "53200"})
-_DENIED = frozenset({"42501", "25006"})
 
 
 def url_of(text: str) -> URL:
@@ -125,7 +124,7 @@ class PostgresStore(DatabaseStore):
             with self._database().begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise self._translated(error, waited=False) from error
+            raise translate(error, self.location) from error
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Do something that may be done again: a lost connection or a server that restarts is waited for."""
@@ -135,32 +134,13 @@ class PostgresStore(DatabaseStore):
             try:
                 return attempt()
             except DBAPIError as error:
-                away = _is_away(error)
-                if not (away or _state(error) in _AGAIN) or time.monotonic() > deadline:
-                    raise self._translated(error) from error
+                away = is_away(error)
+                if not (away or state_of(error) in _AGAIN) or time.monotonic() > deadline:
+                    raise translate(error, self.location, waited=OUTAGE_SECONDS) from error
                 if away:
                     self._doubt = True
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing depends on it but fairness
                 pause = min(2 * pause, 1.0)
-
-    def _translated(self, error: DBAPIError, *, waited: bool = True) -> LogError:
-        """Return the driver's error as one of ours, saying what happened and what to do."""
-        words = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
-        state = _state(error)
-        if state in _FULL:
-            return LogWriteError(f"The log at {self.location} could not be written: the server's disk is full.")
-        if state in _DENIED:
-            return LogWriteError(
-                f"The log at {self.location} could not be written: this role may not ({words}). "
-                "`flightlog log role` prints what to grant."
-            )
-        if _is_away(error):
-            how_long = f" for {OUTAGE_SECONDS:.0f} s" if waited else ""
-            return LogWriteError(
-                f"The database of the log at {self.location} did not answer{how_long} ({words}). "
-                "What was recorded is intact; check the server and the network, and run again."
-            )
-        return LogWriteError(f"The log at {self.location} cannot be used just now: {words}.")
 
     # --- the tables -------------------------------------------------------------------------------
 
@@ -247,9 +227,9 @@ class PostgresStore(DatabaseStore):
         try:
             self._commit(units, wait=False)
         except DBAPIError as error:
-            if not (_is_away(error) or _state(error) in _AGAIN):
-                raise self._translated(error) from error
-            self._doubt = self._doubt or _is_away(error)
+            if not (is_away(error) or state_of(error) in _AGAIN):
+                raise translate(error, self.location, waited=OUTAGE_SECONDS) from error
+            self._doubt = self._doubt or is_away(error)
             return False
         return True
 
@@ -530,15 +510,3 @@ def _first(connection: sqlalchemy.Connection, event_id: bytes) -> tuple[str, int
 def _ends(heads: Iterable[Head]) -> list[dict[str, Any]]:
     """Return what is written of where streams end."""
     return [{"key": h.key, "new_version": h.version, "new_hash": h.hash, "new_epoch": h.epoch} for h in heads]
-
-
-def _state(error: DBAPIError) -> str:
-    return getattr(error.orig, "sqlstate", None) or ""
-
-
-def _is_away(error: DBAPIError) -> bool:
-    """Tell whether the server is gone, going or coming, rather than saying no."""
-    state = _state(error)
-    if error.connection_invalidated or state[:2] in ("08", "57"):
-        return True
-    return not state and isinstance(error, OperationalError)  # refused, reset or timed out: no word from a server
