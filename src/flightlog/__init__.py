@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flightlog.engine.resuming import fork_run, restart_run, resume_run
     from flightlog.engine.run_logs import get_run_logger
     from flightlog.engine.states import State
+    from flightlog.engine.tags import tags
     from flightlog.engine.tasks import Task, task
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "get_run_logger": "flightlog.engine.run_logs",
     "quote": "flightlog.engine.annotations",
     "restart_run": "flightlog.engine.resuming",
+    "tags": "flightlog.engine.tags",
     "resume_run": "flightlog.engine.resuming",
     "task": "flightlog.engine.tasks",
     "unmapped": "flightlog.engine.annotations",
@@ -50,6 +52,7 @@ __all__ = [
     "quote",
     "restart_run",
     "resume_run",
+    "tags",
     "task",
     "unmapped",
 ]

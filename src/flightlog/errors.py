@@ -22,7 +22,8 @@
     │   ├── MappingLengthMismatch
     │   └── MappingMissingIterable
     ├── UpstreamTaskError            a call rests on a run that did not complete
-    ├── MissingResult                a run ended, but its value was not recorded
+    ├── MissingResult                a run ended, but its value was not recorded, or is gone
+    ├── CorruptResult                a value is not the one that was recorded
     └── UnsuccessfulRun              asked for the value of a run that has none
         ├── FailedRun
         ├── CrashedRun
@@ -132,6 +133,10 @@ class UpstreamTaskError(FlightlogError):
 
 class MissingResult(FlightlogError):
     """A run completed, but its value was not recorded (or is not held in memory)."""
+
+
+class CorruptResult(FlightlogError):
+    """A value was changed after it was recorded, or does not bear the mark of the log's key."""
 
 
 class UnsuccessfulRun(FlightlogError):

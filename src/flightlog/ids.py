@@ -25,6 +25,10 @@ class Ids(Protocol):
         """Return a new name of two words for a run, such as ``brave-heron``."""
         ...
 
+    def chance(self) -> float:
+        """Return a random number, 0 or above and below 1."""
+        ...
+
 
 class RandomIds:
     """Ids from the system's clock and its source of randomness; safe for threads and after a fork.
@@ -59,6 +63,10 @@ class RandomIds:
         """Return a name of two words, such as ``brave-heron`` (5,000 or so of them: not unique)."""
         chance = int.from_bytes(os.urandom(8), "big")
         return f"{ADJECTIVES[chance % len(ADJECTIVES)]}-{ANIMALS[(chance >> 32) % len(ANIMALS)]}"
+
+    def chance(self) -> float:
+        """Return a random number, 0 or above and below 1."""
+        return int.from_bytes(os.urandom(6), "big") / (1 << 48)
 
 
 def id_text(identifier: bytes) -> str:

@@ -35,6 +35,14 @@ class Settings:
         logging_colors: colours on a terminal.
         logging_log_prints: record what flows and tasks print as log lines, unless they say otherwise.
         task_runner_max_workers: how many threads one flow run uses at the most.
+        flow_default_retries: how often flows are tried again that do not say it themselves.
+        flow_default_retry_delay_seconds: seconds before each of these retries; the last one goes for all that follow.
+        task_default_retries: the same for tasks.
+        task_default_retry_delay_seconds: the same for tasks.
+        hooks_timeout_seconds: how long a hook may take; after that the run goes on without it.
+        results_persist_by_default: record the values of runs that do not say otherwise.
+        results_default_serializer: how values become bytes.
+        results_default_storage: where values are kept, a folder or an fsspec URL; None for the log itself.
     """
 
     home: Path
@@ -45,6 +53,14 @@ class Settings:
     logging_colors: bool = True
     logging_log_prints: bool = False
     task_runner_max_workers: int = 32
+    flow_default_retries: int = 0
+    flow_default_retry_delay_seconds: tuple[float, ...] = (0.0,)
+    task_default_retries: int = 0
+    task_default_retry_delay_seconds: tuple[float, ...] = (0.0,)
+    hooks_timeout_seconds: float = 30.0
+    results_persist_by_default: bool = True
+    results_default_serializer: str = "pickle"
+    results_default_storage: str | None = None
 
     def __repr__(self) -> str:
         url = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", self.log_url)
@@ -97,6 +113,26 @@ def _workers(value: str) -> int:
     return int(value)
 
 
+def _number(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and int(value) <= 1_000_000):
+        raise ValueError("say a whole number from 0 to 1000000")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise ValueError("say a number of seconds, such as 30 or 0.5")
+    return seconds
+
+
+def _delays(value: str) -> tuple[float, ...]:
+    return tuple(_seconds(part.strip()) for part in value.strip("[]").split(","))
+
+
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("FLIGHTLOG_HOME", "~/.flightlog", "The folder of all files that Flightlog keeps.", "home", Path),
     Setting(
@@ -143,6 +179,63 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "task_runner_max_workers",
         _workers,
     ),
+    Setting(
+        "FLIGHTLOG_FLOW_DEFAULT_RETRIES",
+        "0",
+        "How often failed flow runs are tried again, where the flow does not say it.",
+        "flow_default_retries",
+        _number,
+    ),
+    Setting(
+        "FLIGHTLOG_FLOW_DEFAULT_RETRY_DELAY_SECONDS",
+        "0",
+        "Seconds before each retry of a flow run, where the flow does not say it: one number, or several with commas.",
+        "flow_default_retry_delay_seconds",
+        _delays,
+    ),
+    Setting(
+        "FLIGHTLOG_TASK_DEFAULT_RETRIES",
+        "0",
+        "How often failed task runs are tried again, where the task does not say it.",
+        "task_default_retries",
+        _number,
+    ),
+    Setting(
+        "FLIGHTLOG_TASK_DEFAULT_RETRY_DELAY_SECONDS",
+        "0",
+        "Seconds before each retry of a task run, where the task does not say it: one number, or several with commas.",
+        "task_default_retry_delay_seconds",
+        _delays,
+    ),
+    Setting(
+        "FLIGHTLOG_HOOKS_TIMEOUT_SECONDS",
+        "30",
+        "How long a state hook may take; after that the run goes on without it.",
+        "hooks_timeout_seconds",
+        _seconds,
+    ),
+    Setting(
+        "FLIGHTLOG_RESULTS_PERSIST_BY_DEFAULT",
+        "true",
+        "Record the values of flows and tasks that do not say `persist_result` themselves; a call whose value is not "
+        "recorded runs again on resume.",
+        "results_persist_by_default",
+        _boolean,
+    ),
+    Setting(
+        "FLIGHTLOG_RESULTS_DEFAULT_SERIALIZER",
+        "pickle",
+        "How values become bytes: `pickle`, `json`, `compressed/pickle`, `compressed/json`, ...",
+        "results_default_serializer",
+        str,
+    ),
+    Setting(
+        "FLIGHTLOG_RESULTS_DEFAULT_STORAGE",
+        "",
+        "Where values are kept: a folder, or an fsspec URL such as `s3://bucket/folder`; in the log by default.",
+        "results_default_storage",
+        str,
+    ),
 )
 
 
@@ -181,8 +274,14 @@ def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
     return {
         name: next(iter(get_close_matches(name, names, 1, 0.6)), None)
         for name in sorted(environ)
-        if name.startswith("FLIGHTLOG_") and name not in names
+        if name.startswith("FLIGHTLOG_") and not name.startswith("FLIGHTLOG__RUNTIME__") and name not in names
     }
+
+
+def runtime_override(subject: str, fact: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return what the environment says in place of a fact of `flightlog.runtime`, or None."""
+    environ = os.environ if environ is None else environ
+    return environ.get(f"FLIGHTLOG__RUNTIME__{subject.upper()}__{fact.upper()}")
 
 
 def credentials(environ: Mapping[str, str] | None = None) -> list[str]:

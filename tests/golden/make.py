@@ -37,6 +37,10 @@ class CountedIds:
             self._count += 1
             return bytes.fromhex("01890a5dac967000") + (0x8 << 60 | self._count).to_bytes(8, "big")
 
+    def chance(self) -> float:
+        """Return the same number always."""
+        return 0.5
+
     def slug(self) -> str:
         """Return the next name."""
         return f"golden-run-{self._count}"

@@ -8,7 +8,7 @@ the waits of `AsyncWaits` let other coroutines run.
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import copy_context
 from inspect import iscoroutinefunction
 from types import GeneratorType
@@ -61,6 +61,18 @@ class Waits(Protocol):
         """
         ...
 
+    async def aside(self, function: Callable[..., Any], args: Any, kwargs: Any, seconds: float) -> Any:
+        """Call a user's function that stands beside the run (a hook), in a thread of its own if it is sync.
+
+        Raises:
+            TimedOut: it did not end within `seconds`.
+        """
+        ...
+
+    async def elsewhere(self, function: Callable[[], T]) -> T:
+        """Call a function of ours that blocks: a storage's."""
+        ...
+
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Wait for a time."""
         ...
@@ -90,6 +102,16 @@ class SyncWaits:
             except StopIteration as error:
                 raise Stopped(error) from None
         return _call_in_thread(function, args, kwargs, timeout)
+
+    async def aside(self, function: Callable[..., Any], args: Any, kwargs: Any, seconds: float) -> Any:
+        """Call a function in a thread of its own, or in the background loop, and wait so long at the most."""
+        if is_async(function):
+            return run_in_loop(_ASYNC.aside(function, args, kwargs, seconds))
+        return _call_in_thread(function, args, kwargs, seconds)
+
+    async def elsewhere(self, function: Callable[[], T]) -> T:
+        """Call a function here."""
+        return function()
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Block for a time."""
@@ -139,15 +161,25 @@ class AsyncWaits:
     ) -> Any:
         """Await a coroutine function, within its time limit if it has one."""
         if timeout is None:
-            return await function(*args, **kwargs)
+            return await _awaited(function(*args, **kwargs))
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
-                return await function(*args, **kwargs)
+                return await _awaited(function(*args, **kwargs))
         except TimeoutError:
             if scope.expired():
                 raise TimedOut from None
             raise
+
+    async def aside(self, function: Callable[..., Any], args: Any, kwargs: Any, seconds: float) -> Any:
+        """Await a function, or have it called in a thread of its own, and wait so long at the most."""
+        if is_async(function):
+            return await self.call(function, args, kwargs, seconds, isasync=True)
+        return await asyncio.to_thread(_call_in_thread, function, args, kwargs, seconds)
+
+    async def elsewhere(self, function: Callable[[], T]) -> T:
+        """Call a function in a thread."""
+        return await asyncio.to_thread(function)
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Wait for a time."""
@@ -156,6 +188,11 @@ class AsyncWaits:
     async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
         """Wait for a promise that may be settled by another thread."""
         return await promise.settled()
+
+
+async def _awaited(value: Any) -> Any:
+    """Return what a coroutine returns, or all that an async generator yields."""
+    return [piece async for piece in value] if isinstance(value, AsyncGenerator) else await value
 
 
 SYNC = SyncWaits()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flightlog.clock import to_datetime
 from flightlog.errors import MissingContextError
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from flightlog.engine.calls import CallMemory
     from flightlog.engine.futures import BaseFuture
+    from flightlog.engine.results import Keeping
     from flightlog.engine.runs import FlowRun, TaskRun
     from flightlog.engine.runtime import Engine
     from flightlog.engine.states import Tally
@@ -57,6 +60,8 @@ class FlowRunContext:
         flow_run: the run: id, name, run_count.
         parameters: what the function was given, by name.
         task_runner: where submitted tasks go.
+        tags: the run's tags.
+        keeping: how values are kept in it, where nobody says otherwise.
     """
 
     def __init__(  # noqa: PLR0913 - what a run consists of, put together in one place
@@ -71,6 +76,8 @@ class FlowRunContext:
         tracker: Tracker,
         memory: CallMemory | None,
         log_prints: bool,
+        tags: frozenset[str],
+        keeping: Keeping,
         parent: RunContext | None,
     ) -> None:
         self.engine = engine
@@ -82,9 +89,12 @@ class FlowRunContext:
         self.tracker = tracker
         self.memory = memory
         self.log_prints = log_prints
+        self.tags = tags
+        self.keeping = keeping
         self.parent = parent
         self.isasync: bool = flow.isasync
         self.closed = False
+        self.created = engine.clock.now()
         self.numbers = count()
         self.counters: dict[str, count[int]] = {}
         self.loop_tasks: set[asyncio.Task[None]] = set()
@@ -94,6 +104,11 @@ class FlowRunContext:
     def flow_context(self) -> FlowRunContext:
         """Itself."""
         return self
+
+    @property
+    def start_time(self) -> datetime:
+        """When the run was created (or gone on with), in UTC."""
+        return to_datetime(self.created)
 
     @staticmethod
     def get() -> FlowRunContext | None:
@@ -140,6 +155,10 @@ class TaskRunContext:
 
 
 CURRENT: ContextVar[RunContext | None] = ContextVar("flightlog_run", default=None)
+TAGS: ContextVar[frozenset[str]] = ContextVar("flightlog_tags", default=frozenset())
+"""The tags of `flightlog.tags` that hold here."""
+IN_HOOK: ContextVar[bool] = ContextVar("flightlog_in_hook", default=False)
+"""Whether this code is a hook's: it may log for its run, but calls nothing in it."""
 
 
 def get_run_context() -> RunContext:
@@ -176,7 +195,9 @@ def current() -> RunContext | None:
         Abandoned: the run has ended (it timed out), though its code goes on.
     """
     context = CURRENT.get()
-    above = context
+    if context is None or IN_HOOK.get():
+        return None
+    above: RunContext | None = context
     while above is not None:
         if above.closed:
             raise Abandoned("This run has ended; its code may start nothing more.")

@@ -1,64 +1,200 @@
 """What flows and tasks have in common: a function, a name, and how its runs go."""
 
+import copy
 import functools
 import inspect
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MethodType
+from typing import Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
 
 from flightlog.engine.bridge import is_async
 from flightlog.engine.names import checked_name, function_key, key_hash
+from flightlog.engine.options import (
+    Hook,
+    Retries,
+    SharedOptions,
+    changed,
+    check_options,
+    checked_hooks,
+    checked_timeout,
+)
 from flightlog.engine.outcomes import interrupt_of
 from flightlog.engine.parameters import Signature
+from flightlog.engine.results import Keeping
+from flightlog.engine.serializers import serializer_of
 from flightlog.engine.states import State
+from flightlog.engine.transitions import Policy
 
 P = ParamSpec("P")
 R = TypeVar("R")
-KEEP: Final[Any] = object()
-"""As an option of `with_options`: leave it as it is. None has a meaning of its own there."""
-_RESERVED = ("return_state", "wait_for")
-_MAX_DELAYS = 50
-Delays = float | Sequence[float] | Callable[[int], Sequence[float]]
+_RESERVED: Final = ("return_state", "wait_for")
 
 
 class Definition(Generic[P, R]):
-    """A function that was decorated, with the options that flows and tasks share."""
+    """A function that was decorated, with the options that flows and tasks share.
 
+    Attributes:
+        fn: the function itself; calling it leaves no trace.
+        name: the name.
+        isasync: whether the function is a coroutine function, or an async generator function.
+        isgenerator: whether it is a generator function, sync or async.
+        options: the options that were given, by name.
+        key: what tells the function apart: module and qualified name.
+    """
+
+    kind: ClassVar[str]
+    known_options: ClassVar[type]
+    hook_kinds: ClassVar[tuple[str, ...]] = ("on_running", "on_completion", "on_failure")
     __name__: str
 
-    def __init__(  # noqa: PLR0913 - the options that users know
-        self,
-        fn: Callable[P, R],
-        *,
-        kind: str,
-        default_name: str,
-        name: str | None,
-        version: str | None,
-        description: str | None,
-        retries: int,
-        retry_delay_seconds: Delays,
-        timeout_seconds: float | None,
-        persist_result: bool | None,
-        log_prints: bool | None,
-    ) -> None:
+    def __init__(self, fn: Callable[P, R], options: Mapping[str, Any]) -> None:
+        check_options(options, self.known_options, self.kind)
+        given = cast("SharedOptions", options)
+        self._binding: type[Any] | None = None
+        if isinstance(fn, (classmethod, staticmethod)):
+            self._binding, fn = type(fn), fn.__func__
         functools.update_wrapper(cast("Any", self), fn)
-        self.fn = fn
-        self.isasync = is_async(fn)
+        self.fn = self.function = fn
+        self.options = dict(options)
+        self.isgenerator = inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+        self.isasync = is_async(fn) or inspect.isasyncgenfunction(fn)
         self.signature = Signature(fn, _RESERVED)
-        self.name = checked_name(name, default_name, kind)
-        self.version = version
-        self.description = description or inspect.getdoc(fn) or None
-        self.retries = checked_retries(retries)
-        self.retry_delay_seconds = retry_delay_seconds
-        self.delays = checked_delays(retry_delay_seconds, self.retries)
-        self.timeout_seconds = checked_timeout(timeout_seconds)
-        self.persist_result = persist_result
-        self.log_prints = log_prints
+        self.name = checked_name(given.get("name"), self.default_name(fn), self.kind)
+        self.version = given.get("version")
+        self.description = given.get("description") or inspect.getdoc(fn) or None
+        self.timeout_seconds = checked_timeout(given.get("timeout_seconds"))
+        self.persist_result = given.get("persist_result")
+        self.result_storage = _storage(given.get("result_storage"))
+        self.result_serializer = _serializer(given.get("result_serializer"))
+        self.cache_result_in_memory = given.get("cache_result_in_memory") is not False
+        self._keeps = self.persist_result is not None or not self.cache_result_in_memory
+        self._inherits = self.result_storage is None and self.result_serializer is None
+        self.log_prints = given.get("log_prints")
+        self.hooks: dict[str, list[Hook]] = {}
+        for kind in self.hook_kinds:
+            if found := checked_hooks(options.get(kind), kind):
+                self.hooks[kind] = found
+        self._retries = Retries(given.get("retries"), given.get("retry_delay_seconds"))
+        self._policy: Policy | None = None
+        self.bound: tuple[Any, ...] = ()
         self.key = function_key(fn)
         self.key_hash = key_hash(self.key)
 
+    @staticmethod
+    def default_name(fn: Any) -> str:
+        """Return the name that a function gives."""
+        return function_name(fn)
 
-def default_name(fn: Any) -> str:
+    @property
+    def retries(self) -> int:
+        """How often a failed attempt is tried again; 0 where that is left to the setting."""
+        return self._retries.count or 0
+
+    @property
+    def retry_delay_seconds(self) -> Any:
+        """The delays before retries, as they were given."""
+        given = self.options.get("retry_delay_seconds")
+        return 0 if given is None else given
+
+    def policy(self, default: Policy) -> Policy:
+        """Return how often a failed attempt is tried again, and when.
+
+        Args:
+            default: what the settings say for those that do not say it themselves.
+        """
+        if self._policy is not None:
+            return self._policy
+        count, delays, budgets = self._retries.count, self._retries.delays, self._retries.budgets
+        if count is None and delays is None:
+            return default  # the settings may be other ones next time
+        if count is None or delays is None:
+            return Policy(
+                default.retries if count is None else count, default.delays if delays is None else delays, budgets
+            )
+        self._policy = Policy(count, delays, budgets)
+        return self._policy
+
+    def inherited(self, default: Keeping) -> Keeping:
+        """Return how values are kept here and below, where nobody says otherwise.
+
+        Args:
+            default: how they are kept where this one is called.
+        """
+        if self._inherits:
+            return default
+        serializer, storage = self.result_serializer or default.serializer, self.result_storage or default.storage
+        return replace(default, serializer=serializer, storage=storage)
+
+    def keeping(self, default: Keeping) -> Keeping:
+        """Return how the values of runs of this one are kept.
+
+        Args:
+            default: how values are kept where it is called.
+        """
+        found = self.inherited(default)
+        if not self._keeps:
+            return found
+        persist = found.persist if self.persist_result is None else self.persist_result
+        return replace(found, persist=persist, in_memory=self.cache_result_in_memory or not persist)
+
+    def _with(self, options: Mapping[str, Any]) -> Self:
+        """Return one like this with some options changed."""
+        made = type(self)(self._decorated(), **changed(self.options, options))
+        return made if not self.bound else made.__get__(self.bound[0])
+
+    def _decorated(self) -> Any:
+        """Return the function as it was decorated."""
+        return self.function if self._binding is None else self._binding(self.function)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by parameter, with defaults; a method's object among them.
+
+        Raises:
+            ParameterBindError: they do not fit the signature.
+        """
+        return self.signature.bind((*self.bound, *args) if self.bound else args, kwargs)
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Self:
+        """Return what belongs to an object, as functions in classes do."""
+        target = owner if self._binding is classmethod else instance
+        if target is None or self._binding is staticmethod:
+            return self
+        bound = copy.copy(self)
+        bound.bound = (target,)
+        bound.fn = cast("Any", MethodType(self.function, target))
+        return bound
+
+    def _add_hook(self, kind: str, hook: Hook) -> Hook:
+        self.hooks.setdefault(kind, []).extend(checked_hooks([hook], kind))
+        return hook
+
+    def on_running(self, hook: Hook) -> Hook:
+        """Call a function once a run is running: ``hook(flow, flow_run, state)``, ``hook(task, task_run, state)``."""
+        return self._add_hook("on_running", hook)
+
+    def on_completion(self, hook: Hook) -> Hook:
+        """Call a function when a run has completed; see `on_running`."""
+        return self._add_hook("on_completion", hook)
+
+    def on_failure(self, hook: Hook) -> Hook:
+        """Call a function when a run has failed and will not be tried again; see `on_running`."""
+        return self._add_hook("on_failure", hook)
+
+
+def _storage(given: Any) -> Any:
+    if given is None:
+        return None
+    from flightlog.engine.storages import storage_of
+
+    return storage_of(given)
+
+
+def _serializer(given: Any) -> Any:
+    return None if given is None else serializer_of(given)
+
+
+def function_name(fn: Any) -> str:
     """Return what a function calls itself.
 
     Raises:
@@ -76,47 +212,3 @@ def finish(state: State[Any], return_state: bool) -> Any:
     if interrupt is not None:
         raise interrupt
     return state if return_state else state.result()
-
-
-def checked_retries(retries: Any) -> int:
-    """Return a number of retries.
-
-    Raises:
-        ValueError: it is negative. TypeError: it is no whole number.
-    """
-    if not isinstance(retries, int) or isinstance(retries, bool):
-        raise TypeError(f"`retries` is a whole number, not {type(retries).__name__}.")
-    if retries < 0:
-        raise ValueError(f"`retries` cannot be negative: {retries}.")
-    return retries
-
-
-def checked_delays(delays: Any, retries: int) -> tuple[float, ...]:
-    """Return the seconds to wait before each retry; the last one goes for all that follow.
-
-    Raises:
-        TypeError: neither a number, nor a list of numbers, nor a function that returns one.
-        ValueError: more than 50, or a negative one.
-    """
-    if callable(delays):
-        delays = delays(retries)
-    if isinstance(delays, (int, float)):
-        delays = [delays]
-    if not isinstance(delays, (list, tuple)) or not all(isinstance(delay, (int, float)) for delay in delays):
-        raise TypeError("`retry_delay_seconds` is a number, a list of numbers, or a function that returns one.")
-    if len(delays) > _MAX_DELAYS:
-        raise ValueError(f"`retry_delay_seconds` has at most {_MAX_DELAYS} delays, not {len(delays)}.")
-    if any(delay < 0 or not math.isfinite(delay) for delay in delays):
-        raise ValueError("`retry_delay_seconds` cannot be negative or infinite.")
-    return tuple(map(float, delays))
-
-
-def checked_timeout(seconds: Any) -> float | None:
-    """Return a time limit in seconds; None for none.
-
-    Raises:
-        ValueError: it is negative.
-    """
-    if seconds and seconds < 0:
-        raise ValueError(f"`timeout_seconds` cannot be negative: {seconds}.")
-    return float(seconds) if seconds else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.engine import provenance
 from flightlog.engine.calls import CallMemory, Past
-from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.context import CURRENT, TAGS, FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.history import FLOW
 from flightlog.engine.names import entrypoint, run_name, source_file
 from flightlog.engine.parameters import Refused, recorded
@@ -150,8 +150,10 @@ def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
         flow.task_runner.duplicate(),
         tally=Tally(),
         tracker=Tracker(),
-        memory=CallMemory(past) if flow.retries or past is not None else None,
+        memory=CallMemory(past) if run.policy.retries or past is not None else None,
         log_prints=_prints(flow, call.engine, parent),
+        tags=_tags(parent, past),
+        keeping=flow.inherited(call.engine.keeping if parent is None else parent.keeping),
         parent=caller,
     )
     if past is not None and going_on:
@@ -162,6 +164,8 @@ def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
         run.name = run.journal.flow_run_name = _named_inside(context)
     _announce(context, "Created flow run {} for flow {}")
     facts, blobs = _facts(call, parameters, run.name, context.task_runner)
+    if context.tags:
+        facts["tags"] = sorted(context.tags)
     if mirror is not None and parent is not None:
         facts["parent_flow_run_id"] = parent.flow_run.key
         facts["parent_task_run_id"] = mirror.key
@@ -176,16 +180,18 @@ def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
 def _recorded_run(call: FlowCall, past: Past) -> FlowRun:
     """Return the run that is recorded, under the epoch of its new owner."""
     flow, history = call.flow, past.history
+    policy = flow.policy(call.engine.flow_policy)
     journal = Journal(call.engine, history.id, history.name, history.epoch + 1)
-    run = FlowRun(journal, history.id, history.name, retries=flow.retries, delays=flow.delays, cause=history.cause)
-    run.restore(history.rules_with(flow.retries, flow.delays))
+    run = FlowRun(journal, history.id, history.name, policy=policy, cause=history.cause)
+    run.restore(history.rules_with(policy))
     return run
 
 
 def _new_run(call: FlowCall, parameters: dict[str, Any], refused: bool, mirror: TaskRun | None) -> FlowRun:
     flow, key, name = call.flow, call.engine.ids.new(), _name(call, parameters, refused)
     cause = None if mirror is None else mirror.cause
-    return FlowRun(Journal(call.engine, key, name), key, name, retries=flow.retries, delays=flow.delays, cause=cause)
+    policy = flow.policy(call.engine.flow_policy)
+    return FlowRun(Journal(call.engine, key, name), key, name, policy=policy, cause=cause)
 
 
 def _announce(context: FlowRunContext, what: str) -> None:
@@ -206,8 +212,8 @@ def _mirror_facts(call: FlowCall, mirror: TaskRun, run: FlowRun) -> dict[str, An
     }
     if call.inputs:
         facts["inputs"] = call.inputs
-    if flow.retries:
-        facts["retries"] = flow.retries
+    if run.policy.retries:
+        facts["retries"] = run.policy.retries
     if isinstance(caller, TaskRunContext):
         facts["parent"] = caller.task_run.key
     if call.replaces is not None:
@@ -236,8 +242,7 @@ def _mirror(flow: "Flow[Any, Any]", caller: RunContext, parent: FlowRunContext) 
         caller if isinstance(caller, TaskRunContext) else None,
         f"{flow.name}-{flow.key_hash}-{next(counter)}",
         flow.name,
-        flow.retries,
-        flow.delays,
+        flow.policy(parent.engine.flow_policy),
     )
 
 
@@ -248,6 +253,11 @@ def _named_inside(context: FlowRunContext) -> str:
         return run_name(context.flow.flow_run_name, context.parameters) or context.flow_run.name
     finally:
         CURRENT.reset(token)
+
+
+def _tags(parent: FlowRunContext | None, past: Past | None) -> frozenset[str]:
+    recorded = () if past is None else past.history.created.get("tags", ())
+    return TAGS.get().union(() if parent is None else parent.tags, recorded)
 
 
 def _prints(flow: "Flow[Any, Any]", engine: Engine, parent: FlowRunContext | None) -> bool:
@@ -274,6 +284,6 @@ def _facts(call: FlowCall, parameters: dict[str, Any], name: str, runner: Any) -
         "task_runner": type(runner).__name__,
         **told,
     }
-    if flow.retries:
-        facts["retries"] = flow.retries
+    if retries := flow.policy(call.engine.flow_policy).retries:
+        facts["retries"] = retries
     return {name: value for name, value in facts.items() if value is not None}, {**blobs, **package_blob}

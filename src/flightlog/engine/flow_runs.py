@@ -5,14 +5,16 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.arguments import Found, look, replace
-from flightlog.engine.bridge import Waits
+from flightlog.engine.bridge import SYNC, Waits
 from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.context import FlowRunContext, TaskRunContext
 from flightlog.engine.digests import input_digest
 from flightlog.engine.flow_calls import FlowCall, Progress, create
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
-from flightlog.engine.outcomes import call_user, crash, end_of, unsuccessful, value_facts
+from flightlog.engine.hooks import call_hooks
+from flightlog.engine.keeping import kept
+from flightlog.engine.outcomes import call_user, crash, end_of, unsuccessful
 from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
@@ -91,7 +93,7 @@ async def _repeat(
         memory.count("new")
         return None
     try:
-        earlier = recalled(parent, earlier, (flow.retries, flow.delays))
+        earlier = recalled(parent, earlier, flow)
     except CannotRecall:
         earlier.state = None
     call.mirror = earlier.run
@@ -159,6 +161,11 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
     finally:
         progress.context.closed = True
     _settle_details(progress, state)
+    if call.flow.hooks:
+        await _commit_end(waits, engine, unit, state)
+        # Being cancelled or interrupted, the loop would not let us wait.
+        await _hooks(SYNC if state.is_crashed() else waits, progress, state)
+        unit = engine.log.enqueue([])
     if call.caller is None:
         # Nothing leaves the process before what it rests on is committed.
         if call.past is not None:
@@ -166,6 +173,12 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
     return state, progress
+
+
+async def _hooks(waits: Waits, progress: Progress, state: State[Any]) -> None:
+    """Call the flow's hooks for a state."""
+    context = progress.context
+    await call_hooks(waits, context, progress.run, state, {"flow": context.flow, "flow_run": progress.run})
 
 
 async def _broken_off(progress: Progress, error: BaseException) -> tuple[Unit, State[Any]]:
@@ -259,7 +272,9 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
     while True:
         unit = progress.start()
         await waits.commit(engine.log, unit)
-        outcome = await call_user(waits, context, flow.fn, arguments, flow.timeout_seconds)
+        if flow.hooks and context.flow_run.run_count == 1:
+            await _hooks(waits, progress, State(StateType.RUNNING).of_run(context.flow_run.id))
+        outcome = await call_user(waits, context, flow.function, arguments, flow.timeout_seconds)
         found = unsuccessful(outcome, "Flow", flow.timeout_seconds)
         if found is not None and (outcome.timed_out or found[0].is_crashed()):
             await end_early(context)
@@ -292,7 +307,8 @@ async def _conclude(
         return *found, {}
     state = await final_state(waits, context.tally, value)
     if state.type is StateType.COMPLETED:
-        facts, blobs = value_facts(context.engine.key, state.data, context.flow.persist_result)
+        keeping = context.flow.keeping(context.keeping)
+        facts, blobs = await kept(waits, context.engine, state, keeping)
         return state, facts, blobs
     return state, {"cause": "user_error"} if state.type is StateType.FAILED else {}, {}
 

@@ -7,20 +7,22 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, NoReturn, TypeVar, overload
+from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from flightlog.engine import loading, provenance
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
 from flightlog.engine.context import current
-from flightlog.engine.definitions import KEEP, Definition, Delays, P, R, default_name, finish
+from flightlog.engine.definitions import Definition, P, R, finish, function_name
 from flightlog.engine.flow_calls import FlowCall
 from flightlog.engine.flow_runs import run_flow
 from flightlog.engine.names import checked_template, source_file
+from flightlog.engine.options import FlowOptions, Hook
 from flightlog.engine.outcomes import Terminated
 from flightlog.engine.parameters import Validator, schema
 from flightlog.engine.runtime import current_engine
 from flightlog.engine.states import State
-from flightlog.engine.task_runners import TaskRunner, checked_runner
+from flightlog.engine.streams import stream
+from flightlog.engine.task_runners import checked_runner
 
 T = TypeVar("T")
 
@@ -35,78 +37,47 @@ class Flow(Definition[P, R]):
         version: the flow's version; the MD5 of its source file by default.
     """
 
-    def __init__(  # noqa: PLR0913 - the options that users know
-        self,
-        fn: Callable[P, R],
-        *,
-        name: str | None = None,
-        version: str | None = None,
-        description: str | None = None,
-        flow_run_name: str | Callable[[], str] | None = None,
-        retries: int = 0,
-        retry_delay_seconds: Delays = 0,
-        task_runner: TaskRunner | type[TaskRunner] | None = None,
-        timeout_seconds: float | None = None,
-        validate_parameters: bool = True,
-        persist_result: bool | None = None,
-        log_prints: bool | None = None,
-    ) -> None:
-        super().__init__(
-            fn,
-            kind="flow",
-            default_name=_dashed(default_name(fn)),
-            name=name,
-            version=version or provenance.source_digests(source_file(fn))[1],
-            description=description,
-            retries=retries,
-            retry_delay_seconds=retry_delay_seconds,
-            timeout_seconds=timeout_seconds,
-            persist_result=persist_result,
-            log_prints=log_prints,
-        )
-        self.flow_run_name = checked_template(flow_run_name, "flow_run_name", self.signature.names)
-        self.task_runner = checked_runner(task_runner)
-        self.should_validate_parameters = validate_parameters
-        self.validate = Validator(self.signature) if validate_parameters else _as_they_are
+    kind = "flow"
+    known_options = FlowOptions
+    hook_kinds = (*Definition.hook_kinds, "on_cancellation", "on_crashed")
+
+    def __init__(self, fn: Callable[P, R], **options: Unpack[FlowOptions]) -> None:
+        super().__init__(fn, options)
+        self.version = self.version or provenance.source_digests(source_file(self.function))[1]
+        self.flow_run_name = checked_template(options.get("flow_run_name"), "flow_run_name", self.signature.names)
+        self.task_runner = checked_runner(options.get("task_runner"))
+        self.should_validate_parameters = options.get("validate_parameters") is not False
+        self.validate = Validator(self.signature) if self.should_validate_parameters else _as_they_are
+
+    @staticmethod
+    def default_name(fn: Any) -> str:
+        """Return the function's name with ``-`` for ``_``."""
+        name = function_name(fn)
+        return "unknown-lambda" if name == "<lambda>" else name.replace("_", "-")
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The JSON Schema of the parameters, with ``properties`` by name and which are ``required``."""
         return schema(self.signature)
 
-    def with_options(  # noqa: PLR0913 - the options that users know
-        self,
-        *,
-        name: str | None = None,
-        version: str | None = None,
-        description: str | None = None,
-        flow_run_name: Any = KEEP,
-        retries: int | None = None,
-        retry_delay_seconds: Delays | None = None,
-        task_runner: TaskRunner | type[TaskRunner] | None = None,
-        timeout_seconds: float | None = None,
-        validate_parameters: bool | None = None,
-        persist_result: bool | None = KEEP,
-        log_prints: bool | None = KEEP,
-    ) -> "Flow[P, R]":
+    def with_options(self, **options: Unpack[FlowOptions]) -> Self:
         """Return a flow like this one with some options changed; this one stays as it is.
 
-        `timeout_seconds=0` takes the time limit away; None resets `flow_run_name`, `persist_result`, `log_prints`.
+        An option that is None stays as it is, too; but None resets run-name templates, `persist_result`,
+        `log_prints`, and where and how results are stored. `timeout_seconds=0` and `retries=0` mean none.
+
+        Raises:
+            TypeError: there is no such option.
         """
-        return Flow(
-            self.fn,
-            name=name or self.name,
-            version=version or self.version,
-            description=description or self.description,
-            flow_run_name=self.flow_run_name if flow_run_name is KEEP else flow_run_name,
-            retries=self.retries if retries is None else retries,
-            retry_delay_seconds=self.retry_delay_seconds if retry_delay_seconds is None else retry_delay_seconds,
-            task_runner=task_runner or self.task_runner,
-            timeout_seconds=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
-            validate_parameters=self.should_validate_parameters if validate_parameters is None else validate_parameters,
-            persist_result=self.persist_result if persist_result is KEEP else persist_result,
-            log_prints=self.log_prints if log_prints is KEEP else log_prints,
-        )
+        return self._with(options)
+
+    def on_cancellation(self, hook: Hook) -> Hook:
+        """Call a function when a run is being cancelled: ``hook(flow, flow_run, state)``."""
+        return self._add_hook("on_cancellation", hook)
+
+    def on_crashed(self, hook: Hook) -> Hook:
+        """Call a function when a run has crashed in this process; see `on_cancellation`."""
+        return self._add_hook("on_crashed", hook)
 
     @overload
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -153,11 +124,13 @@ class Flow(Definition[P, R]):
             )
             return None
         caller = current()
-        parameters = self.signature.bind(args, kwargs)
+        parameters = self.bind(args, kwargs)
         if wait_for is not None and caller is None:
             raise ValueError("Only flows run as subflows can wait for dependencies.")
         engine = caller.flow_context.engine if caller is not None else current_engine()
         call = FlowCall(self, engine, caller, parameters, wait_for)
+        if self.isgenerator and not return_state:
+            return stream(call, run_flow, isasync=self.isasync)
         if self.isasync and (caller is None or caller.isasync):
             return self._run_async(call, return_state)
         with termination(outermost=caller is None):
@@ -169,10 +142,6 @@ class Flow(Definition[P, R]):
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}>"
-
-
-def _dashed(name: str) -> str:
-    return "unknown-lambda" if name == "<lambda>" else name.replace("_", "-")
 
 
 def _as_they_are(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -200,20 +169,11 @@ def _terminate(number: int, _: FrameType | None) -> NoReturn:
 @overload
 def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
 @overload
-def flow(
-    *,
-    name: str | None = None,
-    version: str | None = None,
-    description: str | None = None,
-    flow_run_name: str | Callable[[], str] | None = None,
-    retries: int = 0,
-    retry_delay_seconds: Delays = 0,
-    task_runner: TaskRunner | type[TaskRunner] | None = None,
-    timeout_seconds: float | None = None,
-    validate_parameters: bool = True,
-    persist_result: bool | None = None,
-    log_prints: bool | None = None,
-) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(fn: "classmethod[Any, P, R]", /) -> Flow[P, R]: ...
+@overload
+def flow(fn: "staticmethod[P, R]", /) -> Flow[P, R]: ...
+@overload
+def flow(**options: Unpack[FlowOptions]) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
 
 
 def flow(fn: Any = None, /, **options: Any) -> Any:
@@ -225,17 +185,27 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
         description: what it does; the docstring by default.
         flow_run_name: names of its runs: a template over the parameters (``"load {day}"``) or a function; two
             random words by default.
-        retries: how often a failed attempt is tried again; what completed in it does not run again.
-        retry_delay_seconds: seconds before each retry.
+        retries: how often a failed attempt is tried again; what completed in it does not run again. A number, or a
+            budget for each cause class; by default what the setting FLIGHTLOG_FLOW_DEFAULT_RETRIES says.
+        retry_delay_seconds: seconds before each retry: a number, a list, or a function of `retries`.
         task_runner: where submitted tasks run: `ConcurrentTaskRunner` (default) or `SequentialTaskRunner`.
         timeout_seconds: how long an attempt may take; None for ever.
         validate_parameters: whether arguments are checked against the annotations, and cast.
         persist_result: False to leave its values out of the log.
+        result_storage: where values of the flow and of its tasks are kept; see `task`.
+        result_serializer: how they become bytes; see `task`.
+        cache_result_in_memory: False to let go of its value once it is recorded, and load it when asked for.
         log_prints: whether prints become log lines; None as the flow that calls it has it, or the setting.
+        on_running: functions that are called as ``hook(flow, flow_run, state)`` once a run starts running.
+        on_completion: the same for a run that has completed.
+        on_failure: the same for a run that has failed and will not be tried again.
+        on_cancellation: the same for a run that is being cancelled.
+        on_crashed: the same for a run that has crashed in this process.
 
     Raises:
         InvalidNameError: the name has one of ``/ % & > <``.
         ReservedArgumentError: a parameter is called ``return_state`` or ``wait_for``.
+        TypeError: there is no such option, or what it is given is of the wrong kind.
         ValueError: the annotations cannot be made a model of.
     """
     if fn is None:

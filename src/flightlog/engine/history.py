@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flightlog.engine.transitions import Fact, RunState, evolve
+from flightlog.engine.transitions import Fact, Policy, RunState, evolve
 from flightlog.errors import RunNotFound
 from flightlog.events.log import Log
 from flightlog.events.model import Event
@@ -67,9 +67,9 @@ class RecordedCall:
         """Whether it ended well, and is not to run again all the same."""
         return self.type == "COMPLETED" and not self.forgotten
 
-    def rules(self, retries: int, delays: tuple[float, ...]) -> RunState:
+    def rules(self, policy: Policy) -> RunState:
         """Return what the transition rules need to know of it."""
-        return RunState(TASK_RUN, retries, delays, self.type, self.attempt, self.attempt)
+        return RunState(TASK_RUN, policy, self.type, self.attempt, self.attempt)
 
 
 @dataclass(slots=True)
@@ -117,9 +117,9 @@ class History:
         name: str = self.created["name"]
         return name
 
-    def rules_with(self, retries: int, delays: tuple[float, ...]) -> RunState:
+    def rules_with(self, policy: Policy) -> RunState:
         """Return what the transition rules need to know of it, with the retries that the code has now."""
-        return RunState(FLOW_RUN, retries, delays, self.rules.type, self.rules.attempt, self.rules.budget)
+        return RunState(FLOW_RUN, policy, self.rules.type, self.rules.attempt, self.rules.budget, self.rules.used)
 
     @property
     def ended(self) -> bool:
@@ -174,7 +174,7 @@ def _apply_flow(history: History, event: Event, suffix: str) -> None:
     data = event.data
     if suffix == "created":
         history.created = data
-        history.rules.retries = data.get("retries", 0)
+        history.rules.policy = Policy(data.get("retries", 0))
     elif suffix == "running" or "pid" in data:
         history.running, history.running_at = data, event.recorded_at
     elif suffix == "awaiting_retry":

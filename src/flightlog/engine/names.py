@@ -84,7 +84,7 @@ def run_name(template: Any, parameters: Mapping[str, Any]) -> str | None:
     if template is None:
         return None
     if callable(template):
-        name = template()
+        name = template(parameters=dict(parameters)) if _asks_for_parameters(template) else template()
         if not isinstance(name, str):
             raise TypeError(f"The function that gives a run's name returned {type(name).__name__}, not a string.")
         return MASKER.mask(name)
@@ -92,6 +92,13 @@ def run_name(template: Any, parameters: Mapping[str, Any]) -> str | None:
         return MASKER.mask(str(template.format(**parameters)))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InvalidNameError(f"The run-name template {template!r} cannot be filled in: {error}.") from None
+
+
+def _asks_for_parameters(function: Any) -> bool:
+    try:
+        return "parameters" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def checked_template(template: Any, what: str, parameters: Sequence[str]) -> Any:

@@ -133,9 +133,9 @@ def end_of(state: State[Any], facts: Mapping[str, Any], now: int, *, retriable: 
     return End(state.type, told, now, retriable)
 
 
-def value_facts(key: bytes, value: Any, persist: bool | None) -> tuple[dict[str, Any], Any]:
+def value_facts(key: bytes, value: Any, keeping: results.Keeping) -> tuple[dict[str, Any], Any]:
     """Return what the log is told of a value, and the blobs that go with it."""
-    reference, blobs = results.record(key, value, persist)
+    reference, blobs = results.record(key, value, keeping)
     return {"result": reference}, blobs
 
 

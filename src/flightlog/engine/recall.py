@@ -7,14 +7,16 @@ from flightlog.engine import results
 from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.history import FLOW, RecordedCall
 from flightlog.engine.outcomes import end_of
-from flightlog.engine.runs import Journal, TaskRun
+from flightlog.engine.results import PLAINLY, Keeping
+from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import MISSING, State, StateType
-from flightlog.engine.transitions import Create
-from flightlog.errors import CallsDiffer, FailedRun
+from flightlog.engine.transitions import ONCE, Create
+from flightlog.errors import CallsDiffer, CorruptResult, FailedRun, MissingResult
 from flightlog.garbage import no_collections
 
 if TYPE_CHECKING:
     from flightlog.engine.context import FlowRunContext
+    from flightlog.engine.definitions import Definition
     from flightlog.events.log import Log
 
 _MANY = 500
@@ -31,7 +33,7 @@ def prefetch(log: "Log", past: Past) -> None:
     wanted, size = [], 0
     for call in past.history.calls.values():
         reference = call.result or {}
-        if "digest" in reference and reference["size"] <= _HELD and size < _HELD_IN_ALL:
+        if "digest" in reference and "storage" not in reference and reference["size"] <= _HELD and size < _HELD_IN_ALL:
             wanted.append(reference["digest"])
             size += reference["size"]
     with no_collections():
@@ -39,13 +41,13 @@ def prefetch(log: "Log", past: Past) -> None:
             past.contents.update(log.blobs(wanted[start : start + _MANY]))
 
 
-def recalled(context: "FlowRunContext", call: Call, options: tuple[int, tuple[float, ...]]) -> Call:
+def recalled(context: "FlowRunContext", call: Call, definition: "Definition[Any, Any]") -> Call:
     """Return an earlier call with its run and, if it ended in a way that counts, its state.
 
     Args:
         context: the flow run that repeats the call.
         call: what is remembered of it.
-        options: retries and delays of what is called, as the code has them now.
+        definition: what is called, as the code has it now.
 
     Raises:
         CannotRecall: its recorded value cannot be had.
@@ -55,8 +57,9 @@ def recalled(context: "FlowRunContext", call: Call, options: tuple[int, tuple[fl
     if recorded is None or memory is None or memory.past is None:
         return call
     if memory.past.history.foreign:
-        return _adopted(context, memory.past, recorded)
+        return _adopted(context, memory.past, recorded, definition)
     journal = context.flow_run.journal
+    policy = journal.engine.policy_of(definition)
     if call.run is None:
         call.run = TaskRun(
             journal,
@@ -64,25 +67,24 @@ def recalled(context: "FlowRunContext", call: Call, options: tuple[int, tuple[fl
             recorded.name,
             task_name=recorded.task,
             number=recorded.number,
-            retries=options[0],
-            delays=options[1],
+            policy=policy,
             cause=recorded.cause,
         )
-        rules = recorded.rules(*options)
+        rules = recorded.rules(policy)
         if rules.type == "RUNNING":
             rules.type = "CRASHED"  # its flow run has ended, and it with it, without a word
         call.run.restore(rules)
     if call.state is None and recorded.digest is not None:
-        call.state = _state(context, memory.past, recorded, journal)
+        call.state = _state(context, memory.past, recorded, definition)
     return call
 
 
-def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> Call:
+def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall, definition: "Definition[Any, Any]") -> Call:
     """Enter a call of the run that this one was forked from, if it completed: with the original's value."""
     if not recorded.completed or recorded.digest is None:
         return Call(recorded=recorded)
     journal = context.flow_run.journal
-    state = _state(context, past, recorded, journal)
+    state = _state(context, past, recorded, definition)
     assert state is not None
     run = TaskRun(
         journal,
@@ -90,8 +92,7 @@ def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> C
         recorded.name,
         task_name=recorded.task,
         number=next(context.numbers),
-        retries=0,
-        delays=(),
+        policy=ONCE,
         cause=recorded.cause,
     )
     facts: dict[str, Any] = {
@@ -114,19 +115,22 @@ def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> C
     return Call(run, state, recorded)
 
 
-def _state(context: "FlowRunContext", past: Past, recorded: RecordedCall, journal: Journal) -> State[Any] | None:
+def _state(
+    context: "FlowRunContext", past: Past, recorded: RecordedCall, definition: "Definition[Any, Any]"
+) -> State[Any] | None:
     """Return the state that a recorded call ended in; None if it has to run again."""
     if recorded.completed:
-        type_, value = StateType.COMPLETED, _value(context, past, recorded.result or {})
+        keeping = definition.keeping(context.keeping)
+        type_, value = StateType.COMPLETED, _value(context, past, recorded.result or {}, keeping)
     elif recorded.type == "FAILED" and past.keeps_failure(recorded):
         type_, value = StateType.FAILED, _error(context, past, recorded)
     else:
         return None
     state: State[Any] = State(type_, recorded.state_name, recorded.message, value)
-    return state.of_run(journal.flow_run_id, recorded.key)
+    return state.of_run(context.flow_run.flow_run_id, recorded.key)
 
 
-def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any]) -> Any:
+def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any], keeping: Keeping = PLAINLY) -> Any:
     if "value" in reference:
         return reference["value"]
     if (reason := reference.get("not_recorded")) is not None:
@@ -134,11 +138,20 @@ def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any]) 
     if "digest" not in reference:
         return MISSING
     log = context.engine.log
-    content = past.contents.pop(reference["digest"], None) or log.blob(reference["digest"])
+
+    def blob(digest: bytes) -> bytes:
+        return past.contents.pop(digest, None) or log.blob(digest)
+
     try:
-        return results.load(context.engine.key, content)
+        return results.fetch(context.engine.key, reference, blob, keeping)
     except results.NotLoadable as error:
         raise CannotRecall(f"its recorded result cannot be loaded: {error}") from None
+    except (MissingResult, CorruptResult) as error:
+        if past.strict:
+            raise CallsDiffer(
+                f"{error} To run the call again instead, resume with --on-change rerun (in Python: on_change='rerun')."
+            ) from None
+        raise CannotRecall(str(error).rstrip(".")) from None
 
 
 def _error(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> BaseException:

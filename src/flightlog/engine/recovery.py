@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine.history import History, read_history
-from flightlog.engine.transitions import End, decide
+from flightlog.engine.transitions import ONCE, End, decide
 from flightlog.errors import LogWriteError, RunNotFound, TakenOver, VersionConflict
 from flightlog.events.liveness import PATIENCE_SECONDS, is_gone, key_of
 from flightlog.events.log import Log
@@ -59,7 +59,7 @@ def _mark(log: Log, history: History, actor: str, clock: Clock, ids: Ids) -> boo
     now = clock.now()
     events = []
     for call in history.unfinished():
-        fact = decide(call.rules(0, ()), end)
+        fact = decide(call.rules(ONCE), end)
         events.append(
             NewEvent(ids.new(), fact.type, {"task_run_id": call.key, **fact.data}, now, call.cause, actor=actor)
         )

@@ -1,76 +1,52 @@
-"""Values of runs as blobs: pickled, and authenticated with the log's key.
+"""Values of runs as blobs: serialized, authenticated with the log's key, in the log or in a storage.
 
-A blob is a mark of 32 bytes, keyed BLAKE2b (RFC 7693) of the pickle under the log's key, and then the pickle. Only
-the engine reads it, and only after the mark has been checked; whatever merely views a log never unpickles.
+A pickle's blob is a mark of 32 bytes, keyed BLAKE2b (RFC 7693) of the pickle under the log's key, and then the pickle.
+Blobs of other serializers are plain, so that other programs can read them; their mark is in the event. Only the engine
+reads values back, and only after digest and mark have been checked; whatever merely views a log never does.
 """
 
 import hashlib
 import hmac
-import io
-import pickle
-import sys
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from flightlog.engine.masking import MASKER
-from flightlog.engine.names import SCRIPT_MODULE, module_name
-from flightlog.errors import LogCorrupt
+from flightlog.engine.pickles import NotRecordable, dumps, is_secret, knows_secrets
+from flightlog.engine.serializers import PICKLE, Serializer, serializer_of
+from flightlog.engine.storages import ResultStorage, storage_of
+from flightlog.errors import CorruptResult, LogCorrupt, MissingResult
 
-_PLAIN = frozenset({int, float, str, bytes})
-_NOTHING: MappingProxyType[bytes, bytes] = MappingProxyType({})
+_NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
+_PERSON = b"flightlog pickle"
 
 
 class NotLoadable(Exception):
     """A recorded value that cannot be had back; the text says why."""
 
 
-class NotRecordable(Exception):
-    """A value that is not written down; the text says why."""
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How the values of a run are kept.
 
-
-def dumps(value: Any) -> bytes:
-    """Return a value pickled.
-
-    Raises:
-        NotRecordable: it cannot be pickled, or holds a secret.
+    Attributes:
+        persist: whether they are recorded.
+        serializer: how they become bytes.
+        storage: where they are kept; None for the log.
+        key: under which name in the storage; None for one made of the digest.
+        in_memory: whether a value stays in memory once it is recorded.
     """
-    pickled = pickle.dumps(value, 5) if type(value) in _PLAIN else _pickled(value)
-    if MASKER.is_in(pickled):
-        raise NotRecordable("it holds a secret")
-    return pickled
+
+    persist: bool = True
+    serializer: Serializer = PICKLE
+    storage: ResultStorage | None = None
+    key: str | None = None
+    in_memory: bool = True
 
 
-def _pickled(value: Any) -> bytes:
-    file = io.BytesIO()
-    try:
-        _Pickler(file, 5).dump(value)
-    except NotRecordable:
-        raise
-    except Exception as error:  # noqa: BLE001 - pickling runs the object's own code
-        raise NotRecordable(f"{type(error).__name__}: {error}"[:500]) from None
-    return file.getvalue()
-
-
-class _Pickler(pickle.Pickler):
-    """Refuses secrets."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if is_secret(value):
-            MASKER.learn(value)
-            raise NotRecordable("it holds a secret")
-        return NotImplemented
-
-
-def knows_secrets() -> bool:
-    """Tell whether pydantic is in use, without which there are no secret types."""
-    return "pydantic.types" in sys.modules
-
-
-def is_secret(value: Any) -> bool:
-    """Tell whether a value is one of pydantic's secret types."""
-    pydantic = sys.modules.get("pydantic.types")  # who has a secret has imported it
-    return pydantic is not None and isinstance(value, (pydantic.SecretStr, pydantic.SecretBytes, pydantic.Secret))
+PLAINLY = Keeping()
+"""Pickled, in the log."""
 
 
 def blob_of(content: bytes, serializer: str) -> tuple[dict[str, Any], dict[bytes, bytes]]:
@@ -79,31 +55,111 @@ def blob_of(content: bytes, serializer: str) -> tuple[dict[str, Any], dict[bytes
     return {"digest": digest, "size": len(content), "serializer": serializer}, {digest: content}
 
 
-def record(key: bytes, value: Any, persist: bool | None = None) -> tuple[dict[str, Any], Any]:
-    """Return what an event says of a value, and the blobs that go with it.
+def record(key: bytes, value: Any, keeping: Keeping = PLAINLY) -> tuple[dict[str, Any], Any]:
+    """Return what an event says of a value, and the blobs that go with it; store what is kept elsewhere.
 
     Args:
         key: the log's key.
         value: the value of a run.
-        persist: False if it is not to be recorded.
+        keeping: how it is kept.
     """
-    if persist is False:
+    if not keeping.persist:
         return {"not_recorded": "persist_result=False"}, _NOTHING
-    if value is None or value is True or value is False:
+    if (value is None or value is True or value is False) and keeping.key is None:
         return {"value": value}, _NOTHING
     try:
-        pickled = dumps(value)
+        content = _serialized(keeping.serializer, value)
     except NotRecordable as reason:
         return {"not_recorded": str(reason)}, _NOTHING
-    return blob_of(_mark(key, pickled) + pickled, "pickle")
+    if keeping.serializer is PICKLE:
+        reference, blobs = blob_of(_mark(key, content) + content, "pickle")
+    else:
+        reference, blobs = blob_of(content, keeping.serializer.spec)
+        reference["mark"] = _mark(key, content)
+    if keeping.storage is None:
+        return reference, blobs
+    return _stored(reference, blobs[reference["digest"]], keeping.storage, keeping.key), _NOTHING
 
 
-def _mark(key: bytes, pickled: bytes) -> bytes:
-    return hashlib.blake2b(pickled, key=key, digest_size=32, person=b"flightlog pickle").digest()
+def _serialized(serializer: Serializer, value: Any) -> bytes:
+    try:
+        content = serializer.dumps(value)
+    except NotRecordable:
+        raise
+    except Exception as error:  # noqa: BLE001 - serializing runs the object's own code
+        raise NotRecordable(f"{type(error).__name__}: {error}"[:500]) from None
+    if MASKER.is_in(content):
+        raise NotRecordable("it holds a secret")
+    return content
+
+
+def _stored(reference: dict[str, Any], content: bytes, storage: ResultStorage, key: str | None) -> dict[str, Any]:
+    """Keep some content in a storage; what cannot be kept is noted, and its run goes on."""
+    name = reference["digest"].hex()
+    path = key or f"{name[:2]}/{name}"
+    try:
+        storage.write_path(path, content)
+    except Exception as error:  # noqa: BLE001 - a storage is anybody's code, and its failures are no reason to stop
+        why = MASKER.mask(f"the storage {storage.url} did not take it: {type(error).__name__}: {error}")
+        return {"not_recorded": why[:500]}
+    return {**reference, "storage": storage.url, "path": path}
+
+
+def _mark(key: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(content, key=key, digest_size=32, person=_PERSON).digest()
+
+
+def fetch(key: bytes, reference: Mapping[str, Any], blob: Callable[[bytes], bytes], keeping: Keeping = PLAINLY) -> Any:
+    """Return the value that an event refers to.
+
+    Args:
+        key: the log's key.
+        reference: what the event says of it.
+        blob: gives a blob of the log by its SHA-256.
+        keeping: how the values of that run are kept today: it may know the way into the storage.
+
+    Raises:
+        LogCorrupt, CorruptResult: it is not what was recorded.
+        MissingResult: it is gone from the storage.
+        NotLoadable: the code of today cannot make the value of it.
+    """
+    if "value" in reference:
+        return reference["value"]
+    digest, spec = reference["digest"], reference["serializer"]
+    content = blob(digest) if "storage" not in reference else _from_storage(reference, keeping.storage)
+    if spec == "pickle" and "mark" not in reference:
+        return load(key, content)
+    if not hmac.compare_digest(reference.get("mark", b""), _mark(key, content)):
+        raise CorruptResult("A recorded value does not bear the mark of the log's key, so it is not loaded.")
+    serializer = keeping.serializer if keeping.serializer.spec == spec else _named(spec)
+    return _loaded(serializer.loads, content)
+
+
+def _named(spec: str) -> Serializer:
+    try:
+        return serializer_of(spec)
+    except ValueError as error:
+        raise NotLoadable(str(error)) from None
+
+
+def _from_storage(reference: Mapping[str, Any], known: ResultStorage | None) -> bytes:
+    url, path = reference["storage"], reference["path"]
+    storage = known if known is not None and known.url == url else storage_of(url)
+    try:
+        content = storage.read_path(path)
+    except FileNotFoundError:
+        raise MissingResult(
+            f"The value at {url}/{path} is gone: somebody deleted it. Run what made it again, or put it back."
+        ) from None
+    except Exception as error:  # noqa: BLE001 - a storage is anybody's code
+        raise NotLoadable(f"the storage {url} cannot be read: {type(error).__name__}: {error}") from None
+    if hashlib.sha256(content).digest() != reference["digest"]:
+        raise CorruptResult(f"The value at {url}/{path} is not what was recorded: its SHA-256 is another one.")
+    return content
 
 
 def load(key: bytes, content: bytes) -> Any:
-    """Return the value in a blob.
+    """Return the value in the blob of a pickle.
 
     Raises:
         LogCorrupt: the blob was not written by the holder of this key.
@@ -112,21 +168,26 @@ def load(key: bytes, content: bytes) -> Any:
     mark, pickled = content[:32], content[32:]
     if not hmac.compare_digest(mark, _mark(key, pickled)):
         raise LogCorrupt("A recorded value does not bear the mark of the log's key, so it is not loaded.")
+    return _loaded(PICKLE.loads, pickled)
+
+
+def _loaded(loads: Callable[[bytes], Any], content: bytes) -> Any:
     try:
-        return _Unpickler(io.BytesIO(pickled)).load()  # authenticated above
-    except Exception as error:  # noqa: BLE001 - unpickling runs the object's own code
+        return loads(content)
+    except Exception as error:  # noqa: BLE001 - loading runs the object's own code
         raise NotLoadable(f"{type(error).__name__}: {error}"[:500]) from None
 
 
-class _Unpickler(pickle.Unpickler):
-    """Finds what is defined in a script, whether that was run or loaded by its path, then and now."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module_name(module) != "__main__":
-            return super().find_class(module, name)
-        scripts = [known for known in list(sys.modules) if known.startswith(SCRIPT_MODULE)]
-        for place in dict.fromkeys([module, "__main__", *scripts]):
-            if place in sys.modules:
-                with suppress(AttributeError):
-                    return super().find_class(place, name)
-        raise AttributeError(f"the script has no {name!r}")
+__all__ = [
+    "PLAINLY",
+    "Keeping",
+    "NotLoadable",
+    "NotRecordable",
+    "blob_of",
+    "dumps",
+    "fetch",
+    "is_secret",
+    "knows_secrets",
+    "load",
+    "record",
+]

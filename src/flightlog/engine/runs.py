@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flightlog.engine.transitions import Command, RunState, decide, evolve
+from flightlog.engine.transitions import Command, Policy, RunState, decide, evolve
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
 from flightlog.events.types import FLOW_RUN, TASK_RUN, TERMINAL, flow_run_stream
@@ -46,14 +46,12 @@ class Run:
     __slots__ = ("_rules", "cause", "journal", "key", "name")
     kind = ""
 
-    def __init__(
-        self, journal: Journal, key: bytes, name: str, *, retries: int, delays: tuple[float, ...], cause: bytes | None
-    ) -> None:
+    def __init__(self, journal: Journal, key: bytes, name: str, *, policy: Policy, cause: bytes | None) -> None:
         self.journal = journal
         self.key = key
         self.name = name
         self.cause = cause
-        self._rules = RunState(self.kind, retries, delays)
+        self._rules = RunState(self.kind, policy)
 
     @property
     def id(self) -> str:
@@ -66,6 +64,11 @@ class Run:
         return self.journal.flow_run_id
 
     @property
+    def policy(self) -> Policy:
+        """How often a failed attempt is tried again, and when."""
+        return self._rules.policy
+
+    @property
     def run_count(self) -> int:
         """How many attempts have begun."""
         return self._rules.attempt
@@ -75,10 +78,9 @@ class Run:
         """Whether the run has ended."""
         return self._rules.type in TERMINAL
 
-    @property
-    def will_retry(self) -> bool:
-        """Whether another attempt follows if the present one fails."""
-        return self._rules.attempt < self._rules.budget
+    def will_retry(self, type_: str, cause: str | None) -> bool:
+        """Tell whether another attempt follows if the present one ends so."""
+        return self._rules.will_retry(type_, cause)
 
     def restore(self, rules: RunState) -> None:
         """Take the state that is recorded of the run."""
@@ -118,12 +120,13 @@ class TaskRun(Run):
     Attributes:
         task_name: the task's name.
         number: its place among the runs that its flow run made.
+        tags: its tags.
     """
 
-    __slots__ = ("number", "task_name")
+    __slots__ = ("number", "tags", "task_name")
     kind = TASK_RUN
 
-    def __init__(  # noqa: PLR0913 - what a run consists of, put together in one place
+    def __init__(
         self,
         journal: Journal,
         key: bytes,
@@ -131,10 +134,10 @@ class TaskRun(Run):
         *,
         task_name: str,
         number: int,
-        retries: int,
-        delays: tuple[float, ...],
+        policy: Policy,
         cause: bytes | None,
     ) -> None:
-        super().__init__(journal, key, name, retries=retries, delays=delays, cause=cause)
+        super().__init__(journal, key, name, policy=policy, cause=cause)
         self.task_name = task_name
         self.number = number
+        self.tags: frozenset[str] = frozenset()

@@ -3,13 +3,17 @@
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine import run_logs
 from flightlog.engine.heart import Heart
 from flightlog.engine.masking import MASKER
+from flightlog.engine.results import PLAINLY, Keeping
 from flightlog.engine.runs import Run, TaskRun
-from flightlog.errors import LogUnavailable
+from flightlog.engine.serializers import PICKLE, serializer_of
+from flightlog.engine.transitions import Policy
+from flightlog.errors import LogUnavailable, SettingsError
 from flightlog.events.keys import key_file, load_key
 from flightlog.events.log import Log
 from flightlog.events.model import NewEvent
@@ -20,6 +24,10 @@ from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
 from flightlog.settings import Settings, credentials
 from flightlog.settings import load as load_settings
+
+if TYPE_CHECKING:
+    from flightlog.engine.definitions import Definition
+    from flightlog.engine.storages import ResultStorage
 
 _COMPLETED, _CREATED = "task_run.completed", "task_run.created"
 _UNUSUAL = frozenset({"child_flow_run_id", "error", "message", "name"})
@@ -45,11 +53,18 @@ class Engine:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.ids = ids or RandomIds()
+        self.flow_policy = Policy(settings.flow_default_retries, settings.flow_default_retry_delay_seconds)
+        self.task_policy = Policy(settings.task_default_retries, settings.task_default_retry_delay_seconds)
+        self.keeping = _keeping(settings)
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)
         run_logs.configure(settings.logging_level, settings.logging_colors)
         for secret in credentials():
             MASKER.learn(secret)
+
+    def policy_of(self, definition: "Definition[Any, Any]") -> Policy:
+        """Return how often failed attempts of a flow's or task's runs are tried again, and when."""
+        return definition.policy(self.flow_policy if definition.kind == "flow" else self.task_policy)
 
     def tell(self, run: Run, event: NewEvent) -> None:
         """Show on the console what an event of a run says."""
@@ -73,6 +88,25 @@ class Engine:
                 if isinstance(run, TaskRun):
                     names |= {"task_run_name": run.name, "task_name": run.task_name}
                 run_logs.say(logger, line.level, line.text, names)
+
+
+def _keeping(settings: Settings) -> Keeping:
+    """Return how values are kept where nobody says otherwise.
+
+    Raises:
+        SettingsError: there is no such serializer.
+    """
+    try:
+        serializer = serializer_of(settings.results_default_serializer)
+    except ValueError as error:
+        raise SettingsError(f"The setting FLIGHTLOG_RESULTS_DEFAULT_SERIALIZER cannot be used: {error}") from None
+    storage: ResultStorage | None = None
+    if settings.results_default_storage is not None:
+        from flightlog.engine.storages import storage_of
+
+        storage = storage_of(settings.results_default_storage)
+    plainly = settings.results_persist_by_default and storage is None and serializer == PICKLE
+    return PLAINLY if plainly else Keeping(settings.results_persist_by_default, serializer, storage)
 
 
 def open_engine(settings: Settings) -> Engine:

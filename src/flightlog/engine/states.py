@@ -1,7 +1,7 @@
 """States: what a run is in, and what its value is once it has ended."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import itemgetter
@@ -101,7 +101,7 @@ class State(Generic[R]):
         states: the states that decided this one, where it was decided by the runs inside.
     """
 
-    __slots__ = ("_details", "_id", "_run", "_timestamp", "data", "message", "name", "states", "type")
+    __slots__ = ("_details", "_id", "_run", "_timestamp", "data", "load", "message", "name", "states", "type")
 
     def __init__(
         self,
@@ -118,6 +118,7 @@ class State(Generic[R]):
         self.message = message
         self.data = data
         self.states = states
+        self.load: Callable[[], Any] | None = None
         # Made when they are asked for: of most states they never are.
         self._details = state_details
         self._run: tuple[str, bytes | None, str | None] | None = None
@@ -210,10 +211,13 @@ class State(Generic[R]):
             Exception: the run's own, if it failed, crashed or was cancelled.
             FailedRun, CrashedRun, CancelledRun: it did so without an exception.
             UnfinishedRun, PausedRun: it has not ended.
-            MissingResult: it completed, but its value is not held.
+            MissingResult: it completed, but its value is neither held nor recorded, or is gone.
+        CorruptResult: its value is not what was recorded.
         """
         if self.type is StateType.COMPLETED:
             if self.data is MISSING:
+                if self.load is not None:
+                    return self.load()  # type: ignore[no-any-return]
                 raise MissingResult(f"The value of the state {self} is not held in memory, and was not recorded.")
             return self.data  # type: ignore[no-any-return]
         if self.type not in _FINAL:

@@ -4,13 +4,16 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.arguments import sources
 from flightlog.engine.bridge import Waits
 from flightlog.engine.calls import Call, CallMemory
-from flightlog.engine.context import FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.context import TAGS, FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.digests import input_digest
+from flightlog.engine.hooks import beside, call_hooks
+from flightlog.engine.keeping import kept, named
 from flightlog.engine.names import run_name
 from flightlog.engine.outcomes import (
     Outcome,
@@ -22,10 +25,11 @@ from flightlog.engine.outcomes import (
 )
 from flightlog.engine.parameters import learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, recalled
-from flightlog.engine.run_logs import logged_prints
+from flightlog.engine.results import PLAINLY, Keeping
+from flightlog.engine.run_logs import get_run_logger, logged_prints
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType
-from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
+from flightlog.engine.transitions import Create, End, Policy, Refuse, Rerun, Start
 from flightlog.engine.upstream import resolved
 from flightlog.errors import CallsDiffer, LogError, TakenOver, UpstreamTaskError
 from flightlog.events.model import NewEvent
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
 _WAIT_FOR = "wait_for"
 _AS_IT_IS = nullcontext()
+_NOT_KEPT = Keeping(persist=False)
+_NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -90,9 +96,13 @@ def create(call: TaskCall) -> TaskRun:
         facts["parent"] = call.parent.task_run.key
     if inputs := inputs_of(flow, call.parameters, call.wait_for):
         facts["inputs"] = inputs
-    if task.retries:
-        facts["retries"] = task.retries
-    call.run = new_task_run(flow, call.parent, name, task.name, task.retries, task.delays)
+    policy = task.policy(flow.engine.task_policy)
+    if policy.retries:
+        facts["retries"] = policy.retries
+    if tags := task.tags | TAGS.get() | flow.tags:
+        facts["tags"] = sorted(tags)
+    call.run = new_task_run(flow, call.parent, name, task.name, policy)
+    call.run.tags = tags
     call.pending.append(created := call.run.record(Create(facts)))
     call.run.tell(created)
     return call.run
@@ -103,8 +113,7 @@ def new_task_run(
     parent: TaskRunContext | None,
     name: str,
     task_name: str,
-    retries: int = 0,
-    delays: tuple[float, ...] = (),
+    policy: Policy,
 ) -> TaskRun:
     """Return a task run of a flow run, caused by whoever made the call."""
     journal = flow.flow_run.journal
@@ -115,8 +124,7 @@ def new_task_run(
         name,
         task_name=task_name,
         number=next(flow.numbers),
-        retries=retries,
-        delays=delays,
+        policy=policy,
         cause=cause,
     )
 
@@ -191,7 +199,7 @@ def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: by
     if digest is None and earlier.completed:
         reason = "The call runs again: its arguments cannot be compared with those that it had before."
     try:
-        earlier = recalled(call.flow, earlier, (call.task.retries, call.task.delays))
+        earlier = recalled(call.flow, earlier, call.task)
     except CannotRecall as error:
         reason = f"The call runs again: {error}."
     call.run, state = earlier.run, earlier.state
@@ -225,37 +233,78 @@ async def _attempts(
             await waits.commit(engine.log, unit)
             # One for each attempt: code of one that timed out must not go on in the next one's name.
             context = TaskRunContext(flow, task, run, parameters, log_prints=prints, parent=call.parent)
-            outcome = await call_user(waits, context, task.fn, arguments, task.timeout_seconds)
-            state, end, blobs = _conclude(call, outcome)
+            if task.hooks and run.run_count == 1:
+                running: State[Any] = State(StateType.RUNNING).of_run(run.flow_run_id, run.key)
+                await call_hooks(waits, context, run, running, {"task": task, "task_run": run})
+            outcome = await call_user(waits, context, task.function, arguments, task.timeout_seconds)
+            state, told = _concluded(call, outcome)
+            if state.type is StateType.COMPLETED:
+                told, blobs = await kept(waits, engine, state, _keeping(call, context))
+                end = end_of(state, told, 0)
+            else:
+                end, blobs = await _unsuccessful_end(waits, call, context, state, told)
             event = run.record(end)
-            journal.put([event], blobs)
+            unit = journal.put([event], blobs)
             run.tell(event)
             if (due := event.data.get("scheduled")) is None:
+                if task.hooks:
+                    await waits.commit(engine.log, unit)
+                    await call_hooks(waits, context, run, state, {"task": task, "task_run": run})
                 return state
             await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6))
 
 
-def _conclude(call: TaskCall, outcome: Outcome) -> tuple[State[Any], End, Any]:
-    """Return the state that an attempt leads to, the command that says so, and the blobs that go with it."""
-    task, engine = call.task, call.flow.engine
-    blobs: Any = {}
-    found = unsuccessful(outcome, "Task", task.timeout_seconds)
+def _concluded(call: TaskCall, outcome: Outcome) -> tuple[State[Any], dict[str, Any]]:
+    """Return the state that an attempt leads to, and what the log is told of it."""
+    found = unsuccessful(outcome, "Task", call.task.timeout_seconds)
     if found is None:
         state = _returned_state(outcome.value)
-        facts: dict[str, Any] = {}
-        if state.type is StateType.COMPLETED:
-            facts, blobs = value_facts(engine.key, state.data, task.persist_result)
-        elif state.type is StateType.FAILED:
-            facts = {"cause": "user_error"}
-    else:
-        state, facts = found
-        if state.type is StateType.FAILED and call.run is not None and not call.run.will_retry:
-            result, blobs = value_facts(engine.key, state.data, task.persist_result)
-            facts = {**facts, **result}
+        found = state, {"cause": "user_error"} if state.type is StateType.FAILED else {}
     assert call.run is not None
-    state.of_run(call.run.flow_run_id, call.run.key)
-    now = 0 if state.type is StateType.COMPLETED else engine.clock.now()  # when its retry is due depends on it
-    return state, end_of(state, facts, now), blobs
+    found[0].of_run(call.run.flow_run_id, call.run.key)
+    return found
+
+
+def _keeping(call: TaskCall, context: TaskRunContext) -> Keeping:
+    """Return how the value of a task run is kept."""
+    task, flow = call.task, call.flow
+    found = task.keeping(flow.keeping)
+    if task.result_storage_key is None:
+        return found
+    return named(found, flow.engine.settings.home, task.result_storage_key, context)
+
+
+async def _unsuccessful_end(
+    waits: Waits, call: TaskCall, context: TaskRunContext, state: State[Any], facts: dict[str, Any]
+) -> tuple[End, Any]:
+    """Return the command that ends an attempt which did not complete, and the blobs that go with it."""
+    task, run, engine = call.task, context.task_run, call.flow.engine
+    retriable = run.will_retry(state.type, facts.get("cause"))
+    if retriable and task.retry_condition_fn is not None:
+        retriable = await _condition_holds(waits, context, state)
+    blobs: Any = _NOTHING
+    if state.type is StateType.FAILED and not retriable:
+        # Exceptions are for resuming only: they go the usual way, whatever is said of values.
+        result, blobs = value_facts(engine.key, state.data, PLAINLY if task.persist_result is not False else _NOT_KEPT)
+        facts = {**facts, **result}
+    end = end_of(state, facts, engine.clock.now(), retriable=retriable)  # when its retry is due depends on the time
+    if retriable and task.retry_jitter_factor:
+        spread = min(1.0, task.retry_jitter_factor)
+        end.stretch = 1 + spread * (2 * engine.ids.chance() - 1)
+    return end, blobs
+
+
+async def _condition_holds(waits: Waits, context: TaskRunContext, state: State[Any]) -> bool:
+    """Ask the task's own function whether a failure is worth another attempt; one that raises says no."""
+    condition, arguments = context.task.retry_condition_fn, (context.task, context.task_run, state)
+    outcome = await beside(waits, context, condition, arguments)
+    if outcome.error is not None:
+        get_run_logger(context).error(
+            "The retry condition %r failed; the run is not tried again.",
+            getattr(condition, "__name__", condition),
+            exc_info=outcome.error,
+        )
+    return outcome.error is None and bool(outcome.value)
 
 
 def _returned_state(value: Any) -> State[Any]:
@@ -281,7 +330,7 @@ def _unstarted(call: TaskCall) -> TaskRun | None:
         return None
     parent = None if call.parent is None else call.parent.task_run.key
     earlier = memory.take_unstarted(parent, call.task.key)
-    return None if earlier is None else recalled(call.flow, earlier, (call.task.retries, call.task.delays)).run
+    return None if earlier is None else recalled(call.flow, earlier, call.task).run
 
 
 def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]:

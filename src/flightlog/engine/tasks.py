@@ -2,14 +2,17 @@
 
 import functools
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
 from flightlog.engine.context import RunContext, current
-from flightlog.engine.definitions import KEEP, Definition, Delays, P, R, default_name, finish
+from flightlog.engine.definitions import Definition, P, R, finish
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
+from flightlog.engine.gathering import FutureList, waited_for
 from flightlog.engine.names import checked_template
+from flightlog.engine.options import TaskOptions, checked_function, checked_jitter, checked_tags
 from flightlog.engine.states import State
+from flightlog.engine.streams import stream
 from flightlog.engine.submissions import split, submit
 from flightlog.engine.task_runs import TaskCall, new_call, run_task
 from flightlog.engine.upstream import settled_state, value_of
@@ -28,64 +31,28 @@ class Task(Definition[P, R]):
         key: what tells the function apart: module and qualified name.
     """
 
-    def __init__(  # noqa: PLR0913 - the options that users know
-        self,
-        fn: Callable[P, R],
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        version: str | None = None,
-        task_run_name: str | Callable[[], str] | None = None,
-        retries: int = 0,
-        retry_delay_seconds: Delays = 0,
-        timeout_seconds: float | None = None,
-        persist_result: bool | None = None,
-        log_prints: bool | None = None,
-    ) -> None:
-        super().__init__(
-            fn,
-            kind="task",
-            default_name=default_name(fn),
-            name=name,
-            version=version,
-            description=description,
-            retries=retries,
-            retry_delay_seconds=retry_delay_seconds,
-            timeout_seconds=timeout_seconds,
-            persist_result=persist_result,
-            log_prints=log_prints,
-        )
-        self.task_run_name = checked_template(task_run_name, "task_run_name", self.signature.names)
+    kind = "task"
+    known_options = TaskOptions
 
-    def with_options(  # noqa: PLR0913 - the options that users know
-        self,
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        version: str | None = None,
-        task_run_name: Any = KEEP,
-        retries: int | None = None,
-        retry_delay_seconds: Delays | None = None,
-        timeout_seconds: float | None = None,
-        persist_result: bool | None = KEEP,
-        log_prints: bool | None = KEEP,
-    ) -> "Task[P, R]":
+    def __init__(self, fn: Callable[P, R], **options: Unpack[TaskOptions]) -> None:
+        super().__init__(fn, options)
+        self.task_run_name = checked_template(options.get("task_run_name"), "task_run_name", self.signature.names)
+        self.result_storage_key = options.get("result_storage_key")
+        self._keeps = self._keeps or self.result_storage_key is not None
+        self.tags = checked_tags(options.get("tags"))
+        self.retry_jitter_factor = checked_jitter(options.get("retry_jitter_factor"))
+        self.retry_condition_fn = checked_function(options.get("retry_condition_fn"), "retry_condition_fn")
+
+    def with_options(self, **options: Unpack[TaskOptions]) -> Self:
         """Return a task like this one with some options changed; this one stays as it is.
 
-        `timeout_seconds=0` takes the time limit away; None resets `task_run_name`, `persist_result`, `log_prints`.
+        An option that is None stays as it is, too; but None resets run-name templates, `persist_result`,
+        `log_prints`, and where and how results are stored. `timeout_seconds=0` and `retries=0` mean none.
+
+        Raises:
+            TypeError: there is no such option.
         """
-        return Task(
-            self.fn,
-            name=name or self.name,
-            description=description or self.description,
-            version=version or self.version,
-            task_run_name=self.task_run_name if task_run_name is KEEP else task_run_name,
-            retries=self.retries if retries is None else retries,
-            retry_delay_seconds=self.retry_delay_seconds if retry_delay_seconds is None else retry_delay_seconds,
-            timeout_seconds=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
-            persist_result=self.persist_result if persist_result is KEEP else persist_result,
-            log_prints=self.log_prints if log_prints is KEEP else log_prints,
-        )
+        return self._with(options)
 
     @overload
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -122,8 +89,9 @@ class Task(Definition[P, R]):
             ParameterBindError: the arguments do not fit the signature.
         """
         context = self._context()
-        parameters = self.signature.bind(args, kwargs)
-        call = new_call(self, context, parameters, wait_for)
+        call = new_call(self, context, self.bind(args, kwargs), wait_for)
+        if self.isgenerator and not return_state:
+            return stream(call, run_task, isasync=self.isasync)
         if self.isasync and context.isasync:
             return _finish_async(call, return_state)
         return finish(run_sync(run_task(SYNC, call)), return_state)
@@ -166,13 +134,13 @@ class Task(Definition[P, R]):
             MissingContextError: outside a flow.
             ParameterBindError: the arguments do not fit the signature.
         """
-        future = submit(self, self._context(), self.signature.bind(args, kwargs), wait_for)
+        future = submit(self, self._context(), self.bind(args, kwargs), wait_for)
         return future.wait() if return_state else future  # type: ignore[attr-defined]
 
     def map(
         self, /, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> list[Any]:
-        """Submit one call for each item of the iterable arguments; return the futures, in order.
+        """Submit one call for each item of the iterable arguments; return a `FutureList` of the futures, in order.
 
         What is not iterable, strings and bytes, and what stands in `unmapped(...)`, every call gets whole.
         Futures and states among the arguments are waited for first, to know how many items there are.
@@ -187,8 +155,9 @@ class Task(Definition[P, R]):
             MappingMissingIterable: no argument is iterable.
         """
         context = self._context()
-        parameters = self.signature.bind(args, kwargs)
-        given = set(self.signature.names[: len(args)]) | (set(kwargs) & set(self.signature.names))
+        parameters = self.bind(args, kwargs)
+        first = len(self.bound)
+        given = set(self.signature.names[first : first + len(args)]) | (set(kwargs) & set(self.signature.names))
         tracker = context.flow_context.tracker
         values: dict[str, Any] = {}
         for name, value in parameters.items():
@@ -198,13 +167,13 @@ class Task(Definition[P, R]):
                 if not state.is_completed():
                     # Nothing to split: one call says why nothing ran.
                     futures = [submit(self, context, parameters, wait_for)]
-                    return [future.wait() for future in futures] if return_state else futures  # type: ignore[attr-defined]
+                    return waited_for(futures) if return_state else FutureList(futures)
                 values[name] = value_of(value)
                 if state.state_details.task_run_id and isinstance(value, BaseFuture) and value.task_run:
                     tracker.add(values[name], value.task_run.key)
         children = split(self, self._spread(values, given), given)
         futures = [submit(self, context, self._gathered(child), wait_for) for child in children]
-        return [future.wait() for future in futures] if return_state else futures  # type: ignore[attr-defined]
+        return waited_for(futures) if return_state else FutureList(futures)
 
     def _spread(self, values: dict[str, Any], given: set[str]) -> dict[str, Any]:
         """Take ``**kwargs`` apart, so that what is iterable in it is split too."""
@@ -243,18 +212,11 @@ async def _finish_async(call: TaskCall, return_state: bool) -> Any:
 @overload
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    version: str | None = None,
-    task_run_name: str | Callable[[], str] | None = None,
-    retries: int = 0,
-    retry_delay_seconds: Delays = 0,
-    timeout_seconds: float | None = None,
-    persist_result: bool | None = None,
-    log_prints: bool | None = None,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(fn: "classmethod[Any, P, R]", /) -> Task[P, R]: ...
+@overload
+def task(fn: "staticmethod[P, R]", /) -> Task[P, R]: ...
+@overload
+def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
 def task(fn: Any = None, /, **options: Any) -> Any:
@@ -265,15 +227,29 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         description: what it does; the docstring by default.
         version: its version, for people.
         task_run_name: names of its runs: a template over the parameters (``"load {table}"``) or a function.
-        retries: how often a failed attempt is tried again.
+        tags: labels of its runs, besides those of `flightlog.tags` and of the flow run.
+        retries: how often a failed attempt is tried again: a number, or a budget for each cause class, such as
+            ``{"user_error": 1, "lost_worker": 5}``; by default what FLIGHTLOG_TASK_DEFAULT_RETRIES says.
         retry_delay_seconds: seconds before each retry: a number, a list, or a function of `retries`.
+        retry_jitter_factor: makes each delay a random one, at most so much longer or shorter: 0.5 for half of it.
+        retry_condition_fn: asked after each failure, as ``fn(task, task_run, state)``, whether to try again.
         timeout_seconds: how long an attempt may take; None for ever.
         persist_result: False to leave its values out of the log; such a call runs again on resume.
+        result_storage: where values are kept: a folder, an fsspec URL, or a storage; as the flow has it by default,
+            which is in the log.
+        result_storage_key: under which name: a template over ``parameters``, ``flow_run`` and ``task_run``; one made
+            of the value's SHA-256 by default.
+        result_serializer: ``pickle`` (default), ``json``, ``compressed/json``, ..., or a serializer.
+        cache_result_in_memory: False to let go of values once they are recorded, and load them when asked for.
         log_prints: whether prints become log lines; None as the flow has it.
+        on_running: functions that are called as ``hook(task, task_run, state)`` once a run starts running.
+        on_completion: the same for a run that has completed.
+        on_failure: the same for a run that has failed and will not be tried again.
 
     Raises:
         InvalidNameError: the name has one of ``/ % & > <``.
         ReservedArgumentError: a parameter is called ``return_state`` or ``wait_for``.
+        TypeError: there is no such option, or what it is given is of the wrong kind.
     """
     if fn is None:
         return functools.partial(_make, options)

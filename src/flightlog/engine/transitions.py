@@ -4,10 +4,32 @@ Flow runs and task runs, sync and async, obey the same rules. Nothing here waits
 the engine records the facts, and only then acts on them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL
+
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+class Policy(NamedTuple):
+    """How often a failed attempt may be tried again, and when.
+
+    Attributes:
+        retries: how often in all.
+        delays: seconds to wait before each retry; the last one goes for all that follow.
+        budgets: how often by the cause class of what went wrong; nothing if any cause counts against `retries`.
+    """
+
+    retries: int = 0
+    delays: tuple[float, ...] = (0.0,)
+    budgets: Mapping[str, int] = _NOTHING
+
+
+ONCE: Final = Policy()
+"""Not tried again."""
 
 
 @dataclass(slots=True)
@@ -16,19 +38,30 @@ class RunState:
 
     Attributes:
         kind: ``flow_run`` or ``task_run``.
-        retries: how often a failed attempt may be tried again.
-        delays: seconds to wait before each retry; the last one goes for all that follow.
+        policy: how often a failed attempt may be tried again, and when.
         type: the type of the present state; empty before the run is created.
         attempt: how many attempts have begun.
         budget: how many attempts may begin in all.
+        used: how many retries each cause class has taken, where there are budgets for them.
     """
 
     kind: str
-    retries: int = 0
-    delays: tuple[float, ...] = (0.0,)
+    policy: Policy = ONCE
     type: str = ""
     attempt: int = 0
     budget: int = 1
+    used: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+
+    def will_retry(self, type_: str, cause: str | None) -> bool:
+        """Tell whether another attempt follows if the present one ends so."""
+        if self.type != "RUNNING" or self.attempt >= self.budget:
+            return False
+        budgets = self.policy.budgets
+        if not budgets:
+            return type_ == "FAILED"
+        return (type_ == "FAILED" or (type_ == "CRASHED" and cause in _FROM_OUTSIDE)) and (
+            self.used.get(cause or "", 0) < budgets.get(cause or "", 0)
+        )
 
 
 class Fact(NamedTuple):
@@ -61,12 +94,14 @@ class End:
         facts: message, name, result, error, cause.
         now: the present, in microseconds since 1970 (UTC): retries are due from here on.
         retriable: whether another attempt could change anything.
+        stretch: what the delay before the next attempt is multiplied with.
     """
 
     type: str
     facts: dict[str, Any]
     now: int = 0
     retriable: bool = True
+    stretch: float = 1.0
 
 
 @dataclass(slots=True)
@@ -92,6 +127,7 @@ _REACHED: Final = {
     f"{kind}.{suffix}": (suffix, state) for kind in (FLOW_RUN, TASK_RUN) for suffix, (state, _) in STATES.items()
 }
 _STARTABLE: Final = frozenset({"PENDING", "SCHEDULED"})
+_FROM_OUTSIDE: Final = frozenset({"lost_worker", "out_of_memory", "infrastructure"})
 
 
 class InvalidTransition(AssertionError):
@@ -109,12 +145,13 @@ def decide(run: RunState, command: Command) -> Fact:
             return Fact(f"{run.kind}.created", facts)
         case Start(facts) if run.type in _STARTABLE:
             return Fact(f"{run.kind}.running", {**facts, "attempt": run.attempt + 1} if run.attempt else facts)
-        case End(type_, facts, now, retriable) if run.type not in TERMINAL and run.type != "":
+        case End(type_, facts, now, retriable, stretch) if run.type not in TERMINAL and run.type != "":
             if run.attempt != 1:
                 facts = {**facts, "attempt": run.attempt}
-            if type_ == "FAILED" and retriable and run.type == "RUNNING" and run.attempt < run.budget:
-                retry = run.attempt - (run.budget - 1 - run.retries)
-                delay = run.delays[min(retry, len(run.delays)) - 1] if run.delays else 0.0
+            if retriable and type_ != "COMPLETED" and run.will_retry(type_, facts.get("cause")):
+                delays = run.policy.delays
+                retry = run.attempt - (run.budget - 1 - run.policy.retries)
+                delay = stretch * delays[min(retry, len(delays)) - 1] if delays else 0.0
                 # The attempt may have timed out; the run, though, awaits its retry.
                 facts = {name: value for name, value in facts.items() if name != "name"}
                 return Fact(f"{run.kind}.awaiting_retry", {**facts, "scheduled": now + round(delay * 1e6)})
@@ -129,11 +166,13 @@ def decide(run: RunState, command: Command) -> Fact:
 def evolve(run: RunState, fact: Fact) -> RunState:
     """Return the state of a run after a fact."""
     suffix, type_ = _REACHED[fact.type]
-    attempt, budget = run.attempt, run.budget
+    attempt, budget, used = run.attempt, run.budget, run.used
     if suffix == "created":
-        budget = 1 + run.retries
+        budget = 1 + run.policy.retries
     elif suffix == "running":
         attempt += 1
     elif suffix == "scheduled":
-        budget = attempt + 1 + run.retries
-    return RunState(run.kind, run.retries, run.delays, type_, attempt, budget)
+        budget, used = attempt + 1 + run.policy.retries, _NOTHING
+    elif suffix == "awaiting_retry" and (cause := fact.data.get("cause")) is not None:
+        used = {**used, cause: used.get(cause, 0) + 1}
+    return RunState(run.kind, run.policy, type_, attempt, budget, used)

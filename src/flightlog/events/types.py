@@ -5,11 +5,14 @@ these names, not the pydantic models behind them (`flightlog.events.vocabulary`)
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 FLOW_RUN: Final = "flow_run"
 TASK_RUN: Final = "task_run"
 LOG_LINES: Final = "log.lines"
+HOOK_ENDED: Final = "hook.ended"
+Cause = Literal["user_error", "timed_out", "lost_worker", "out_of_memory", "cancelled", "infrastructure"]
+"""The classes of what goes wrong with an attempt."""
 
 # suffix -> (state type, default state name). A run's event type is "<kind>.<suffix>".
 STATES: Final[dict[str, tuple[str, str]]] = {
@@ -33,6 +36,7 @@ TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 SCHEMAS: Final[dict[str, int]] = {
     **{f"{kind}.{suffix}": 1 for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES},
     LOG_LINES: 1,
+    HOOK_ENDED: 1,
 }
 
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from flightlog.events.model import Event
 from flightlog.events.types import SCHEMAS
-from flightlog.events.vocabulary import flow_runs, logs, task_runs
+from flightlog.events.vocabulary import flow_runs, hooks, logs, task_runs
 
-MODELS: dict[str, type[BaseModel]] = {**flow_runs.MODELS, **task_runs.MODELS, **logs.MODELS}
+MODELS: dict[str, type[BaseModel]] = {**flow_runs.MODELS, **task_runs.MODELS, **logs.MODELS, **hooks.MODELS}
 
 __all__ = ["MODELS", "json_schemas", "payload"]
 

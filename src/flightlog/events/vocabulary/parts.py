@@ -1,12 +1,13 @@
 """Pieces that payloads of several subjects share."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flightlog.events.types import Cause
+
 Identifier = Annotated[bytes, Field(min_length=16, max_length=16, description="A UUID, 16 bytes.")]
 Digest = Annotated[bytes, Field(min_length=32, max_length=32, description="A SHA-256, 32 bytes.")]
-Cause = Literal["user_error", "timed_out", "lost_worker", "out_of_memory", "cancelled", "infrastructure"]
 Microseconds = Annotated[int, Field(ge=0, description="Microseconds since 1970 (UTC).")]
 
 
@@ -22,6 +23,11 @@ class Result(Payload):
     digest: Digest | None = Field(None, description="The SHA-256 of the stored bytes.")
     size: int | None = Field(None, ge=0, description="The size of the stored bytes.")
     serializer: str | None = Field(None, description="How the value became bytes, such as `pickle`.")
+    mark: Digest | None = Field(
+        None, description="Of the stored bytes under the log's key, where these do not begin with it themselves."
+    )
+    storage: str | None = Field(None, description="The storage that has the bytes; the log if there is none.")
+    path: str | None = Field(None, description="Under which name it has them.")
     value: bool | None = Field(None, description="None, True or False themselves, which need no blob.")
     not_recorded: str | None = Field(None, description="Why the value is not recorded.")
 

@@ -23,6 +23,7 @@ class TaskRunCreated(Payload):
         None, description="Which task runs' results each parameter was given; `wait_for` is one of them."
     )
     retries: int | None = Field(None, ge=0, description="How often it may be tried again.")
+    tags: list[str] | None = Field(None, description="Its tags, sorted: the task's, and those that held at the call.")
     digest: InputDigest | None = Field(None, description="Of a call that a fork took over from the run it comes from.")
     child_flow_run_id: Identifier | None = Field(None, description="The flow run that this run stands for.")
     child_flow_run_name: str | None = Field(None, description="That flow run's name.")

@@ -1,0 +1,69 @@
+"""Keeping the value of a run that has completed: in the log or in a storage, in memory or not."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flightlog.engine import results
+from flightlog.engine.bridge import Waits
+from flightlog.engine.masking import MASKER
+from flightlog.engine.outcomes import value_facts
+from flightlog.engine.results import Keeping
+from flightlog.engine.states import MISSING, State
+from flightlog.errors import InvalidNameError, MissingResult
+
+if TYPE_CHECKING:
+    from flightlog.engine.context import TaskRunContext
+    from flightlog.engine.runtime import Engine
+
+
+async def kept(waits: Waits, engine: "Engine", state: State[Any], keeping: Keeping) -> tuple[dict[str, Any], Any]:
+    """Return what the log is told of a completed state's value, and the blobs that go with it."""
+    if keeping.storage is None:
+        facts, blobs = value_facts(engine.key, state.data, keeping)
+    else:
+        facts, blobs = await waits.elsewhere(partial(value_facts, engine.key, state.data, keeping))
+        if why := facts["result"].get("not_recorded"):
+            _warn(why)
+    if not keeping.in_memory and state.data is not None and "digest" in facts["result"]:
+        state.data, state.load = MISSING, partial(_load, engine, facts["result"], keeping)
+    return facts, blobs
+
+
+def _warn(why: str) -> None:
+    from flightlog.engine.run_logs import ENGINE, say
+
+    say(ENGINE, 30, f"A result was not recorded: {why}. The run goes on; its value is in memory only.", {})
+
+
+def _load(engine: "Engine", reference: dict[str, Any], keeping: Keeping) -> Any:
+    engine.log.flush()  # its blob may still be in line
+    try:
+        return results.fetch(engine.key, reference, engine.log.blob, keeping)
+    except results.NotLoadable as error:
+        raise MissingResult(f"The recorded value cannot be loaded: {error}.") from None
+
+
+def named(keeping: Keeping, home: Path, template: str, context: "TaskRunContext") -> Keeping:
+    """Return how a value is kept under the name that a template gives.
+
+    Args:
+        keeping: how it is kept otherwise.
+        home: the folder of all files that Flightlog keeps: there, in ``storage``, if no storage is named.
+        template: `str.format` over ``parameters``, ``flow_run`` and ``task_run``.
+        context: the run whose value it is.
+
+    Raises:
+        InvalidNameError: the template cannot be filled in.
+    """
+    runs = {"flow_run": context.flow_context.flow_run, "task_run": context.task_run}
+    try:
+        key = MASKER.mask(template.format(parameters=dict(context.parameters), **runs))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InvalidNameError(f"The result_storage_key {template!r} cannot be filled in: {error}.") from None
+    if keeping.storage is not None:
+        return replace(keeping, key=key)
+    from flightlog.engine.storages import LocalFileSystem
+
+    return replace(keeping, key=key, storage=LocalFileSystem(home / "storage"))

@@ -1,0 +1,6 @@
+"""What belongs to tasks, under the names that users know: ``from flightlog.tasks import exponential_backoff``."""
+
+from flightlog.engine.options import exponential_backoff
+from flightlog.engine.tasks import Task, task
+
+__all__ = ["Task", "exponential_backoff", "task"]
