@@ -22,6 +22,8 @@
     │   ├── MappingLengthMismatch
     │   └── MappingMissingIterable
     ├── UpstreamTaskError            a call rests on a run that did not complete
+    ├── ConcurrencySlotAcquisitionError      slots of a concurrency limit that cannot be had
+    ├── AcquireConcurrencySlotTimeoutError   (TimeoutError) no slot became free in time
     ├── MissingResult                a run ended, but its value was not recorded, or is gone
     ├── CorruptResult                a value is not the one that was recorded
     └── UnsuccessfulRun              asked for the value of a run that has none
@@ -129,6 +131,14 @@ class MappingMissingIterable(MappingError):
 
 class UpstreamTaskError(FlightlogError):
     """A call rests on a run that did not reach a COMPLETED state."""
+
+
+class ConcurrencySlotAcquisitionError(FlightlogError):
+    """Slots were asked for that a concurrency limit will never have."""
+
+
+class AcquireConcurrencySlotTimeoutError(FlightlogError, TimeoutError):
+    """No slot of a concurrency limit became free in time."""
 
 
 class MissingResult(FlightlogError):

@@ -43,6 +43,7 @@ class Settings:
         results_persist_by_default: record the values of runs that do not say otherwise.
         results_default_serializer: how values become bytes.
         results_default_storage: where values are kept, a folder or an fsspec URL; None for the log itself.
+        tasks_refresh_cache: compute the values of cached tasks anew, where they do not say otherwise.
     """
 
     home: Path
@@ -61,6 +62,7 @@ class Settings:
     results_persist_by_default: bool = True
     results_default_serializer: str = "pickle"
     results_default_storage: str | None = None
+    tasks_refresh_cache: bool = False
 
     def __repr__(self) -> str:
         url = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", self.log_url)
@@ -235,6 +237,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Where values are kept: a folder, or an fsspec URL such as `s3://bucket/folder`; in the log by default.",
         "results_default_storage",
         str,
+    ),
+    Setting(
+        "FLIGHTLOG_TASKS_REFRESH_CACHE",
+        "false",
+        "Compute the values of cached tasks anew, where these do not say `refresh_cache` themselves.",
+        "tasks_refresh_cache",
+        _boolean,
     ),
 )
 

@@ -33,6 +33,7 @@ _COMMANDS = {
     "events": ("flightlog.cli.events", "events", "Read the log: what happened, in order."),
     "projections": ("flightlog.cli.projections", "projections", "See, check and rebuild what is derived from the log."),
     "metrics": ("flightlog.cli.metrics", "metrics", "Show how runs went over time; also as text for Prometheus."),
+    "concurrency": ("flightlog.cli.concurrency", "concurrency", "Limit what runs at the same time; see who waits."),
     "replay": ("flightlog.cli.log", "replay", "Rebuild the past in a database of its own, to look around in."),
     "log": ("flightlog.cli.log", "log", "Back the log up, copy it elsewhere, print what a writer's role needs."),
     "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),

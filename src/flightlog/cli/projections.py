@@ -1,6 +1,7 @@
 """``flightlog projections``: what is derived from the log, how far it has come, and whether it is right."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +9,11 @@ from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import color_option, is_terminal, json_option, note, print_json, say, table
 from flightlog.cli.reading import place, reading
 from flightlog.names import did_you_mean
+
+if TYPE_CHECKING:
+    from flightlog.events.log import Log
+    from flightlog.events.store import Inline
+    from flightlog.projections.projector import Difference, Projector
 
 
 @click.group()
@@ -28,15 +34,19 @@ def list_projections(as_json: bool) -> None:
     Examples:
       flightlog projections ls
     """
+    from flightlog.projections.inline import INLINE
     from flightlog.projections.projector import built_in
 
     found = [
-        {"name": one.name, "version": one.version, "tables": [table.name for table in one.tables]} for one in built_in()
+        {"name": one.name, "version": one.version, "kept": "apart", "tables": [table.name for table in one.tables]}
+        for one in built_in()
     ]
+    found += [{"name": one.name, "version": one.version, "kept": "in the log", "tables": []} for one in INLINE]
     if as_json:
         print_json(found)
         return
-    table(["NAME", "VERSION", "TABLES"], [(str(f["name"]), str(f["version"]), " ".join(f["tables"])) for f in found])  # type: ignore[arg-type]
+    rows = [(str(f["name"]), str(f["version"]), str(f["kept"]), " ".join(f["tables"])) for f in found]  # type: ignore[arg-type]
+    table(["NAME", "VERSION", "KEPT", "TABLES"], rows)
 
 
 @projections.command("status")
@@ -49,7 +59,8 @@ def show_status(as_json: bool) -> None:
     Examples:
       flightlog projections status --json
     """
-    from flightlog.projections.projector import Projector
+    from flightlog.projections.inline import INLINE
+    from flightlog.projections.projector import Projector, Status
 
     with reading() as log:
         projector = Projector(log, place())
@@ -57,6 +68,8 @@ def show_status(as_json: bool) -> None:
             states = projector.status()
         finally:
             projector.close()
+        head = log.head().position
+        states += [Status(one.name, one.version, head, 0) for one in INLINE]
     if as_json:
         print_json([dataclasses.asdict(state) for state in states])
         return
@@ -75,13 +88,18 @@ def rebuild(names: tuple[str, ...]) -> None:
       flightlog projections rebuild
       flightlog projections rebuild runs
     """
+    from flightlog.projections.inline import make_anew
     from flightlog.projections.projector import Projector
 
     with reading() as log:
         projector = Projector(log, place())
         try:
             chosen = _chosen(projector, names)
-            position = projector.rebuild(chosen, _progress if is_terminal() else None)
+            apart = [name for name in chosen if name not in _inline()]
+            position = projector.rebuild(apart, _progress if is_terminal() else None)
+            for name in chosen:
+                if name in _inline():
+                    make_anew(log, _inline()[name])
         finally:
             projector.close()
     note(f"Made anew up to position {position}: {', '.join(chosen)}.")
@@ -100,15 +118,19 @@ def check(names: tuple[str, ...], repair: bool, as_json: bool) -> int:
       flightlog projections check
       flightlog projections check runs --repair
     """
+    from flightlog.projections.inline import make_anew
     from flightlog.projections.projector import Projector
 
     with reading() as log:
         projector = Projector(log, place())
         try:
-            found = {name: projector.check(name) for name in _chosen(projector, names)}
+            found = {name: _difference(log, projector, name) for name in _chosen(projector, names)}
             wrong = [name for name, difference in found.items() if difference is not None]
             if repair and wrong:
-                projector.rebuild(wrong)
+                projector.rebuild([name for name in wrong if name not in _inline()])
+                for name in wrong:
+                    if name in _inline():
+                        make_anew(log, _inline()[name])
         finally:
             projector.close()
     if as_json:
@@ -137,8 +159,24 @@ def check(names: tuple[str, ...], repair: bool, as_json: bool) -> int:
     return FAILED if wrong and not repair else OK
 
 
-def _chosen(projector: object, names: tuple[str, ...]) -> list[str]:
-    known = [projection.name for projection in projector.projections]  # type: ignore[attr-defined]
+def _inline() -> "dict[str, Inline]":
+    from flightlog.projections.inline import INLINE
+
+    return {one.name: one for one in INLINE}
+
+
+def _difference(log: "Log", projector: "Projector", name: str) -> "Difference | None":
+    from flightlog.projections.inline import first_difference
+    from flightlog.projections.projector import Difference
+
+    if name not in _inline():
+        return projector.check(name)
+    found = first_difference(log, _inline()[name])
+    return None if found is None else Difference("inline", {"stream": found[0]}, found[1], found[2])
+
+
+def _chosen(projector: "Projector", names: tuple[str, ...]) -> list[str]:
+    known = [*(projection.name for projection in projector.projections), *_inline()]
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known)

@@ -18,7 +18,7 @@ from flightlog.engine.run_logs import ENGINE, say
 from flightlog.engine.runs import FlowRun, Journal, TaskRun
 from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally
-from flightlog.engine.task_runs import new_task_run
+from flightlog.engine.task_calls import new_task_run
 from flightlog.engine.tracking import Tracker
 from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
 from flightlog.events.liveness import this_process

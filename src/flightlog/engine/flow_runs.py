@@ -21,7 +21,7 @@ from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally
 from flightlog.engine.submissions import end_early, wait_for_all
-from flightlog.engine.task_runs import inputs_of
+from flightlog.engine.task_calls import inputs_of
 from flightlog.engine.upstream import resolved, settled_state, value_of
 from flightlog.errors import (
     CallsDiffer,

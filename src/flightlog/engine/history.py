@@ -215,6 +215,7 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
         call.digest = data.get("digest", call.digest)
     elif call.type in TERMINAL:
         call.ended = event.position
+        call.digest = data.get("digest", call.digest)
         call.result, call.message, call.error = data.get("result"), data.get("message"), data.get("error")
         call.child = data.get("child_flow_run_id", call.child)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
 from flightlog.events.types import Cause
@@ -10,6 +11,7 @@ from flightlog.names import did_you_mean
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from flightlog.engine.cache_policies import CachePolicy
     from flightlog.engine.serializers import Serializer
     from flightlog.engine.storages import ResultStorage
     from flightlog.engine.task_runners import TaskRunner
@@ -59,6 +61,10 @@ class TaskOptions(SharedOptions, total=False):
 
     task_run_name: str | Callable[..., str] | None
     tags: Iterable[str] | None
+    cache_policy: "CachePolicy | None"
+    cache_key_fn: Callable[[Any, dict[str, Any]], str | None] | None
+    cache_expiration: timedelta | None
+    refresh_cache: bool | None
     result_storage_key: str | None
     retry_jitter_factor: float | None
     retry_condition_fn: Callable[..., Any] | None

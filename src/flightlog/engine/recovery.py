@@ -1,6 +1,7 @@
 """Finding runs whose process is gone, and putting on record that they crashed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine.history import History, read_history
@@ -17,11 +18,22 @@ def is_lost(log: Log, history: History) -> bool:
     """Tell whether a run that has not ended never will: its process is gone."""
     if history.ended or history.running is None:
         return False
-    gone = is_gone(history.running)
+    return is_dead(log, history.running, history.running_at)
+
+
+def is_dead(log: Log, process: Mapping[str, Any], seen: int) -> bool:
+    """Tell whether a process is gone.
+
+    Args:
+        log: the log, beside which processes leave their beats.
+        process: what `this_process` gave there.
+        seen: when it was certainly there, in microseconds since 1970.
+    """
+    gone = is_gone(process)
     if gone is not None:
         return gone
     # It ran on another machine, or in another container: has it left a beat lately?
-    seen = max(log.store.beats().get(key_of(history.running), 0), history.running_at)
+    seen = max(log.store.beats().get(key_of(process), 0), seen)
     return log.store.now() - seen > PATIENCE_SECONDS * 1e6
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine import run_logs
+from flightlog.engine.caching import Fresh
 from flightlog.engine.heart import Heart
 from flightlog.engine.masking import MASKER
 from flightlog.engine.results import PLAINLY, Keeping
@@ -14,6 +15,7 @@ from flightlog.engine.runs import Run, TaskRun
 from flightlog.engine.serializers import PICKLE, serializer_of
 from flightlog.engine.transitions import Policy
 from flightlog.errors import LogUnavailable, SettingsError
+from flightlog.events.inline import Kept
 from flightlog.events.keys import key_file, load_key
 from flightlog.events.log import Log
 from flightlog.events.model import NewEvent
@@ -56,11 +58,31 @@ class Engine:
         self.flow_policy = Policy(settings.flow_default_retries, settings.flow_default_retry_delay_seconds)
         self.task_policy = Policy(settings.task_default_retries, settings.task_default_retry_delay_seconds)
         self.keeping = _keeping(settings)
+        self.fresh = Fresh()
+        self._keeps_inline = False
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)
         run_logs.configure(settings.logging_level, settings.logging_colors)
         for secret in credentials():
             MASKER.learn(secret)
+
+    def kept(self, projection: str, stream: str) -> Kept:
+        """Return what a stream has come to for an inline projection. See `flightlog.events.log.Log.state`."""
+        self._keep_inline()
+        return self.log.state(projection, stream)
+
+    def kept_states(self, projection: str) -> dict[str, Any]:
+        """Return what all streams have come to for an inline projection, by stream."""
+        self._keep_inline()
+        return self.log.states(projection)
+
+    def _keep_inline(self) -> None:
+        """Have the log keep the inline projections: from the first time on that somebody needs them."""
+        if not self._keeps_inline:
+            from flightlog.projections.inline import INLINE
+
+            self.log.keep(INLINE)
+            self._keeps_inline = True
 
     def policy_of(self, definition: "Definition[Any, Any]") -> Policy:
         """Return how often failed attempts of a flow's or task's runs are tried again, and when."""

@@ -10,7 +10,8 @@ from flightlog.engine.context import CURRENT, RunContext
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, working_in_pool
 from flightlog.engine.outcomes import interrupt_of
 from flightlog.engine.states import State, StateType
-from flightlog.engine.task_runs import TaskCall, cancelled, interrupted, new_call, run_task
+from flightlog.engine.task_calls import TaskCall, new_call
+from flightlog.engine.task_runs import cancelled, interrupted, run_task
 from flightlog.engine.upstream import open_sources
 from flightlog.errors import MappingLengthMismatch, MappingMissingIterable
 

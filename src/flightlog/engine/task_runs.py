@@ -1,20 +1,17 @@
 """How a task run goes: from the call to its final state. One coroutine for sync and async."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import count
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flightlog.engine.arguments import sources
 from flightlog.engine.bridge import Waits
+from flightlog.engine.caching import Lookup, look_up
 from flightlog.engine.calls import Call, CallMemory
-from flightlog.engine.context import TAGS, FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.context import TaskRunContext
 from flightlog.engine.digests import input_digest
 from flightlog.engine.hooks import beside, call_hooks
 from flightlog.engine.keeping import kept, named
-from flightlog.engine.names import run_name
 from flightlog.engine.outcomes import (
     Outcome,
     call_user,
@@ -28,116 +25,19 @@ from flightlog.engine.recall import CannotRecall, check_new, recalled
 from flightlog.engine.results import PLAINLY, Keeping
 from flightlog.engine.run_logs import get_run_logger, logged_prints
 from flightlog.engine.runs import TaskRun
+from flightlog.engine.slots import NoSlots, Slots
 from flightlog.engine.states import State, StateType
-from flightlog.engine.transitions import Create, End, Policy, Refuse, Rerun, Start
+from flightlog.engine.task_calls import TaskCall, create
+from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
 from flightlog.errors import CallsDiffer, LogError, TakenOver, UpstreamTaskError
-from flightlog.events.model import NewEvent
+from flightlog.events.model import Append, NewEvent
+from flightlog.events.store import Unit
 
-if TYPE_CHECKING:
-    from flightlog.engine.tasks import Task
-
-_WAIT_FOR = "wait_for"
 _AS_IT_IS = nullcontext()
+_COMPLETED = "task_run.completed"
 _NOT_KEPT = Keeping(persist=False)
 _NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
-
-
-@dataclass(slots=True)
-class TaskCall:
-    """A call of a task, on its way to being a task run.
-
-    Attributes:
-        task: the task.
-        flow: the flow run that it is made in.
-        parent: the task run that it is made in, if it is made in one.
-        parameters: the arguments by parameter; futures and states still in them.
-        wait_for: runs to wait for, besides.
-        run: the task run; None until it is created.
-        pending: events of the run that are not in line yet.
-        submitted: whether it was submitted, so that the flow goes on meanwhile.
-    """
-
-    task: "Task[Any, Any]"
-    flow: FlowRunContext
-    parent: TaskRunContext | None
-    parameters: dict[str, Any]
-    wait_for: Iterable[Any] | None
-    run: TaskRun | None = None
-    pending: list[NewEvent] = field(default_factory=list)
-    submitted: bool = False
-
-
-def new_call(
-    task: "Task[Any, Any]", context: RunContext, parameters: dict[str, Any], wait_for: Iterable[Any] | None
-) -> TaskCall:
-    """Return a call; its run is created at once, unless an earlier attempt of the flow may have it already."""
-    flow = context.flow_context
-    parent = context if isinstance(context, TaskRunContext) else None
-    call = TaskCall(task, flow, parent, parameters, None if wait_for is None else list(_each(wait_for)))
-    if flow.memory is None or not flow.memory.has_past:
-        create(call)
-    return call
-
-
-def _each(wait_for: Any) -> Iterable[Any]:
-    return wait_for if isinstance(wait_for, Iterable) and not isinstance(wait_for, (str, bytes)) else [wait_for]
-
-
-def create(call: TaskCall) -> TaskRun:
-    """Create the task run of a call."""
-    task, flow = call.task, call.flow
-    counter = flow.counters.get(task.key)
-    if counter is None:
-        counter = flow.counters.setdefault(task.key, count())
-    name = run_name(task.task_run_name, call.parameters) or f"{task.name}-{task.key_hash}-{next(counter)}"
-    facts: dict[str, Any] = {"task": task.name, "key": task.key, "name": name}
-    if call.parent is not None:
-        facts["parent"] = call.parent.task_run.key
-    if inputs := inputs_of(flow, call.parameters, call.wait_for):
-        facts["inputs"] = inputs
-    policy = task.policy(flow.engine.task_policy)
-    if policy.retries:
-        facts["retries"] = policy.retries
-    if tags := task.tags | TAGS.get() | flow.tags:
-        facts["tags"] = sorted(tags)
-    call.run = new_task_run(flow, call.parent, name, task.name, policy)
-    call.run.tags = tags
-    call.pending.append(created := call.run.record(Create(facts)))
-    call.run.tell(created)
-    return call.run
-
-
-def new_task_run(
-    flow: FlowRunContext,
-    parent: TaskRunContext | None,
-    name: str,
-    task_name: str,
-    policy: Policy,
-) -> TaskRun:
-    """Return a task run of a flow run, caused by whoever made the call."""
-    journal = flow.flow_run.journal
-    cause = (flow.flow_run if parent is None else parent.task_run).cause
-    return TaskRun(
-        journal,
-        journal.engine.ids.new(),
-        name,
-        task_name=task_name,
-        number=next(flow.numbers),
-        policy=policy,
-        cause=cause,
-    )
-
-
-def inputs_of(
-    flow: FlowRunContext, parameters: Mapping[str, Any], wait_for: Iterable[Any] | None
-) -> dict[str, list[bytes]]:
-    """Return which task runs of a flow run each argument comes from."""
-    tracker = flow.tracker
-    inputs = {name: runs for name, value in parameters.items() if (runs := sources(value, tracker))}
-    if wait_for and (runs := sources(wait_for, tracker)):
-        inputs[_WAIT_FOR] = runs
-    return inputs
 
 
 async def run_task(waits: Waits, call: TaskCall) -> State[Any]:
@@ -162,7 +62,7 @@ async def run_task(waits: Waits, call: TaskCall) -> State[Any]:
 
 
 async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
-    flow, memory = call.flow, call.flow.memory
+    flow, memory, task = call.flow, call.flow.memory, call.task
     engine = flow.engine
     try:
         parameters = await resolved(waits, call.parameters, call.wait_for)
@@ -174,14 +74,19 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
         parent = None if call.parent is None else call.parent.task_run.key
         state = _repeat(call, memory, parent, digest) if call.run is None and memory.has_past else None
         if state is not None:
-            memory.add(parent, call.task.key, digest, Call(call.run, state))
+            memory.add(parent, task.key, digest, Call(call.run, state))
             if state.type is StateType.COMPLETED and call.run is not None:
                 flow.tracker.add(state.data, call.run.key)
             return state
     run = call.run or create(call)
-    state = await _attempts(waits, call, run, parameters, digest)
+    if task.cache_policy is not None:
+        call.lookup = await _looked_up(waits, call, run, parameters)
+    if call.lookup is not None and call.lookup.hit:
+        state = _cached(call, run, call.lookup, digest)
+    else:
+        state = await _attempts(waits, call, run, parameters, digest)
     if memory is not None:
-        memory.add(parent, call.task.key, digest, Call(run, state))
+        memory.add(parent, task.key, digest, Call(run, state))
     if state.type is StateType.COMPLETED:
         flow.tracker.add(state.data, run.key)
     return state
@@ -215,6 +120,46 @@ def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: by
     return None
 
 
+async def _looked_up(waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any]) -> Lookup | None:
+    """Return what the cache has for a call. What it is asked with is a context of its own: no attempt has begun."""
+    if call.pending:
+        run.journal.put(call.pending)
+        call.pending = []
+    context = TaskRunContext(call.flow, call.task, run, parameters, log_prints=False, parent=call.parent)
+    return await look_up(waits, context, call.task.keeping(call.flow.keeping))
+
+
+def _cached(call: TaskCall, run: TaskRun, lookup: Lookup, digest: bytes | None) -> State[Any]:
+    """End a call whose value was in the cache, without calling the function."""
+    state: State[Any] = State(StateType.COMPLETED, "Cached", None, lookup.value)
+    state.of_run(run.flow_run_id, run.key)
+    facts: dict[str, Any] = {"result": dict(lookup.reference or {}), "cache": lookup.facts}
+    if digest is not None:
+        facts["digest"] = digest
+    event = run.record(end_of(state, facts, 0))
+    run.journal.put([event])
+    run.tell(event)
+    return state
+
+
+async def _acquired(waits: Waits, call: TaskCall, run: TaskRun) -> None:
+    """Take a slot of each limited tag of a run; wait for it if need be.
+
+    Raises:
+        NoSlots: the limit of a tag is 0.
+    """
+    names = [f"tag:{tag}" for tag in sorted(run.tags)]
+    who = {"flow_run_id": call.flow.flow_run.key, "task_run_id": run.key}
+
+    def waiting(message: str) -> Unit:
+        events = [*call.pending, run.record(Wait({"name": "AwaitingConcurrencySlot", "message": message}))]
+        call.pending = []
+        return run.journal.put(events)
+
+    call.slots = Slots(call.flow.engine, names, run=who)
+    await call.slots.acquire(waits, waiting=waiting)
+
+
 async def _attempts(
     waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any], digest: bytes | None
 ) -> State[Any]:
@@ -224,8 +169,15 @@ async def _attempts(
     arguments = task.signature.call_with(parameters)
     prints = flow.log_prints if task.log_prints is None else task.log_prints
     facts: dict[str, Any] = {} if digest is None or run.run_count else {"digest": digest}
+    if call.lookup is not None:
+        facts["cache"] = call.lookup.facts
     with logged_prints() if prints else _AS_IT_IS:
         while True:
+            if run.tags:
+                try:
+                    await _acquired(waits, call, run)
+                except NoSlots as error:
+                    return _end(call, (State(StateType.CANCELLED, message=str(error)), {"cause": "cancelled"}))
             call.pending.append(run.record(Start(facts)))
             unit = journal.put(call.pending)
             call.pending, facts = [], {}
@@ -237,16 +189,14 @@ async def _attempts(
                 running: State[Any] = State(StateType.RUNNING).of_run(run.flow_run_id, run.key)
                 await call_hooks(waits, context, run, running, {"task": task, "task_run": run})
             outcome = await call_user(waits, context, task.function, arguments, task.timeout_seconds)
-            state, told = _concluded(call, outcome)
-            if state.type is StateType.COMPLETED:
-                told, blobs = await kept(waits, engine, state, _keeping(call, context))
-                end = end_of(state, told, 0)
-            else:
-                end, blobs = await _unsuccessful_end(waits, call, context, state, told)
+            state, end, blobs = await _conclude(waits, call, context, outcome)
             event = run.record(end)
-            unit = journal.put([event], blobs)
+            due = event.data.get("scheduled")
+            unit = engine.log.enqueue([journal.append([event], blobs), *_given_back(call, event)])
+            if call.lookup is not None:
+                call.lookup.in_line(unit)
             run.tell(event)
-            if (due := event.data.get("scheduled")) is None:
+            if due is None:
                 if task.hooks:
                     await waits.commit(engine.log, unit)
                     await call_hooks(waits, context, run, state, {"task": task, "task_run": run})
@@ -254,15 +204,31 @@ async def _attempts(
             await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6))
 
 
-def _concluded(call: TaskCall, outcome: Outcome) -> tuple[State[Any], dict[str, Any]]:
-    """Return the state that an attempt leads to, and what the log is told of it."""
+async def _conclude(
+    waits: Waits, call: TaskCall, context: TaskRunContext, outcome: Outcome
+) -> tuple[State[Any], End, Any]:
+    """Return the state that an attempt leads to, the command that says so, and the blobs that go with it."""
     found = unsuccessful(outcome, "Task", call.task.timeout_seconds)
     if found is None:
         state = _returned_state(outcome.value)
-        found = state, {"cause": "user_error"} if state.type is StateType.FAILED else {}
-    assert call.run is not None
-    found[0].of_run(call.run.flow_run_id, call.run.key)
-    return found
+        told: dict[str, Any] = {"cause": "user_error"} if state.type is StateType.FAILED else {}
+    else:
+        state, told = found
+    state.of_run(context.task_run.flow_run_id, context.task_run.key)
+    if state.type is StateType.COMPLETED:
+        told, blobs = await kept(waits, call.flow.engine, state, _keeping(call, context))
+        return state, end_of(state, told, 0), blobs
+    return state, *await _unsuccessful_end(waits, call, context, state, told)
+
+
+def _given_back(call: TaskCall, event: NewEvent) -> list[Append]:
+    """Return what goes with the end of an attempt: its value into the cache, and what it holds back to the others."""
+    if call.lookup is None and call.slots is None:
+        return []
+    stored: list[Append] = []
+    if call.lookup is not None and event.type == _COMPLETED:
+        stored = call.lookup.stored(event.data["result"])
+    return stored + call.given_back(ended="scheduled" not in event.data)
 
 
 def _keeping(call: TaskCall, context: TaskRunContext) -> Keeping:
@@ -339,7 +305,7 @@ def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]
     run = call.run or create(call)
     state.of_run(run.flow_run_id, run.key)
     event = run.record(end_of(state, facts, 0, retriable=False))
-    run.journal.put([*call.pending, event])
+    run.journal.engine.log.enqueue([run.journal.append([*call.pending, event]), *call.given_back(ended=True)])
     call.pending = []
     run.tell(event)
     return state

@@ -1,10 +1,13 @@
 """Tasks: functions whose every call in a flow is a task run."""
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable
+import warnings
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.cache_policies import NO_CACHE, CacheKeyFnPolicy, CachePolicy
 from flightlog.engine.context import RunContext, current
 from flightlog.engine.definitions import Definition, P, R, finish
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
@@ -14,7 +17,8 @@ from flightlog.engine.options import TaskOptions, checked_function, checked_jitt
 from flightlog.engine.states import State
 from flightlog.engine.streams import stream
 from flightlog.engine.submissions import split, submit
-from flightlog.engine.task_runs import TaskCall, new_call, run_task
+from flightlog.engine.task_calls import TaskCall, new_call
+from flightlog.engine.task_runs import run_task
 from flightlog.engine.upstream import settled_state, value_of
 from flightlog.errors import MissingContextError
 
@@ -39,6 +43,10 @@ class Task(Definition[P, R]):
         self.task_run_name = checked_template(options.get("task_run_name"), "task_run_name", self.signature.names)
         self.result_storage_key = options.get("result_storage_key")
         self._keeps = self._keeps or self.result_storage_key is not None
+        self.cache_policy = _cache_policy(self.name, options)
+        self.cache_key_fn = options.get("cache_key_fn")
+        self.cache_expiration = _expiration(options.get("cache_expiration"))
+        self.refresh_cache = options.get("refresh_cache")
         self.tags = checked_tags(options.get("tags"))
         self.retry_jitter_factor = checked_jitter(options.get("retry_jitter_factor"))
         self.retry_condition_fn = checked_function(options.get("retry_condition_fn"), "retry_condition_fn")
@@ -205,6 +213,33 @@ class Task(Definition[P, R]):
         return f"<Task {self.name!r}>"
 
 
+def _cache_policy(name: str, options: Mapping[str, Any]) -> CachePolicy | None:
+    """Return what the cache key of a task is made of; None if its results are not cached.
+
+    Raises:
+        TypeError: it is no cache policy.
+    """
+    policy, function = options.get("cache_policy"), checked_function(options.get("cache_key_fn"), "cache_key_fn")
+    if policy is not None and not isinstance(policy, CachePolicy):
+        raise TypeError(f"`cache_policy` is a CachePolicy, such as INPUTS, not {type(policy).__name__}.")
+    if function is not None:
+        if policy is not None:
+            warnings.warn(f"The task {name!r} has a cache_key_fn, so its cache_policy does not count.", stacklevel=5)
+        policy = CacheKeyFnPolicy(function)
+    return None if policy is NO_CACHE or options.get("persist_result") is False else policy
+
+
+def _expiration(given: Any) -> timedelta | None:
+    """Return how long a cached value counts.
+
+    Raises:
+        TypeError: it is no timedelta.
+    """
+    if given is not None and not isinstance(given, timedelta):
+        raise TypeError(f"`cache_expiration` is a timedelta, not {type(given).__name__}.")
+    return given
+
+
 async def _finish_async(call: TaskCall, return_state: bool) -> Any:
     return finish(await run_task(ASYNC, call), return_state)
 
@@ -228,6 +263,11 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         version: its version, for people.
         task_run_name: names of its runs: a template over the parameters (``"load {table}"``) or a function.
         tags: labels of its runs, besides those of `flightlog.tags` and of the flow run.
+        cache_policy: what the cache key of a call is made of, such as ``INPUTS + TASK_SOURCE``; a call whose key has a
+            value already does not run. None (default): nothing is cached.
+        cache_key_fn: instead of a policy, ``fn(context, parameters)`` that returns the key, or None not to cache.
+        cache_expiration: how long a value counts; for ever by default.
+        refresh_cache: True to compute values anew and store them; None as FLIGHTLOG_TASKS_REFRESH_CACHE says.
         retries: how often a failed attempt is tried again: a number, or a budget for each cause class, such as
             ``{"user_error": 1, "lost_worker": 5}``; by default what FLIGHTLOG_TASK_DEFAULT_RETRIES says.
         retry_delay_seconds: seconds before each retry: a number, a list, or a function of `retries`.

@@ -112,13 +112,20 @@ class Refuse:
 
 
 @dataclass(slots=True)
+class Wait:
+    """The run cannot start yet: it waits for what somebody else holds. `facts`: name and message."""
+
+    facts: dict[str, Any]
+
+
+@dataclass(slots=True)
 class Rerun:
     """A run that ended is to run once more, with a fresh budget: its flow is retried or resumed. `facts`: message."""
 
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Command = Create | Start | End | Refuse | Rerun
+Command = Create | Start | End | Refuse | Wait | Rerun
 
 _SUFFIX: Final = {
     state: suffix for suffix, (state, name) in STATES.items() if name.upper() == state and suffix != "created"
@@ -134,7 +141,7 @@ class InvalidTransition(AssertionError):
     """The engine asked for a transition that the rules do not know: a mistake of ours, not of a user."""
 
 
-def decide(run: RunState, command: Command) -> Fact:
+def decide(run: RunState, command: Command) -> Fact:  # noqa: PLR0911 - one for each command
     """Return the fact that a command leads to.
 
     Raises:
@@ -158,6 +165,8 @@ def decide(run: RunState, command: Command) -> Fact:
             return Fact(f"{run.kind}.{_SUFFIX[type_]}", facts)
         case Refuse(facts) if run.type in _STARTABLE:
             return Fact(f"{run.kind}.not_ready", facts)
+        case Wait(facts) if run.type in _STARTABLE:
+            return Fact(f"{run.kind}.pending", facts)
         case Rerun(facts) if run.type != "RUNNING":
             return Fact(f"{run.kind}.scheduled", {"name": "AwaitingRerun", **facts})
     raise InvalidTransition(f"{command!r} cannot follow on {run!r}")

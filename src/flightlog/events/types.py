@@ -11,6 +11,16 @@ FLOW_RUN: Final = "flow_run"
 TASK_RUN: Final = "task_run"
 LOG_LINES: Final = "log.lines"
 HOOK_ENDED: Final = "hook.ended"
+CACHE_STORED: Final = "cache.stored"
+CACHE_CLAIMED: Final = "cache.claimed"
+CACHE_RELEASED: Final = "cache.released"
+LIMIT_SET: Final = "concurrency_limit.set"
+LIMIT_DELETED: Final = "concurrency_limit.deleted"
+SLOTS_AWAITED: Final = "slots.awaited"
+SLOTS_ACQUIRED: Final = "slots.acquired"
+SLOTS_RELEASED: Final = "slots.released"
+SLOTS_GIVEN_UP: Final = "slots.given_up"
+SLOTS_EXPIRED: Final = "slots.expired"
 Cause = Literal["user_error", "timed_out", "lost_worker", "out_of_memory", "cancelled", "infrastructure"]
 """The classes of what goes wrong with an attempt."""
 
@@ -35,8 +45,9 @@ TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 # brings an upcaster (flightlog.events.upcasting); a written event is never changed.
 SCHEMAS: Final[dict[str, int]] = {
     **{f"{kind}.{suffix}": 1 for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES},
-    LOG_LINES: 1,
-    HOOK_ENDED: 1,
+    **dict.fromkeys((LOG_LINES, HOOK_ENDED, CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED), 1),
+    **dict.fromkeys((LIMIT_SET, LIMIT_DELETED), 1),
+    **dict.fromkeys((SLOTS_AWAITED, SLOTS_ACQUIRED, SLOTS_RELEASED, SLOTS_GIVEN_UP, SLOTS_EXPIRED), 1),
 }
 
 
@@ -58,6 +69,16 @@ def flow_run_of(stream: str) -> bytes | None:
         return None if text is None else bytes.fromhex(text.replace("-", ""))
     except ValueError:
         return None
+
+
+def cache_stream(digest: bytes) -> str:
+    """Return the name of the stream of a cache key, which is known by its digest."""
+    return f"cache/{digest.hex()}"
+
+
+def limit_stream(name: str) -> str:
+    """Return the name of the stream of a concurrency limit."""
+    return f"concurrency-limit/{name}"
 
 
 def run_id_of(stream: str) -> str | None:

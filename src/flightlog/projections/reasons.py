@@ -7,7 +7,7 @@ from flightlog.clock import isoformat
 from flightlog.errors import RunNotFound
 from flightlog.events.model import Event
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_stream
-from flightlog.ids import id_text
+from flightlog.ids import id_text, parse_id
 from flightlog.names import did_you_mean
 from flightlog.projections import queries
 from flightlog.projections.projector import Projector
@@ -148,6 +148,8 @@ def _task_reason(
             text = task.message or "What it rests on did not complete."
             if culprit is not None:
                 text += f"\nIt rests on {culprit.name!r}, which is {culprit.state_name}."
+        case "PENDING" if task.state_name != "Pending":
+            text = task.message or "It waits for what somebody else holds."
         case "PENDING" if culprit is not None:
             text = f"It waits for {culprit.name!r}, which is {culprit.state_name}."
         case "PENDING":
@@ -156,15 +158,38 @@ def _task_reason(
             due = last.data.get("scheduled")
             text = f"It failed, and waits for its next attempt, due at {isoformat(due)}." if due else "It goes on soon."
         case "RUNNING":
-            text = "Its function runs."
+            text = "Its function runs." + _cache_text(_cache_facts(projector, run, task))
         case "COMPLETED":
-            text = text or "It did what it was to do."
+            text = (text or "It did what it was to do.") + _cache_text(_cache_facts(projector, run, task))
         case _:
             cause: Any = last.data.get("cause")
             text = (text or "It gave no reason.") + (
                 f"\nCause: {cause} ({_CAUSES.get(cause, cause)})." if cause else ""
             )
     return _reason(f"{run.name}/{task.name}", task.state_type, task.state_name, text, event, hint)
+
+
+def _cache_facts(projector: Projector, run: FlowRunView, task: TaskRunView) -> dict[str, Any] | None:
+    """Return what the cache had to do with a task run; None for nothing."""
+    found = None
+    for event in projector.log.read(flow_run_stream(run.id)):
+        if projector.until is not None and event.position > projector.until:
+            break
+        if event.data.get("task_run_id") == parse_id(task.id):
+            found = event.data.get("cache", found)
+    return found
+
+
+def _cache_text(facts: dict[str, Any] | None) -> str:
+    """Return in words what the cache had to do with a task run, with each part of the key."""
+    if facts is None:
+        return ""
+    if "miss" in facts:
+        text = f"\nThe cache had no value for it: {facts['miss']}"
+    else:
+        made = f"the task run {id_text(facts['task_run_id'])} of the flow run {id_text(facts['flow_run_id'])}"
+        text = f"\nIts value came from the cache: {made} computed it."
+    return text + "".join(f"\n  {name}: {part}" for name, part in sorted(facts["parts"].items()))
 
 
 def _rests_on(

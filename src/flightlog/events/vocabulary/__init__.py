@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from flightlog.events.model import Event
 from flightlog.events.types import SCHEMAS
-from flightlog.events.vocabulary import flow_runs, hooks, logs, task_runs
+from flightlog.events.vocabulary import caches, concurrency, flow_runs, hooks, logs, task_runs
 
-MODELS: dict[str, type[BaseModel]] = {**flow_runs.MODELS, **task_runs.MODELS, **logs.MODELS, **hooks.MODELS}
+_SUBJECTS = (flow_runs, task_runs, logs, hooks, caches, concurrency)
+MODELS: dict[str, type[BaseModel]] = {name: model for subject in _SUBJECTS for name, model in subject.MODELS.items()}
 
 __all__ = ["MODELS", "json_schemas", "payload"]
 

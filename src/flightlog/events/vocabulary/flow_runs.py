@@ -40,7 +40,7 @@ class FlowRunCreated(Payload):
     )
 
 
-class Process(StateChange):
+class ProcessFacts(StateChange):
     """What tells the process that has the run from every other one."""
 
     host: str | None = Field(None, description="The machine's name.")
@@ -50,13 +50,13 @@ class Process(StateChange):
     started: int | None = Field(None, description="When the process started, in clock ticks since boot.")
 
 
-class FlowRunning(Process):
+class FlowRunning(ProcessFacts):
     """The function is about to be called: committed before it is."""
 
     attempt: int = Field(1, ge=1)
 
 
-class FlowScheduled(Process):
+class FlowScheduled(ProcessFacts):
     """A run that had ended goes on."""
 
     restart: int | None = Field(None, ge=0, description="Calls that were created at this position or later run again.")

@@ -40,6 +40,26 @@ class Error(Payload):
     traceback: str | None = Field(None, description="Where it was raised, as Python prints it, secrets masked.")
 
 
+class Process(Payload):
+    """What tells a process from every other one."""
+
+    host: str = Field(description="The machine's name.")
+    pid: int = Field(description="The process.")
+    boot: str | None = Field(None, description="The id of the machine's present boot.")
+    namespace: int | None = Field(None, description="The inode of the process's pid namespace.")
+    started: int | None = Field(None, description="When the process started, in clock ticks since boot.")
+
+
+class Cache(Payload):
+    """What the cache had to do with a task run."""
+
+    key: str = Field(description="The cache key, secrets masked; the first 2,000 characters of it.")
+    parts: dict[str, str] = Field(description="What the key was made of; digests are under the log's key.")
+    miss: str | None = Field(None, description="Why the function ran all the same.")
+    flow_run_id: Identifier | None = Field(None, description="The flow run whose task run computed the value.")
+    task_run_id: Identifier | None = Field(None, description="The task run that computed the value.")
+
+
 class StateChange(Payload):
     """A run went into another state."""
 

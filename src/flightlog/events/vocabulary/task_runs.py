@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flightlog.events.vocabulary.parts import End, Identifier, Microseconds, Payload, StateChange
+from flightlog.events.vocabulary.parts import Cache, End, Identifier, Microseconds, Payload, StateChange
 
 InputDigest = Annotated[
     bytes, Field(min_length=16, max_length=16, description="Of the arguments, under the log's key: 16 bytes.")
@@ -40,6 +40,7 @@ class TaskRunning(StateChange):
     digest: InputDigest | None = Field(
         None, description="At the first attempt: what the arguments are, if that can be told."
     )
+    cache: Cache | None = Field(None, description="Of a task whose results are cached: why there was none to be had.")
 
 
 class TaskStateChange(StateChange):
@@ -53,6 +54,8 @@ class TaskEnd(End):
 
     task_run_id: Identifier
     child_flow_run_id: Identifier | None = Field(None, description="The flow run that this run stands for.")
+    digest: InputDigest | None = Field(None, description="Of the arguments, where the function was not called.")
+    cache: Cache | None = Field(None, description="Where the value came from, if it was in the cache.")
 
 
 class TaskRunAwaitingRetry(TaskEnd):

@@ -1,0 +1,241 @@
+"""The result cache at work: whether a call has to run, and what is put down when it has."""
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flightlog.clock import isoformat
+from flightlog.engine import results
+from flightlog.engine.bridge import Waits
+from flightlog.engine.cache_policies import IsolationLevel, NoKey, key_of
+from flightlog.engine.context import CURRENT, IN_HOOK, TaskRunContext
+from flightlog.engine.masking import MASKER
+from flightlog.engine.outcomes import text_of
+from flightlog.engine.recovery import is_dead
+from flightlog.engine.run_logs import get_run_logger
+from flightlog.engine.transitions import Wait
+from flightlog.errors import CorruptResult, LogCorrupt, MissingResult, VersionConflict
+from flightlog.events.inline import Kept
+from flightlog.events.liveness import this_process
+from flightlog.events.model import Append, NewEvent
+from flightlog.events.store import Unit
+from flightlog.events.types import CACHE_CLAIMED, CACHE_RELEASED, CACHE_STORED, cache_stream
+from flightlog.ids import id_text
+
+if TYPE_CHECKING:
+    from flightlog.engine.results import Keeping
+
+PATIENCE = (0.01, 0.1)
+"""Seconds between two looks at what somebody else holds: the first, and the longest."""
+_SHOWN = 2000
+
+
+class Fresh:
+    """Values that were computed in this process and are in line for the next commit: they count here already."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[str, tuple[Unit, dict[str, Any]]] = {}
+
+    def add(self, stream: str, entry: dict[str, Any], unit: Unit) -> None:
+        """Remember an entry until it is committed."""
+        with self._lock:
+            self._entries = {name: found for name, found in self._entries.items() if not found[0].done}
+            self._entries[stream] = unit, entry
+
+    def get(self, stream: str) -> tuple[dict[str, Any], Mapping[bytes, bytes]] | None:
+        """Return the entry of a key, if it is not committed yet, with the blobs that are committed with it."""
+        found = self._entries.get(stream)
+        if found is None or found[0].done:
+            return None
+        unit, entry = found
+        return entry, {digest: content for part in unit.parts for digest, content in part.blobs.items()}
+
+
+@dataclass(slots=True)
+class Lookup:
+    """What the cache has for a call.
+
+    Attributes:
+        context: the task run.
+        facts: what the log is told: the key, its parts, and why the function runs or where the value comes from.
+        stream: the stream of the key.
+        reference: to the recorded value, if there is one that counts.
+        value: that value.
+        claimed: whether others wait for this run to compute the value.
+    """
+
+    context: TaskRunContext
+    facts: dict[str, Any]
+    stream: str
+    reference: Mapping[str, Any] | None = None
+    value: Any = None
+    claimed: bool = False
+    _entry: dict[str, Any] | None = None
+
+    @property
+    def hit(self) -> bool:
+        """Whether there is a value."""
+        return self.reference is not None
+
+    def stored(self, reference: Mapping[str, Any]) -> list[Append]:
+        """Return what puts the computed value into the cache, together with the run's end."""
+        if "not_recorded" in reference:
+            return self.released()
+        task, engine = self.context.task, self.context.flow_context.engine
+        now = engine.clock.now()
+        told = {"key": self.facts["key"], "task": task.name, "result": dict(reference), **self._who()}
+        if task.cache_expiration is not None:
+            told["expires"] = now + round(task.cache_expiration.total_seconds() * 1e6)
+        self.claimed = False
+        self._entry = {**told, "at": now, "expires": told.get("expires")}
+        return [self._append(CACHE_STORED, told)]
+
+    def in_line(self, unit: Unit) -> None:
+        """Let the computed value count in this process from now on; the log has it in its next commit."""
+        if self._entry is not None:
+            self.context.flow_context.engine.fresh.add(self.stream, self._entry, unit)
+            self._entry = None
+
+    def released(self) -> list[Append]:
+        """Return what lets others compute the value, if they wait for this run."""
+        if not self.claimed:
+            return []
+        self.claimed = False
+        return [self._append(CACHE_RELEASED, {"task_run_id": self.context.task_run.key})]
+
+    def claim(self, version: int) -> Append:
+        """Return what makes others wait for this run, if nobody was first."""
+        append = self._append(CACHE_CLAIMED, {**self._who(), "process": this_process()})
+        append.expected_version = version
+        return append
+
+    def _who(self) -> dict[str, Any]:
+        flow_run = self.context.flow_context.flow_run.key
+        return {"flow_run_id": flow_run, "task_run_id": self.context.task_run.key}
+
+    def _append(self, type_: str, data: dict[str, Any]) -> Append:
+        engine = self.context.flow_context.engine
+        event = NewEvent(engine.ids.new(), type_, data, engine.clock.now(), self.context.task_run.cause)
+        return Append(self.stream, [event])
+
+
+async def look_up(waits: Waits, context: TaskRunContext, keeping: "Keeping") -> Lookup | None:
+    """Return what the cache has for a call; None if the call has no key, and runs uncached.
+
+    Where the policy is SERIALIZABLE and somebody else computes the value, this waits for it.
+    """
+    parts = _parts(context)
+    if parts is None:
+        return None
+    engine, task = context.flow_context.engine, context.task
+    key = parts["key"] if parts.keys() == {"key"} else key_of(parts)
+    text = key.encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(text, key=engine.key, digest_size=32, person=b"flightlog cache").digest()
+    shown = {name: MASKER.mask(part)[:_SHOWN] for name, part in parts.items()}
+    lookup = Lookup(context, {"key": MASKER.mask(key)[:_SHOWN], "parts": shown}, cache_stream(digest))
+    serializable = task.cache_policy.isolation_level is IsolationLevel.SERIALIZABLE
+    delay, waiting = PATIENCE[0], False
+    while True:
+        fresh = engine.fresh.get(lookup.stream)
+        if fresh is not None and (await _take(waits, lookup, *fresh, keeping) or not serializable):
+            return lookup
+        kept: Kept = await waits.elsewhere(partial(engine.kept, "result_cache", lookup.stream))
+        entry = kept.state or {}
+        if await _take(waits, lookup, entry, {}, keeping) or not serializable:
+            return lookup
+        claim = entry.get("claim")
+        if claim is None or _counts_no_more(context, claim):
+            unit = engine.log.enqueue([lookup.claim(kept.version)])
+            try:
+                await waits.commit(engine.log, unit)
+            except VersionConflict:
+                continue
+            lookup.claimed = True
+            return lookup
+        if not waiting:
+            waiting = True
+            await _say_so(waits, context, claim)
+        await waits.sleep(engine.clock, delay)
+        delay = min(1.5 * delay, PATIENCE[1])
+
+
+def _parts(context: TaskRunContext) -> dict[str, str] | None:
+    """Return the parts of a call's key; None if it has none, which is said if it should have one."""
+    token, inside = CURRENT.set(context), IN_HOOK.set(True)
+    try:
+        parts: dict[str, str] | None = context.task.cache_policy.parts(context, context.parameters)
+    except NoKey as reason:
+        get_run_logger(context).error("The task runs uncached: %s.", reason)
+        return None
+    except Exception:  # noqa: BLE001 - the border between user code and ours
+        get_run_logger(context).exception("The cache key could not be computed; the task runs uncached.")
+        return None
+    finally:
+        IN_HOOK.reset(inside)
+        CURRENT.reset(token)
+    return parts
+
+
+async def _take(
+    waits: Waits, lookup: Lookup, entry: Mapping[str, Any], blobs: Mapping[bytes, bytes], keeping: "Keeping"
+) -> bool:
+    """Take the value of an entry if it counts; note why, if it does not.
+
+    Args:
+        waits: how to wait.
+        lookup: gets the value.
+        entry: what the cache has.
+        blobs: those that the log has not yet.
+        keeping: how values of the task are kept.
+    """
+    context = lookup.context
+    engine, task = context.flow_context.engine, context.task
+    lookup.facts["miss"] = "Nothing is recorded for this key."
+    if "result" not in entry:
+        return False
+    expires = entry["expires"]
+    if engine.settings.tasks_refresh_cache if task.refresh_cache is None else task.refresh_cache:
+        lookup.facts["miss"] = "It was asked to be computed anew (refresh_cache)."
+        return False
+    if expires is not None and expires <= engine.clock.now():
+        lookup.facts["miss"] = f"The recorded value expired at {isoformat(expires)}."
+        return False
+    reference = entry["result"]
+
+    def blob(digest: bytes) -> bytes:
+        return blobs.get(digest) or engine.log.blob(digest)
+
+    fetch = partial(results.fetch, engine.key, reference, blob, keeping)
+    try:
+        lookup.value = await waits.elsewhere(fetch) if "storage" in reference else fetch()
+    except (results.NotLoadable, MissingResult, CorruptResult, LogCorrupt) as error:
+        lookup.facts["miss"] = MASKER.mask(f"The recorded value cannot be had: {text_of(error)}")[:_SHOWN]
+        return False
+    del lookup.facts["miss"]
+    lookup.facts |= {name: entry[name] for name in ("flow_run_id", "task_run_id")}
+    lookup.reference = reference
+    return True
+
+
+def _counts_no_more(context: TaskRunContext, claim: Mapping[str, Any]) -> bool:
+    """Tell whether a claim need not be waited for: its process is gone, or it waits for this very call."""
+    above: Any = context
+    while isinstance(above, TaskRunContext):
+        if above.task_run.key == claim["task_run_id"]:
+            return True
+        above = above.parent
+    return is_dead(context.flow_context.engine.log, claim["process"], claim["at"])
+
+
+async def _say_so(waits: Waits, context: TaskRunContext, claim: Mapping[str, Any]) -> None:
+    run, engine = context.task_run, context.flow_context.engine
+    message = (
+        f"It waits for the task run {id_text(claim['task_run_id'])} of the flow run {id_text(claim['flow_run_id'])}, "
+        "which computes the value of the same cache key."
+    )
+    unit = run.journal.put([run.record(Wait({"name": "AwaitingCache", "message": message}))])
+    await waits.commit(engine.log, unit)

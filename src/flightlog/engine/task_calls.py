@@ -1,0 +1,128 @@
+"""Calls of tasks, and the task runs that are made of them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from flightlog.engine.arguments import sources
+from flightlog.engine.caching import Lookup
+from flightlog.engine.context import TAGS, FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.names import run_name
+from flightlog.engine.runs import TaskRun
+from flightlog.engine.slots import Slots
+from flightlog.engine.transitions import Create, Policy
+from flightlog.events.model import Append, NewEvent
+
+if TYPE_CHECKING:
+    from flightlog.engine.tasks import Task
+
+_WAIT_FOR = "wait_for"
+
+
+@dataclass(slots=True)
+class TaskCall:
+    """A call of a task, on its way to being a task run.
+
+    Attributes:
+        task: the task.
+        flow: the flow run that it is made in.
+        parent: the task run that it is made in, if it is made in one.
+        parameters: the arguments by parameter; futures and states still in them.
+        wait_for: runs to wait for, besides.
+        run: the task run; None until it is created.
+        pending: events of the run that are not in line yet.
+        submitted: whether it was submitted, so that the flow goes on meanwhile.
+        lookup: what the cache had for it, if its results are cached.
+        slots: the slots of concurrency limits that its present attempt holds.
+    """
+
+    task: "Task[Any, Any]"
+    flow: FlowRunContext
+    parent: TaskRunContext | None
+    parameters: dict[str, Any]
+    wait_for: Iterable[Any] | None
+    run: TaskRun | None = None
+    pending: list[NewEvent] = field(default_factory=list)
+    submitted: bool = False
+    lookup: Lookup | None = None
+    slots: Slots | None = None
+
+    def given_back(self, *, ended: bool) -> list[Append]:
+        """Return what gives back all that the call holds; a claim on a cache key, only once it has ended."""
+        appends = [] if self.slots is None else self.slots.released()
+        if ended and self.lookup is not None:
+            appends += self.lookup.released()
+        return appends
+
+
+def new_call(
+    task: "Task[Any, Any]", context: RunContext, parameters: dict[str, Any], wait_for: Iterable[Any] | None
+) -> TaskCall:
+    """Return a call; its run is created at once, unless an earlier attempt of the flow may have it already."""
+    flow = context.flow_context
+    parent = context if isinstance(context, TaskRunContext) else None
+    call = TaskCall(task, flow, parent, parameters, None if wait_for is None else list(_each(wait_for)))
+    if flow.memory is None or not flow.memory.has_past:
+        create(call)
+    return call
+
+
+def _each(wait_for: Any) -> Iterable[Any]:
+    return wait_for if isinstance(wait_for, Iterable) and not isinstance(wait_for, (str, bytes)) else [wait_for]
+
+
+def create(call: TaskCall) -> TaskRun:
+    """Create the task run of a call."""
+    task, flow = call.task, call.flow
+    counter = flow.counters.get(task.key)
+    if counter is None:
+        counter = flow.counters.setdefault(task.key, count())
+    name = run_name(task.task_run_name, call.parameters) or f"{task.name}-{task.key_hash}-{next(counter)}"
+    facts: dict[str, Any] = {"task": task.name, "key": task.key, "name": name}
+    if call.parent is not None:
+        facts["parent"] = call.parent.task_run.key
+    if inputs := inputs_of(flow, call.parameters, call.wait_for):
+        facts["inputs"] = inputs
+    policy = task.policy(flow.engine.task_policy)
+    if policy.retries:
+        facts["retries"] = policy.retries
+    if tags := task.tags | TAGS.get() | flow.tags:
+        facts["tags"] = sorted(tags)
+    call.run = new_task_run(flow, call.parent, name, task.name, policy)
+    call.run.tags = tags
+    call.pending.append(created := call.run.record(Create(facts)))
+    call.run.tell(created)
+    return call.run
+
+
+def new_task_run(
+    flow: FlowRunContext,
+    parent: TaskRunContext | None,
+    name: str,
+    task_name: str,
+    policy: Policy,
+) -> TaskRun:
+    """Return a task run of a flow run, caused by whoever made the call."""
+    journal = flow.flow_run.journal
+    cause = (flow.flow_run if parent is None else parent.task_run).cause
+    return TaskRun(
+        journal,
+        journal.engine.ids.new(),
+        name,
+        task_name=task_name,
+        number=next(flow.numbers),
+        policy=policy,
+        cause=cause,
+    )
+
+
+def inputs_of(
+    flow: FlowRunContext, parameters: Mapping[str, Any], wait_for: Iterable[Any] | None
+) -> dict[str, list[bytes]]:
+    """Return which task runs of a flow run each argument comes from."""
+    tracker = flow.tracker
+    inputs = {name: runs for name, value in parameters.items() if (runs := sources(value, tracker))}
+    if wait_for and (runs := sources(wait_for, tracker)):
+        inputs[_WAIT_FOR] = runs
+    return inputs
