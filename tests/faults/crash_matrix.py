@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from flightlog import flow, task, unmapped
+from flightlog.cache_policies import INPUTS, RUN_ID
+from flightlog.concurrency import set_limit
 from flightlog.engine import results
 from flightlog.engine.context import TaskRunContext
 from flightlog.engine.history import read_history
@@ -75,6 +77,20 @@ async def waiting(n: int) -> int:
     return n * n
 
 
+@task(cache_policy=(INPUTS + RUN_ID).configure(isolation_level="SERIALIZABLE"))
+def cached(n: int) -> int:
+    """Be computed once for each argument."""
+    _started()
+    return n * 7
+
+
+@task(tags=["scarce"])
+def limited(n: int) -> int:
+    """Need the one slot of a limit, which a killed process takes with it."""
+    _started()
+    return -n
+
+
 @flow
 def child(n: int) -> int:
     """Be a subflow with tasks of its own."""
@@ -93,6 +109,8 @@ def whole(n: int) -> dict[str, Any]:
         "child": child(n),
         "gathered": gathering(3),
         "rest": rest.result(),
+        "cached": [cached(n), cached(n)],
+        "limited": [future.result() for future in limited.map([1, n])],
     }
 
 
@@ -103,7 +121,8 @@ def gathering(n: int) -> int:
     return sum(future.result() for future in futures)
 
 
-EXPECTED = {"first": [0, 10], "many": [[0] * 3, [20] * 3], "child": 23, "gathered": 5, "rest": 11}
+EXPECTED: dict[str, Any] = {"first": [0, 10], "many": [[0] * 3, [20] * 3], "child": 23, "gathered": 5, "rest": 11}
+EXPECTED |= {"cached": [14, 14], "limited": [-1, -2]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +257,18 @@ def crash(url: str, folder: Path, moment: str, number: int) -> Case | None:
     )
 
 
+def _first_run() -> None:
+    """Make the log, its key and a limit."""
+    set_limit("tag:scarce", 1)
+    whole(2)
+
+
 def matrix(url: str, folder: Path, moments: tuple[str, ...] = MOMENTS) -> list[Case]:
     """Kill runs at every moment of every commit; return what came of each."""
     close_engine()
     os.environ["FLIGHTLOG_LOG_URL"] = url
     os.environ["FLIGHTLOG_HOME"] = str(folder)
-    _forked(lambda: whole(2))  # makes the log and its key
+    _forked(_first_run)
     cases = []
     for moment in moments:
         for number in range(1, _MOST_COMMITS):
