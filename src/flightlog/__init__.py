@@ -11,9 +11,11 @@ from flightlog.version import __version__
 
 if TYPE_CHECKING:
     from flightlog.engine.annotations import allow_failure, quote, unmapped
+    from flightlog.engine.cancelling import cancel_run
     from flightlog.engine.context import get_run_context
     from flightlog.engine.flows import Flow, flow
     from flightlog.engine.futures import Future
+    from flightlog.engine.pausing import pause_flow_run, resume_flow_run, suspend_flow_run
     from flightlog.engine.resuming import fork_run, restart_run, resume_run
     from flightlog.engine.run_logs import get_run_logger
     from flightlog.engine.states import State
@@ -26,13 +28,17 @@ _HOMES = {
     "State": "flightlog.engine.states",
     "Task": "flightlog.engine.tasks",
     "allow_failure": "flightlog.engine.annotations",
+    "cancel_run": "flightlog.engine.cancelling",
     "flow": "flightlog.engine.flows",
     "fork_run": "flightlog.engine.resuming",
     "get_run_context": "flightlog.engine.context",
     "get_run_logger": "flightlog.engine.run_logs",
+    "pause_flow_run": "flightlog.engine.pausing",
     "quote": "flightlog.engine.annotations",
     "restart_run": "flightlog.engine.resuming",
+    "suspend_flow_run": "flightlog.engine.pausing",
     "tags": "flightlog.engine.tags",
+    "resume_flow_run": "flightlog.engine.pausing",
     "resume_run": "flightlog.engine.resuming",
     "task": "flightlog.engine.tasks",
     "unmapped": "flightlog.engine.annotations",
@@ -45,13 +51,17 @@ __all__ = [
     "Task",
     "__version__",
     "allow_failure",
+    "cancel_run",
     "flow",
     "fork_run",
     "get_run_context",
     "get_run_logger",
+    "pause_flow_run",
     "quote",
     "restart_run",
+    "resume_flow_run",
     "resume_run",
+    "suspend_flow_run",
     "tags",
     "task",
     "unmapped",

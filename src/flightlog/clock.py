@@ -4,6 +4,7 @@ Times are whole microseconds since 1970-01-01T00:00Z (UTC) everywhere inside; `t
 into a `datetime` at the edge.
 """
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -18,8 +19,8 @@ class Clock(Protocol):
         """Return the present in microseconds since 1970 (UTC)."""
         ...
 
-    def sleep(self, seconds: float) -> None:
-        """Block the calling thread for that many seconds."""
+    def sleep(self, seconds: float, wake: threading.Event | None = None) -> None:
+        """Block the calling thread for that many seconds, or until `wake` is set."""
         ...
 
     async def sleep_async(self, seconds: float) -> None:
@@ -34,9 +35,12 @@ class SystemClock:
         """Return the present in microseconds since 1970 (UTC)."""
         return time.time_ns() // 1000
 
-    def sleep(self, seconds: float) -> None:
-        """Block the calling thread for that many seconds."""
-        time.sleep(seconds)
+    def sleep(self, seconds: float, wake: threading.Event | None = None) -> None:
+        """Block the calling thread for that many seconds, or until `wake` is set."""
+        if wake is None:
+            time.sleep(seconds)
+        else:
+            wake.wait(seconds)
 
     async def sleep_async(self, seconds: float) -> None:
         """Let other coroutines run for that many seconds."""

@@ -12,6 +12,10 @@
     │   └── VersionConflict          somebody else appended first
     ├── RunNotFound                  no run, or more than one, fits the given name or id
     ├── CannotResume                 a run that is still going, or is done, or lacks what going on needs
+    ├── CannotCancel                 a run that has ended
+    ├── NotPausedError               a run that nobody has to resume
+    ├── FlowPauseTimeout             a paused run that nobody resumed in time
+    ├── InvalidInput                 (RuntimeError) the input for a paused run does not fit
     ├── ScriptError                  a file or a flow in it cannot be loaded
     ├── MissingContextError          (RuntimeError) needs an active flow or task run
     ├── InvalidNameError             (ValueError) a flow's or task's name has a reserved character
@@ -33,8 +37,9 @@
         ├── PausedRun
         └── UnfinishedRun
 
-`TakenOver` and `CallsDiffer` stand outside, as `BaseException`: user code that catches `Exception` must not
-keep a run alive that somebody else has taken over, or whose code differs from what is recorded of it.
+`TakenOver`, `CallsDiffer`, `RunCancelled` and `RunSuspended` stand outside, as `BaseException`: user code that catches
+`Exception` must not keep a run alive that somebody else has taken over or cancelled, that is suspended, or whose code
+differs from what is recorded of it.
 """
 
 
@@ -91,6 +96,22 @@ class RunNotFound(FlightlogError):
 
 class CannotResume(FlightlogError):
     """A run cannot be gone on with: it is still going, or done, or the log lacks what that needs."""
+
+
+class CannotCancel(FlightlogError):
+    """A run cannot be cancelled, since it has ended."""
+
+
+class NotPausedError(FlightlogError):
+    """A run is not paused, so nobody has to resume it."""
+
+
+class FlowPauseTimeout(FlightlogError):
+    """Nobody resumed a paused run in time."""
+
+
+class InvalidInput(FlightlogError, RuntimeError):
+    """The input for a paused run does not fit what it asks for; the run stays paused."""
 
 
 class ScriptError(FlightlogError):
@@ -171,6 +192,30 @@ class PausedRun(UnsuccessfulRun):
 
 class UnfinishedRun(UnsuccessfulRun):
     """The run has not ended yet."""
+
+
+class RunCancelled(BaseException):
+    """Raised in the code of a run that somebody has cancelled.
+
+    Attributes:
+        run_id: the flow run that was cancelled: the one that the code belongs to, or one that it was called in.
+    """
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunSuspended(BaseException):
+    """Raised in the code of a run that is being suspended.
+
+    Attributes:
+        facts: what the log is told: which pause, what is asked, until when.
+    """
+
+    def __init__(self, facts: dict[str, object]) -> None:
+        super().__init__("The flow run is suspended.")
+        self.facts = facts
 
 
 class TakenOver(BaseException):

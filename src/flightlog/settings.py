@@ -44,6 +44,7 @@ class Settings:
         results_default_serializer: how values become bytes.
         results_default_storage: where values are kept, a folder or an fsspec URL; None for the log itself.
         tasks_refresh_cache: compute the values of cached tasks anew, where they do not say otherwise.
+        cancel_grace_seconds: how long a cancelled flow waits for task runs that are under way in threads.
     """
 
     home: Path
@@ -63,6 +64,7 @@ class Settings:
     results_default_serializer: str = "pickle"
     results_default_storage: str | None = None
     tasks_refresh_cache: bool = False
+    cancel_grace_seconds: float = 5.0
 
     def __repr__(self) -> str:
         url = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", self.log_url)
@@ -244,6 +246,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Compute the values of cached tasks anew, where these do not say `refresh_cache` themselves.",
         "tasks_refresh_cache",
         _boolean,
+    ),
+    Setting(
+        "FLIGHTLOG_CANCEL_GRACE_SECONDS",
+        "5",
+        "How long a cancelled flow waits for its task runs in threads to come to where they can be stopped.",
+        "cancel_grace_seconds",
+        _seconds,
     ),
 )
 

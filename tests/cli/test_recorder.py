@@ -272,11 +272,12 @@ def test_projections_are_seen_checked_and_made_anew(flows: Path, tmp_path: Path)
     import sqlite3
 
     run_etl(flows, tmp_path)
-    assert [p["name"] for p in document("projections", "ls")] == ["runs", "logs", "metrics"]
-    assert all(state["behind"] > 0 for state in document("projections", "status"))
+    listed = [p["name"] for p in document("projections", "ls")]
+    assert listed == ["runs", "logs", "metrics", "result_cache", "concurrency"]
+    assert [state["behind"] > 0 for state in document("projections", "status")] == [True] * 3 + [False] * 2
     document("runs", "ls")
     assert all(state["behind"] == 0 for state in document("projections", "status"))
-    assert [found["difference"] for found in document("projections", "check")] == [None] * 3
+    assert [found["difference"] for found in document("projections", "check")] == [None] * 5
     with sqlite3.connect(Path(os.environ["FLIGHTLOG_HOME"], "flightlog.db.projections")) as connection:
         connection.execute("UPDATE task_runs SET state_name = 'Splendid'")
     connection.close()
@@ -296,6 +297,100 @@ def test_projections_are_seen_checked_and_made_anew(flows: Path, tmp_path: Path)
     }
     assert 'flightlog_runs_total{flow="etl",task="load",state="failed"} 1' in ok("metrics", "--prometheus")
     assert "etl" in ok("metrics", "--by-hour")
+
+
+def test_limits_are_made_seen_and_taken_away(tmp_path: Path) -> None:
+    """`concurrency set`, `ls`, `show` and `delete`; what is kept of them can be checked, mended, made anew."""
+    import sqlite3
+
+    ok("concurrency", "set", "tag:db", "--limit", "2")
+    ok("concurrency", "set", "api", "--limit", "10", "--decay", "0.5")
+    assert [(limit["name"], limit["limit"], limit["decay"]) for limit in document("concurrency", "ls")] == [
+        ("api", 10, 0.5),
+        ("tag:db", 2, 0.0),
+    ]
+    assert document("concurrency", "show", "tag:db")["holders"] == []
+    wrong = flightlog("concurrency", "show", "tag:d")
+    assert (wrong.returncode, "Did you mean 'tag:db'?" in wrong.stderr) == (3, True)
+    with sqlite3.connect(Path(os.environ["FLIGHTLOG_HOME"], "flightlog.db")) as connection:
+        connection.execute("DELETE FROM inline_states")
+    connection.close()
+    broken = flightlog("projections", "check", "concurrency")
+    assert broken.returncode == 1
+    assert "concurrency-limit/api" in broken.stdout
+    ok("projections", "check", "concurrency", "--repair")
+    ok("projections", "check")
+    ok("projections", "rebuild", "concurrency")
+    ok("concurrency", "delete", "api")
+    assert flightlog("concurrency", "delete", "api").returncode == 3
+    assert [limit["name"] for limit in document("concurrency", "ls")] == ["tag:db"]
+
+
+PAUSING = """
+import sys, time
+from flightlog import flow, pause_flow_run, suspend_flow_run, task
+
+@task
+def step() -> int:
+    return 1
+
+@flow
+def pausing() -> str:
+    step()
+    return f"on with {pause_flow_run(wait_for_input=int, timeout=60)}"
+
+@flow
+def suspending() -> str:
+    step()
+    return f"on with {suspend_flow_run(wait_for_input=int, timeout=60)}"
+
+@flow
+def blocking() -> None:
+    step()
+    time.sleep(60)
+"""
+
+
+def _start(*arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "flightlog", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def _until(state: str) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        listed = flightlog("runs", "ls", "-n", "1", "--json")
+        if listed.returncode == 0 and state in [run["state_name"] for run in json.loads(listed.stdout)]:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"no run came to be {state}")
+
+
+def test_runs_are_paused_suspended_and_cancelled_from_outside(tmp_path: Path) -> None:
+    """A paused run goes on in its process, a suspended one in that of whoever resumes it; a cancelled one stops."""
+    file = tmp_path / "waits.py"
+    file.write_text(PAUSING)
+    started = _start("run", f"{file}:pausing")
+    _until("Paused")
+    refused = flightlog("runs", "resume", "@last", "--input", '"x"')
+    assert refused.returncode == 1
+    assert "does not fit" in refused.stderr
+    assert "waits for" in ok("runs", "why", "@last")
+    ok("runs", "resume", "@last", "--input", "3")
+    assert "on with 3" in started.communicate(timeout=60)[0]
+    first = flightlog("run", f"{file}:suspending")
+    assert first.returncode == 0
+    assert "Suspended" in first.stderr
+    assert "flightlog runs resume" in ok("runs", "why", "@last")
+    assert "on with 4" in ok("runs", "resume", "@last", "--input", "4")
+    started = _start("run", f"{file}:blocking")
+    _until("Running")
+    assert document("runs", "cancel", "@last", "--reason", "enough")["state"]["name"] == "Cancelled"
+    started.communicate(timeout=60)
+    assert started.returncode == 12
+    assert "Cancelled by cli:" in ok("runs", "why", "@last")
+    assert "enough" in ok("runs", "why", "@last")
+    assert flightlog("runs", "cancel", "@last").returncode == 1
 
 
 def test_the_log_moves(flows: Path, tmp_path: Path, postgres_url: str) -> None:

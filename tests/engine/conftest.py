@@ -13,18 +13,8 @@ from flightlog.engine.runtime import Engine, using
 from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.stores.memory import MemoryStore
+from flightlog.events.types import STATES
 from flightlog.settings import load
-
-STATE_NAMES = {
-    "created": "Pending",
-    "running": "Running",
-    "awaiting_retry": "AwaitingRetry",
-    "not_ready": "NotReady",
-    "completed": "Completed",
-    "failed": "Failed",
-    "crashed": "Crashed",
-    "cancelled": "Cancelled",
-}
 
 
 class VirtualClock:
@@ -39,7 +29,7 @@ class VirtualClock:
         """Return the present in microseconds since 1970."""
         return self.microseconds
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, wake: threading.Event | None = None) -> None:
         """Let the time pass at once."""
         with self._lock:
             self.slept.append(seconds)
@@ -73,7 +63,8 @@ class History:
     def flow_states(self, flow_run_id: str) -> list[str]:
         """Return the names of the states that a flow run went through."""
         stream = f"flow-run/{flow_run_id}"
-        return [self._name(e) for e in self.events() if e.stream == stream and e.type.startswith("flow_run.")]
+        own = [e for e in self.events() if e.stream == stream and e.type.startswith("flow_run.")]
+        return [self._name(e) for e in own if e.type.partition(".")[2] in STATES]
 
     def task_runs(self, task: str) -> list[dict[str, Any]]:
         """Return the payloads of the creation of a task's runs, in order."""
@@ -104,7 +95,7 @@ class History:
             return str(event.data["name"])
         if verb == "running" and subject == "task_run" and event.data.get("attempt", 1) > 1:
             return "Retrying"
-        return STATE_NAMES[verb]
+        return STATES[verb][1]
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ def test_E128_policies_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(TypeError, match="INPUTS - 'x'"):
         RUN_ID - "x"
     with pytest.raises(TypeError, match="CachePolicy"):
-        task(cache_policy="INPUTS")(print)  # type: ignore[arg-type]
+        task(cache_policy="INPUTS")(print)  # type: ignore[call-overload]
 
 
 def test_E128_a_cache_key_fn_beats_a_policy_and_persist_result_false_beats_both() -> None:

@@ -132,7 +132,8 @@ def is_lost() -> None:
     engine.log.flush()
     for event in engine.log.read_all(types=["flow_run.created"]):
         run = parse_id(event.stream.partition("/")[2])
-    recovery._mark(engine.log, read_history(engine.log, run), "cli:golden", engine.clock, engine.ids)
+    history = read_history(engine.log, run)
+    recovery._mark(engine.log, history, recovery._lost(history), "cli:golden", engine.clock, engine.ids)
     load(2)
 
 

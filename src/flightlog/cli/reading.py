@@ -86,6 +86,9 @@ def mark_lost_runs(log: Log, projector: "Projector") -> "list[History]":
         return []  # what ran there then is not to be judged by what runs here now
     suspects = []
     for run in queries.list_open_runs(projector):
+        if run.state_name == "Suspended":
+            suspects.append(parse_id(run.id))  # nobody has it, but its time may be over
+            continue
         process = queries.process_of(run)
         gone = is_gone(process)
         if gone is None:

@@ -15,7 +15,8 @@ ENDS = {
     "COMPLETED": OK,
     "CRASHED": RUN_CRASHED,
     "CANCELLED": RUN_CANCELLED,
-    **dict.fromkeys(("FAILED", "PENDING", "SCHEDULED", "RUNNING", "PAUSED", "CANCELLING"), RUN_FAILED),
+    "PAUSED": OK,
+    **dict.fromkeys(("FAILED", "PENDING", "SCHEDULED", "RUNNING", "CANCELLING"), RUN_FAILED),
 }
 
 
@@ -30,7 +31,7 @@ def run(target: str, params: tuple[str, ...], as_json: bool) -> int:
     """Run a flow and wait for its end.
 
     FILE.py[:FLOW] names a file and a flow in it (which may be left out if there is but one), or MODULE:FLOW.
-    The exit code says how the run ended: 0 Completed, 10 Failed, 11 Crashed, 12 Cancelled.
+    The exit code says how the run ended: 0 Completed (or Suspended), 10 Failed, 11 Crashed, 12 Cancelled.
 
     \b
     Examples:
@@ -94,18 +95,20 @@ def given_parameters(params: tuple[str, ...]) -> dict[str, Any]:
 def report(state: Any, as_json: bool) -> None:
     """Print how a run ended: its value, and what to do next."""
     run_id = state.state_details.flow_run_id
-    value = state.data if state.is_completed() else None
+    value = state.result() if state.is_completed() else None
     if as_json:
         state_facts = {"type": state.type.value, "name": state.name, "message": state.message}
         print_json({"flow_run_id": run_id, "state": state_facts, "result": _plain(value)})
         return
     if value is not None:
         say(_text(value))
+    if state.is_paused():
+        note(f"{state.name}. {state.message or ''}")
     if not sys.stderr.isatty():
         return
     label = click.style(state_label(state.type.value, state.name), fg=state_color(state.type.value))
     note(f"{label}  {run_id}")
-    if not state.is_completed():
+    if state.is_final() and not state.is_completed():
         note(f"  go on       flightlog runs resume {run_id[:18]}")
         note(f"  see why     flightlog runs show {run_id[:18]}")
         note(f"  read logs   flightlog runs logs {run_id[:18]} --level error")

@@ -26,7 +26,7 @@ from flightlog.cli.printing import (
     table,
 )
 from flightlog.cli.reading import projected
-from flightlog.cli.resuming import fork, restart, resume
+from flightlog.cli.resuming import cancel, fork, restart, resume
 from flightlog.cli.why import why
 from flightlog.clock import SystemClock, isoformat, to_datetime
 
@@ -380,5 +380,5 @@ def _task_document(task: "TaskRunView", attempts: "list[AttemptView]", edges: An
     return document
 
 
-for _command in (resume, restart, fork, why):
+for _command in (resume, restart, fork, cancel, why):
     runs.add_command(_command)

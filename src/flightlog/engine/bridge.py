@@ -73,8 +73,8 @@ class Waits(Protocol):
         """Call a function of ours that blocks: a storage's."""
         ...
 
-    async def sleep(self, clock: Clock, seconds: float) -> None:
-        """Wait for a time."""
+    async def sleep(self, clock: Clock, seconds: float, wake: threading.Event) -> None:
+        """Wait for a time, or until `wake` is set (sync code; a coroutine is cancelled instead)."""
         ...
 
     async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
@@ -113,9 +113,9 @@ class SyncWaits:
         """Call a function here."""
         return function()
 
-    async def sleep(self, clock: Clock, seconds: float) -> None:
+    async def sleep(self, clock: Clock, seconds: float, wake: threading.Event) -> None:
         """Block for a time."""
-        clock.sleep(seconds)
+        clock.sleep(seconds, wake)
 
     async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
         """Block until a promise is settled."""
@@ -181,7 +181,7 @@ class AsyncWaits:
         """Call a function in a thread."""
         return await asyncio.to_thread(function)
 
-    async def sleep(self, clock: Clock, seconds: float) -> None:
+    async def sleep(self, clock: Clock, seconds: float, wake: threading.Event) -> None:
         """Wait for a time."""
         await clock.sleep_async(seconds)
 
@@ -191,8 +191,10 @@ class AsyncWaits:
 
 
 async def _awaited(value: Any) -> Any:
-    """Return what a coroutine returns, or all that an async generator yields."""
-    return [piece async for piece in value] if isinstance(value, AsyncGenerator) else await value
+    """Return what a coroutine returns; of an async generator, itself or returned, all that it yields."""
+    if not isinstance(value, AsyncGenerator):
+        value = await value
+    return [piece async for piece in value] if isinstance(value, AsyncGenerator) else value
 
 
 SYNC = SyncWaits()

@@ -11,7 +11,7 @@ from flightlog.clock import isoformat
 from flightlog.engine import results
 from flightlog.engine.bridge import Waits
 from flightlog.engine.cache_policies import IsolationLevel, NoKey, key_of
-from flightlog.engine.context import CURRENT, IN_HOOK, TaskRunContext
+from flightlog.engine.context import CURRENT, IN_HOOK, TaskRunContext, check
 from flightlog.engine.masking import MASKER
 from flightlog.engine.outcomes import text_of
 from flightlog.engine.recovery import is_dead
@@ -159,13 +159,14 @@ async def look_up(waits: Waits, context: TaskRunContext, keeping: "Keeping") -> 
         if not waiting:
             waiting = True
             await _say_so(waits, context, claim)
-        await waits.sleep(engine.clock, delay)
+        await waits.sleep(engine.clock, delay, context.flow_context.wake)
+        check(context)
         delay = min(1.5 * delay, PATIENCE[1])
 
 
 def _parts(context: TaskRunContext) -> dict[str, str] | None:
     """Return the parts of a call's key; None if it has none, which is said if it should have one."""
-    token, inside = CURRENT.set(context), IN_HOOK.set(True)
+    token, inside = CURRENT.set(context), IN_HOOK.set(context)
     try:
         parts: dict[str, str] | None = context.task.cache_policy.parts(context, context.parameters)
     except NoKey as reason:

@@ -82,7 +82,8 @@ def _slots(names: str | Sequence[str], count: int, *, decays: bool = False, stri
     run = {"flow_run_id": context.flow_context.flow_run.key}
     if isinstance(context, TaskRunContext):
         run["task_run_id"] = context.task_run.key
-    return Slots(context.flow_context.engine, wanted, count, run, decays, strict)
+    flow = context.flow_context
+    return Slots(flow.engine, wanted, count, run, decays, strict, flow.wake)
 
 
 async def _acquire(waits: Waits, slots: Slots, timeout: float | None) -> None:

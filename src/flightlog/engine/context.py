@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from contextvars import ContextVar
 from datetime import datetime
 from itertools import count
@@ -12,10 +14,11 @@ from flightlog.errors import MissingContextError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from flightlog.engine.calls import CallMemory
     from flightlog.engine.futures import BaseFuture
+    from flightlog.engine.promises import Promise
     from flightlog.engine.results import Keeping
     from flightlog.engine.runs import FlowRun, TaskRun
     from flightlog.engine.runtime import Engine
@@ -34,12 +37,12 @@ class RunContext(Protocol):
     Attributes:
         isasync: whether the function is a coroutine function.
         log_prints: whether prints become log lines.
-        closed: whether the run has ended though its code may go on.
+        stopped: raised where code of the run goes on that is to stop: the run has timed out, or is being cancelled.
     """
 
     isasync: bool
     log_prints: bool
-    closed: bool
+    stopped: BaseException | None
 
     @property
     def parent(self) -> RunContext | None:
@@ -93,11 +96,16 @@ class FlowRunContext:
         self.keeping = keeping
         self.parent = parent
         self.isasync: bool = flow.isasync
-        self.closed = False
+        self.stopped: BaseException | None = None
+        self.wake = threading.Event()
+        self.paused: Promise[None] | None = None
+        self.pauses = count(1)
         self.created = engine.clock.now()
         self.numbers = count()
         self.counters: dict[str, count[int]] = {}
         self.loop_tasks: set[asyncio.Task[None]] = set()
+        self.open_streams: dict[asyncio.Task[Any], Callable[[], None]] = {}
+        self.open_generators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self.open_futures: set[BaseFuture[Any]] = set()
 
     @property
@@ -126,7 +134,7 @@ class TaskRunContext:
         parameters: the resolved arguments, by name.
     """
 
-    __slots__ = ("closed", "flow_context", "isasync", "log_prints", "parameters", "parent", "task", "task_run")
+    __slots__ = ("flow_context", "isasync", "log_prints", "parameters", "parent", "stopped", "task", "task_run")
 
     def __init__(
         self,
@@ -145,7 +153,7 @@ class TaskRunContext:
         self.parameters = parameters
         self.isasync: bool = task.isasync
         self.log_prints = log_prints
-        self.closed = False
+        self.stopped: BaseException | None = None
 
     @staticmethod
     def get() -> TaskRunContext | None:
@@ -157,8 +165,8 @@ class TaskRunContext:
 CURRENT: ContextVar[RunContext | None] = ContextVar("flightlog_run", default=None)
 TAGS: ContextVar[frozenset[str]] = ContextVar("flightlog_tags", default=frozenset())
 """The tags of `flightlog.tags` that hold here."""
-IN_HOOK: ContextVar[bool] = ContextVar("flightlog_in_hook", default=False)
-"""Whether this code is a hook's: it may log for its run, but calls nothing in it."""
+IN_HOOK: ContextVar[RunContext | None] = ContextVar("flightlog_in_hook", default=None)
+"""The run that this code is a hook of: it may log for that run, but calls nothing in it."""
 
 
 def get_run_context() -> RunContext:
@@ -192,14 +200,29 @@ def current() -> RunContext | None:
     """Return the run that this code belongs to, or None; refuse code whose run has ended.
 
     Raises:
-        Abandoned: the run has ended (it timed out), though its code goes on.
+        Abandoned, RunCancelled: see `check`.
     """
     context = CURRENT.get()
-    if context is None or IN_HOOK.get():
+    if context is None or IN_HOOK.get() is context:
         return None
+    check(context)
+    return context
+
+
+def check(context: RunContext) -> None:
+    """Stop code whose run is to go on no more, or a run that this one was called in.
+
+    Raises:
+        Abandoned: the run has ended (it timed out), though its code goes on.
+        RunCancelled: somebody has cancelled it.
+    """
     above: RunContext | None = context
     while above is not None:
-        if above.closed:
-            raise Abandoned("This run has ended; its code may start nothing more.")
+        if above.stopped is not None:
+            raise above.stopped
         above = _above(above)
-    return context
+
+
+def abandoned() -> Abandoned:
+    """Return what stops the code of a run that has ended."""
+    return Abandoned("This run has ended; its code may start nothing more.")

@@ -135,13 +135,17 @@ class Definition(Generic[P, R]):
         found = self.inherited(default)
         if not self._keeps:
             return found
-        persist = found.persist if self.persist_result is None else self.persist_result
+        wanted = found.persist or not self.cache_result_in_memory
+        persist = wanted if self.persist_result is None else self.persist_result
         return replace(found, persist=persist, in_memory=self.cache_result_in_memory or not persist)
 
     def _with(self, options: Mapping[str, Any]) -> Self:
         """Return one like this with some options changed."""
         made = type(self)(self._decorated(), **changed(self.options, options))
-        return made if not self.bound else made.__get__(self.bound[0])
+        made.hooks |= {kind: list(hooks) for kind, hooks in self.hooks.items() if options.get(kind) is None}
+        if not self.bound:
+            return made
+        return made.__get__(None, self.bound[0]) if self._binding is classmethod else made.__get__(self.bound[0])
 
     def _decorated(self) -> Any:
         """Return the function as it was decorated."""

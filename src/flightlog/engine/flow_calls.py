@@ -20,7 +20,8 @@ from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally
 from flightlog.engine.task_calls import new_task_run
 from flightlog.engine.tracking import Tracker
-from flightlog.engine.transitions import Create, End, Refuse, Rerun, Start
+from flightlog.engine.transitions import Cancel, Create, End, Pause, Refuse, Rerun, Start
+from flightlog.errors import RunCancelled
 from flightlog.events.liveness import this_process
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
@@ -63,7 +64,13 @@ class FlowCall:
 
 
 class Progress:
-    """A flow run and the task run that stands for it in its parent: what happens to one, happens to both."""
+    """A flow run and the task run that stands for it in its parent: what happens to one, happens to both.
+
+    Attributes:
+        cancelled: the request to cancel the run, once it has come.
+        interruptible: whether it may still be stopped; not while its end is put on record.
+        listens_in_loop: whether a request to cancel it cancels what runs it in an event loop.
+    """
 
     def __init__(self, context: FlowRunContext, mirror: TaskRun | None, digest: bytes | None, blobs: Any) -> None:
         self.context = context
@@ -73,6 +80,9 @@ class Progress:
         self._pending: list[NewEvent] = []
         self._blobs = blobs
         self._mirrored: list[NewEvent] = []
+        self.cancelled: RunCancelled | None = None
+        self.interruptible = True
+        self.listens_in_loop = False
 
     def create(self, facts: dict[str, Any]) -> None:
         """Put down that the run was asked for."""
@@ -107,6 +117,11 @@ class Progress:
         if self.mirror is not None:
             self._mirrored.append(self.mirror.record(Refuse({"message": message})))
         return self._put(), State(StateType.PENDING, "NotReady", message)
+
+    def change(self, command: Pause | Cancel) -> Unit:
+        """Put in line that the run is suspended, or that a request to cancel it has come."""
+        self._pending.append(self.run.record(command))
+        return self._put()
 
     def end(self, end: End, blobs: Any) -> tuple[Unit, NewEvent]:
         """Put in line that an attempt ended; return what to wait for, and the event."""

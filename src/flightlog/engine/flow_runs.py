@@ -1,13 +1,15 @@
 """How a flow run goes: from the call to its final state. One coroutine for sync and async."""
 
+import asyncio
 import copy
 from contextlib import nullcontext, suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.arguments import Found, look, replace
-from flightlog.engine.bridge import SYNC, Waits
+from flightlog.engine.bridge import SYNC, SyncWaits, Waits
 from flightlog.engine.calls import Call, CallMemory, Past
-from flightlog.engine.context import FlowRunContext, TaskRunContext
+from flightlog.engine.context import FlowRunContext, TaskRunContext, abandoned, check
 from flightlog.engine.digests import input_digest
 from flightlog.engine.flow_calls import FlowCall, Progress, create
 from flightlog.engine.futures import BaseFuture
@@ -20,15 +22,19 @@ from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally
-from flightlog.engine.submissions import end_early, wait_for_all
+from flightlog.engine.submissions import end_early, end_soon, wait_for_all
 from flightlog.engine.task_calls import inputs_of
+from flightlog.engine.transitions import Cancel, Pause
 from flightlog.engine.upstream import resolved, settled_state, value_of
 from flightlog.errors import (
     CallsDiffer,
+    CancelledRun,
     CannotResume,
     LogError,
     ParameterTypeError,
+    RunCancelled,
     RunNotFound,
+    RunSuspended,
     TakenOver,
     UpstreamTaskError,
     VersionConflict,
@@ -153,13 +159,11 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
             unit, state = _invalid(progress, refusal)
         else:
             await resolved(waits, {}, call.wait_for)
-            context = progress.context
-            with context.task_runner.start(), logged_prints() if context.log_prints else nullcontext():
-                unit, state = await _attempts(waits, progress)
+            unit, state = await _listening(waits, progress)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the run has an end
         unit, state = await _broken_off(progress, error)
     finally:
-        progress.context.closed = True
+        progress.context.stopped = abandoned()
     _settle_details(progress, state)
     if call.flow.hooks:
         await _commit_end(waits, engine, unit, state)
@@ -173,6 +177,20 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
     return state, progress
+
+
+async def _listening(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]:
+    """Make the attempts while requests to cancel the run are taken."""
+    context = progress.context
+    loop_task = None
+    if context.isasync and not isinstance(waits, SyncWaits):
+        loop_task, progress.listens_in_loop = asyncio.current_task(), True
+    with (
+        context.engine.inbox.open_for(progress, loop_task),
+        context.task_runner.start(),
+        logged_prints() if context.log_prints else nullcontext(),
+    ):
+        return await _attempts(waits, progress)
 
 
 async def _hooks(waits: Waits, progress: Progress, state: State[Any]) -> None:
@@ -190,6 +208,8 @@ async def _broken_off(progress: Progress, error: BaseException) -> tuple[Unit, S
     if isinstance(error, LogError):
         _leave(progress, error)
         raise error
+    if (request := _request(progress, error)) is not None:
+        return await _cancel(SYNC, progress, request)
     await end_early(progress.context)
     if isinstance(error, CallsDiffer):
         state: State[Any] = State(StateType.FAILED, "CallsDiffer", str(error), error)
@@ -275,6 +295,11 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if flow.hooks and context.flow_run.run_count == 1:
             await _hooks(waits, progress, State(StateType.RUNNING).of_run(context.flow_run.id))
         outcome = await call_user(waits, context, flow.function, arguments, flow.timeout_seconds)
+        if isinstance(outcome.error, RunSuspended):
+            return await _suspend(waits, progress, outcome.error)
+        if (request := _request(progress, outcome.error)) is not None:
+            return await _cancel(waits, progress, request)
+        progress.interruptible = False
         found = unsuccessful(outcome, "Flow", flow.timeout_seconds)
         if found is not None and (outcome.timed_out or found[0].is_crashed()):
             await end_early(context)
@@ -285,13 +310,51 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if (due := event.data.get("scheduled")) is None:
             return unit, state
         context = progress.context = _next_attempt(context)
-        await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6))
+        progress.interruptible = True
+        await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6), context.wake)
+        check(context)
+
+
+def _request(progress: Progress, error: BaseException | None) -> RunCancelled | None:
+    """Return the request to cancel that an exception stands for; None if it is about something else."""
+    own = progress.cancelled
+    if own is not None and isinstance(error, (RunCancelled, asyncio.CancelledError)):
+        loop_task = asyncio.current_task() if progress.listens_in_loop else None
+        while loop_task is not None and loop_task.uncancel():
+            pass
+        return own
+    return error if isinstance(error, RunCancelled) else None
+
+
+async def _cancel(waits: Waits, progress: Progress, request: RunCancelled) -> tuple[Unit, State[Any]]:
+    """End a run that somebody has cancelled, and all that it has begun; put down that the request has come first."""
+    progress.interruptible = False
+    context = progress.context
+    context.stopped = request
+    message = str(request)
+    await waits.commit(context.engine.log, progress.change(Cancel({"message": message})))
+    await _hooks(waits, progress, State(StateType.CANCELLING, None, message).of_run(context.flow_run.id))
+    await end_soon(waits, context, context.engine.settings.cancel_grace_seconds)
+    own = request.run_id == context.flow_run.id
+    state: State[Any] = State(StateType.CANCELLED, None, message, CancelledRun(message) if own else request)
+    unit, _ = progress.end(end_of(state, {"cause": "cancelled"}, 0, retriable=False), {})
+    return unit, state
+
+
+async def _suspend(waits: Waits, progress: Progress, suspension: RunSuspended) -> tuple[Unit, State[Any]]:
+    """Let go of a run until somebody resumes it; what it has begun ends first."""
+    progress.interruptible = False
+    await wait_for_all(waits, progress.context)
+    message = f"To go on: flightlog runs resume {progress.run.id[:18]}"
+    unit = progress.change(Pause({**suspension.facts, "message": message}))
+    return unit, State(StateType.PAUSED, "Suspended", message)
 
 
 def _next_attempt(context: FlowRunContext) -> FlowRunContext:
     """Return the context of another attempt: code of one that timed out must not go on in its name."""
     following = copy.copy(context)
-    following.closed = False
+    following.stopped = None
+    following.pauses = count(1)
     following.tally = Tally()
     following.open_futures = set()
     assert following.memory is not None

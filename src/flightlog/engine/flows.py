@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from flightlog.engine import loading, provenance
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.cancelling import interruptions
 from flightlog.engine.context import current
 from flightlog.engine.definitions import Definition, P, R, finish, function_name
 from flightlog.engine.flow_calls import FlowCall
@@ -157,7 +158,8 @@ def termination(*, outermost: bool) -> Iterator[None]:
         return
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with interruptions():
+            yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

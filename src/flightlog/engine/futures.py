@@ -123,6 +123,7 @@ class Future(BaseFuture[R]):
         """Block until the run has ended and return its state; None when `timeout` seconds are over."""
         if timeout is None:
             return run_sync(SYNC.settled(self._outcome, self.help_out))
+        self.help_out()
         return self._outcome.value() if self._outcome.wait(timeout) else None
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:

@@ -121,7 +121,7 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called like a function
         unfinished = sum(not future.done() for future in self._futures)
         return TimeoutError(f"{unfinished} (of {len(self._futures)}) futures unfinished")
 
-    def __iter__(self) -> Iterator[BaseFuture[R]]:
+    def __iter__(self) -> Iterator[Any]:
         ended: queue.SimpleQueue[BaseFuture[R]] = queue.SimpleQueue()
         for future in self._futures:
             future.add_done_callback(ended.put)
@@ -133,7 +133,7 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called like a function
             except queue.Empty:
                 raise self._late() from None
 
-    async def __aiter__(self) -> AsyncIterator[BaseFuture[R]]:
+    async def __aiter__(self) -> AsyncIterator[Any]:
         ended: asyncio.Queue[BaseFuture[R]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -141,9 +141,13 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called like a function
             if not loop.is_closed():
                 loop.call_soon_threadsafe(ended.put_nowait, future)
 
-        for future in self._futures:
+        waiting = [future for future in self._futures if not future.done()]
+        for future in waiting:
             future.add_done_callback(put)
-        for _ in self._futures:
+        for future in self._futures:
+            if future not in waiting:
+                yield future
+        for _ in waiting:
             try:
                 async with asyncio.timeout(self._left()):
                     future = await ended.get()

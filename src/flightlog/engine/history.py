@@ -8,7 +8,7 @@ from flightlog.engine.transitions import Fact, Policy, RunState, evolve
 from flightlog.errors import RunNotFound
 from flightlog.events.log import Log
 from flightlog.events.model import Event
-from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, TERMINAL, flow_run_stream
+from flightlog.events.types import ANSWERED, FLOW_RUN, STATES, TASK_RUN, TERMINAL, flow_run_stream
 from flightlog.garbage import no_collections
 from flightlog.ids import id_text
 
@@ -87,6 +87,8 @@ class History:
         running: what names the process that has it: the payload of its latest start, or of its being gone on with.
         running_at: when that was recorded, in microseconds since 1970 (UTC).
         retried: the position at which its latest failed attempt ended; 0 if none did.
+        pause: what its present pause says; None if it is not paused.
+        answers: the pauses that somebody has answered.
         calls: its calls, in the order in which they were created.
         foreign: whether it is the history of another run, from which this one was forked.
         until: for a fork, the last position that counts.
@@ -102,6 +104,8 @@ class History:
     running: dict[str, Any] | None = None
     running_at: int = 0
     retried: int = 0
+    pause: dict[str, Any] | None = None
+    answers: set[str] = field(default_factory=set)
     calls: dict[bytes, RecordedCall] = field(default_factory=dict)
     foreign: bool = False
     until: int | None = None
@@ -125,6 +129,11 @@ class History:
     def ended(self) -> bool:
         """Whether the run has ended."""
         return self.rules.type in TERMINAL or (self.last is not None and self.last.type == f"{FLOW_RUN}.not_ready")
+
+    @property
+    def suspended(self) -> bool:
+        """Whether it waits for somebody, and no process has it meanwhile."""
+        return self.pause is not None and self.pause.get("name") == "Suspended"
 
     def unfinished(self) -> list[RecordedCall]:
         """Return the calls that have begun and have not ended."""
@@ -162,6 +171,8 @@ def apply_all(history: History, events: Iterable[Event], until: int | None) -> N
         if envelope.epoch > history.epoch:
             history.epoch = envelope.epoch
         kind, _, suffix = envelope.type.partition(".")
+        if envelope.type == ANSWERED:
+            history.answers.add(event.data["key"])
         if suffix not in STATES:
             continue
         if kind == TASK_RUN:
@@ -179,6 +190,7 @@ def _apply_flow(history: History, event: Event, suffix: str) -> None:
         history.running, history.running_at = data, event.recorded_at
     elif suffix == "awaiting_retry":
         history.retried = event.position
+    history.pause = data if suffix == "paused" and "deadline" in data else None
     if (restart := data.get("restart")) is not None:
         _forget(history, restart)
     history.rules = evolve(history.rules, Fact(event.type, data))

@@ -47,7 +47,7 @@ async def call_hooks(
     hooks = definition.hooks.get(_HOOKS.get(state.type.value, ""))
     if not hooks:
         return
-    token, inside = CURRENT.set(context), IN_HOOK.set(True)
+    token, inside = CURRENT.set(context), IN_HOOK.set(context)
     try:
         for hook in list(hooks):
             await _call(waits, context, run, hook, {**subject, "state": state})
@@ -58,7 +58,7 @@ async def call_hooks(
 
 async def beside(waits: Waits, context: RunContext, function: Any, args: Sequence[Any]) -> Outcome:
     """Call a function of the user's that helps to decide on a run; it has as much time as a hook."""
-    token, inside = CURRENT.set(context), IN_HOOK.set(True)
+    token, inside = CURRENT.set(context), IN_HOOK.set(context)
     limit = context.flow_context.engine.settings.hooks_timeout_seconds
     try:
         return await _outcome(waits, partial(function, *args), {}, limit)

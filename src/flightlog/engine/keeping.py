@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flightlog.engine import results
+from flightlog.engine import facts, results
 from flightlog.engine.bridge import Waits
+from flightlog.engine.context import CURRENT
 from flightlog.engine.masking import MASKER
 from flightlog.engine.outcomes import value_facts
 from flightlog.engine.results import Keeping
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 async def kept(waits: Waits, engine: "Engine", state: State[Any], keeping: Keeping) -> tuple[dict[str, Any], Any]:
     """Return what the log is told of a completed state's value, and the blobs that go with it."""
     if keeping.storage is None:
-        facts, blobs = value_facts(engine.key, state.data, keeping)
+        told, blobs = value_facts(engine.key, state.data, keeping)
     else:
-        facts, blobs = await waits.elsewhere(partial(value_facts, engine.key, state.data, keeping))
-        if why := facts["result"].get("not_recorded"):
+        told, blobs = await waits.elsewhere(partial(value_facts, engine.key, state.data, keeping))
+        if why := told["result"].get("not_recorded"):
             _warn(why)
-    if not keeping.in_memory and state.data is not None and "digest" in facts["result"]:
-        state.data, state.load = MISSING, partial(_load, engine, facts["result"], keeping)
-    return facts, blobs
+    if not keeping.in_memory and state.data is not None and "digest" in told["result"]:
+        state.data, state.load = MISSING, partial(_load, engine, told["result"], keeping)
+    return told, blobs
 
 
 def _warn(why: str) -> None:
@@ -51,17 +52,20 @@ def named(keeping: Keeping, home: Path, template: str, context: "TaskRunContext"
     Args:
         keeping: how it is kept otherwise.
         home: the folder of all files that Flightlog keeps: there, in ``storage``, if no storage is named.
-        template: `str.format` over ``parameters``, ``flow_run`` and ``task_run``.
+        template: `str.format` over ``parameters`` and the facts of `flightlog.runtime`: ``flow_run``, ``task_run``.
         context: the run whose value it is.
 
     Raises:
         InvalidNameError: the template cannot be filled in.
     """
-    runs = {"flow_run": context.flow_context.flow_run, "task_run": context.task_run}
+    runs = {"flow_run": facts.flow_run, "task_run": facts.task_run, "deployment": facts.deployment}
+    token = CURRENT.set(context)
     try:
         key = MASKER.mask(template.format(parameters=dict(context.parameters), **runs))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InvalidNameError(f"The result_storage_key {template!r} cannot be filled in: {error}.") from None
+    finally:
+        CURRENT.reset(token)
     if keeping.storage is not None:
         return replace(keeping, key=key)
     from flightlog.engine.storages import LocalFileSystem

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.engine import results
 from flightlog.engine.bridge import Stopped, TimedOut, Waits
-from flightlog.engine.context import CURRENT
+from flightlog.engine.context import CURRENT, abandoned
 from flightlog.engine.masking import MASKER
 from flightlog.engine.states import DEFAULT_NAMES, State, StateType
 from flightlog.engine.transitions import End
-from flightlog.errors import CallsDiffer, LogError, TakenOver
+from flightlog.errors import CallsDiffer, LogError, RunCancelled, TakenOver
 
 if TYPE_CHECKING:
     from flightlog.engine.context import FlowRunContext, TaskRunContext
@@ -55,7 +55,7 @@ async def call_user(
     except (TakenOver, CallsDiffer, LogError):
         raise
     except TimedOut:
-        context.closed = True
+        context.stopped = abandoned()
         return Outcome(timed_out=True)
     except Stopped as stopped:
         return Outcome(error=stopped.error)
@@ -67,10 +67,11 @@ async def call_user(
 
 def interrupt_of(state: State[Any]) -> BaseException | None:
     """Return what must be raised again whatever the caller asked for: an interrupt, an exit, a cancellation."""
-    crashed = state.type is StateType.CRASHED and isinstance(state.data, BaseException)
-    return state.data if crashed and not isinstance(state.data, Exception) else None
+    broken_off = state.type in _BROKEN_OFF and isinstance(state.data, BaseException)
+    return state.data if broken_off and not isinstance(state.data, Exception) else None
 
 
+_BROKEN_OFF = frozenset({StateType.CRASHED, StateType.CANCELLED, StateType.PAUSED})
 _CRASHES: tuple[tuple[type[BaseException], str, str], ...] = (
     (KeyboardInterrupt, "Execution was aborted by an interrupt signal.", "cancelled"),
     (Terminated, "Execution was aborted by a termination signal.", "cancelled"),
@@ -81,6 +82,9 @@ _CRASHES: tuple[tuple[type[BaseException], str, str], ...] = (
 
 def crash(error: BaseException) -> tuple[State[Any], dict[str, Any]]:
     """Return the state that an interruption leads to, and what the log is told."""
+    if isinstance(error, RunCancelled):
+        told = MASKER.mask(str(error))
+        return State(StateType.CANCELLED, None, told, error), {"message": told, "cause": "cancelled"}
     unexpected = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {text_of(error)}"
     known = ((message, cause) for kind, message, cause in _CRASHES if isinstance(error, kind))
     message, cause = next(known, (_shortened(MASKER.mask(unexpected)), "infrastructure"))

@@ -63,15 +63,16 @@ def is_secret(value: Any) -> bool:
 
 def refuse_secrets(value: Any) -> None:
     """Raise `NotRecordable` if a value is a secret, or has one among its first fields and items."""
-    if not knows_secrets():
-        return
+    secrets = knows_secrets()
     waiting = deque([value])
     for _ in range(_MANY):
         if not waiting:
             return
         item = waiting.popleft()
-        if is_secret(item):
+        if secrets and is_secret(item):
             MASKER.learn(item)
+            raise NotRecordable("it holds a secret")
+        if isinstance(item, bytes) and MASKER.is_in(item):
             raise NotRecordable("it holds a secret")
         waiting.extend(islice(items_of(item), _MANY))
 

@@ -42,7 +42,7 @@ class Promise(Generic[T]):
         for callback in callbacks:
             try:
                 callback()
-            except Exception:  # the others are to be told all the same
+            except BaseException:  # the others are to be told all the same
                 logging.getLogger("flightlog.engine").exception("A callback of a run that has ended failed.")
 
     def then(self, callback: Callable[[], object]) -> None:

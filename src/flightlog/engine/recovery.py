@@ -16,7 +16,7 @@ from flightlog.ids import Ids, RandomIds
 
 def is_lost(log: Log, history: History) -> bool:
     """Tell whether a run that has not ended never will: its process is gone."""
-    if history.ended or history.running is None:
+    if history.ended or history.running is None or history.suspended:
         return False
     return is_dead(log, history.running, history.running_at)
 
@@ -40,9 +40,10 @@ def is_dead(log: Log, process: Mapping[str, Any], seen: int) -> bool:
 def mark_lost(
     log: Log, runs: Iterable[bytes], *, actor: str, clock: Clock | None = None, ids: Ids | None = None
 ) -> list[History]:
-    """Put on record that those of some runs crashed whose process is gone; return them.
+    """Put on record that runs crashed whose process is gone, and that suspended ones failed whose time is over.
 
-    The epoch is raised with it: should the process live on after all, what it writes late is refused.
+    The epoch is raised with it: should the process live on after all, what it writes late is refused. Returns the
+    runs that were marked.
 
     Args:
         log: the log.
@@ -58,16 +59,28 @@ def mark_lost(
             history = read_history(log, run)
         except RunNotFound:
             continue
-        if is_lost(log, history) and _mark(log, history, actor, clock, ids):
+        if is_lost(log, history):
+            end = _lost(history)
+        elif history.suspended and history.pause is not None and history.pause["deadline"] <= clock.now():
+            end = _LATE
+        else:
+            continue
+        if _mark(log, history, end, actor, clock, ids):
             found.append(read_history(log, run))
     return found
 
 
-def _mark(log: Log, history: History, actor: str, clock: Clock, ids: Ids) -> bool:
+_LATE = End("FAILED", {"message": "The run was suspended and never resumed.", "cause": "timed_out"}, retriable=False)
+
+
+def _lost(history: History) -> End:
     running = history.running or {}
     where = f"process {running.get('pid')} on {running.get('host')}"
     message = f"The {where} ended without a word: killed, or its machine stopped."
-    end = End("CRASHED", {"message": message, "cause": "lost_worker"}, retriable=False)
+    return End("CRASHED", {"message": message, "cause": "lost_worker"}, retriable=False)
+
+
+def _mark(log: Log, history: History, end: End, actor: str, clock: Clock, ids: Ids) -> bool:
     now = clock.now()
     events = []
     for call in history.unfinished():

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flightlog.engine.masking import MASKER
-from flightlog.engine.pickles import NotRecordable, dumps, is_secret, knows_secrets
+from flightlog.engine.pickles import NotRecordable, dumps, is_secret, knows_secrets, refuse_secrets
 from flightlog.engine.serializers import PICKLE, Serializer, serializer_of
 from flightlog.engine.storages import ResultStorage, storage_of
 from flightlog.errors import CorruptResult, LogCorrupt, MissingResult
@@ -82,15 +82,14 @@ def record(key: bytes, value: Any, keeping: Keeping = PLAINLY) -> tuple[dict[str
 
 
 def _serialized(serializer: Serializer, value: Any) -> bytes:
+    if serializer is not PICKLE:
+        refuse_secrets(value)
     try:
-        content = serializer.dumps(value)
+        return serializer.dumps_checked(value)
     except NotRecordable:
         raise
     except Exception as error:  # noqa: BLE001 - serializing runs the object's own code
         raise NotRecordable(f"{type(error).__name__}: {error}"[:500]) from None
-    if MASKER.is_in(content):
-        raise NotRecordable("it holds a secret")
-    return content
 
 
 def _stored(reference: dict[str, Any], content: bytes, storage: ResultStorage, key: str | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from flightlog.engine.flows import Flow, termination
 from flightlog.engine.history import FLOW, History, forget_from, read_history
 from flightlog.engine.loading import load_flow
 from flightlog.engine.names import source_file
+from flightlog.engine.pausing import resume_flow_run
 from flightlog.engine.recall import prefetch
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.runtime import Engine, current_engine
@@ -47,10 +48,13 @@ def resume_run(
     flow: Flow[..., Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
     on_change: OnChange = "stop",
+    run_input: Any = None,
     return_state: bool = False,
     actor: str = "engine",
 ) -> Any:
-    """Go on with a run that crashed, failed or was cancelled, and return the flow's value; awaitable if it is async.
+    """Go on with a run that crashed, failed, was cancelled or is suspended, and return the flow's value.
+
+    For an async flow the value is awaitable.
 
     The flow's function runs from its start; calls that completed return what is recorded instead of running again.
     After a crash a call that had failed fails again as recorded, since the run went on after it; in a run that
@@ -61,17 +65,22 @@ def resume_run(
         flow: the flow; loaded from where the log says it is by default.
         parameters: values of parameters that were not recorded (secrets, what cannot be pickled).
         on_change: what to do where the code makes other calls than are recorded: ``stop``, or ``rerun`` them.
+        run_input: the input that a suspended run waits for, if it does; see `resume_flow_run`.
         return_state: return the final `State` instead, and do not raise for a flow that failed.
         actor: who asks for it.
 
     Raises:
         RunNotFound: there is no such run.
+        FlowPauseTimeout, InvalidInput: see `resume_flow_run`.
         CannotResume: it is still going, it completed, or the log lacks what going on needs.
         CallsDiffer: the code makes another call than the one recorded.
         ScriptError: the flow cannot be loaded.
     """
     engine = _outside()
-    history = _ended(engine, _key(run), actor)
+    history = read_history(engine.log, _key(run))
+    if history.pause is not None and history.suspended and history.pause["key"] not in history.answers:
+        resume_flow_run(run, run_input, actor=actor, engine=engine)
+    history = _ended(engine, history.id, actor)
     if history.rules.type == "FAILED" and not history.rules.attempt:
         raise CannotResume(
             f"The run {history.name!r} never began: its parameters do not fit, and only their types are recorded. "
@@ -82,7 +91,7 @@ def resume_run(
             f"The run {history.name!r} completed: nothing is left to do. `flightlog runs restart` runs it again "
             "from a task on, `flightlog runs fork` makes a new run of it."
         )
-    past = Past(history, keep_failures=history.rules.type == "CRASHED", strict=on_change == "stop")
+    past = Past(history, keep_failures=history.rules.type in ("CRASHED", "PAUSED"), strict=on_change == "stop")
     return _go_on(engine, past, _Request(flow, parameters, return_state, actor))
 
 
@@ -179,7 +188,7 @@ def _ended(engine: Engine, key: bytes, actor: str) -> History:
         raise CannotResume(f"The run {history.name!r} is a subflow's; resume the run it belongs to: {parent}.")
     if _mark_all(engine, history, actor):
         history = read_history(engine.log, key)
-    if not history.ended:
+    if not (history.ended or history.suspended):
         running = history.running or {}
         raise CannotResume(
             f"The run {history.name!r} is still going: process {running.get('pid')} on {running.get('host')}."
@@ -277,6 +286,7 @@ def _parameters(
             if not change or set(names) - set(given):
                 raise CannotResume(f"The parameters of run {history.name!r} cannot be loaded: {error}") from None
     values |= given
+    values |= dict(zip(names, flow.bound, strict=False))  # a method's own object, rather than a copy of it
     if lacking := sorted(missing - set(values)):
         raise CannotResume(
             f"The run {history.name!r} needs {', '.join(lacking)} again: secrets and what cannot be pickled are not "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine import run_logs
 from flightlog.engine.caching import Fresh
+from flightlog.engine.cancelling import Inbox
 from flightlog.engine.heart import Heart
 from flightlog.engine.masking import MASKER
 from flightlog.engine.results import PLAINLY, Keeping
@@ -59,6 +60,7 @@ class Engine:
         self.task_policy = Policy(settings.task_default_retries, settings.task_default_retry_delay_seconds)
         self.keeping = _keeping(settings)
         self.fresh = Fresh()
+        self.inbox = Inbox(log)
         self._keeps_inline = False
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)

@@ -6,16 +6,21 @@ read it back. Values of every serializer are authenticated with the log's key, s
 
 import json
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ClassVar
 
 from flightlog.engine import pickles
+from flightlog.engine.masking import MASKER
 from flightlog.engine.names import module_name
 from flightlog.names import did_you_mean
 
 _KINDS: dict[str, type["Serializer"]] = {}
-_CLASS, _EXCEPTION = "__class__", "__exception__"
+_CLASS, _EXCEPTION, _DICT = "__class__", "__exception__", "__dict__"
+_MARKS = frozenset({_CLASS, _EXCEPTION, _DICT})
+_SCALARS = frozenset({bool, int, float, str})
+_COLLECTIONS = frozenset({set, frozenset, deque})
 
 
 class Serializer(ABC):
@@ -46,6 +51,17 @@ class Serializer(ABC):
     @abstractmethod
     def dumps(self, value: Any) -> bytes:
         """Return a value as bytes; raise whatever fits if that cannot be done."""
+
+    def dumps_checked(self, value: Any) -> bytes:
+        """Return what `dumps` does, if no known secret is in it.
+
+        Raises:
+            NotRecordable: one is.
+        """
+        content = self.dumps(value)
+        if MASKER.is_in(content):
+            raise pickles.NotRecordable("it holds a secret")
+        return content
 
     @abstractmethod
     def loads(self, content: bytes) -> Any:
@@ -119,7 +135,7 @@ class PickleSerializer(Serializer):
 
     def loads(self, content: bytes) -> Any:
         """Return the value of a pickle, which has to be authenticated before."""
-        return pickles.loads(content)
+        return pickles.loads(content) if self._library is None else self._library.loads(content)
 
 
 class JSONSerializer(Serializer):
@@ -143,7 +159,7 @@ class JSONSerializer(Serializer):
     ) -> None:
         self.jsonlib = jsonlib
         self._library = json if jsonlib == "json" else _library(jsonlib, "JSON library")
-        self._encode = object_encoder or encoded
+        self._encode = object_encoder
         self._decode = object_decoder or decoded
 
     @property
@@ -158,7 +174,10 @@ class JSONSerializer(Serializer):
 
     def dumps(self, value: Any) -> bytes:
         """Return JSON in UTF-8."""
-        content = self._library.dumps(value, default=self._encode)
+        if self._encode is not None:
+            content = self._library.dumps(value, default=self._encode)
+        else:
+            content = self._library.dumps(prepared(value))
         return content.encode() if isinstance(content, str) else bytes(content)
 
     def loads(self, content: bytes) -> Any:
@@ -177,29 +196,47 @@ def _revived(value: Any, decode: Callable[[dict[str, Any]], Any]) -> Any:
     return value
 
 
-def encoded(value: Any) -> Any:
-    """Return what JSON has for a value that it has not.
+def prepared(value: Any) -> Any:
+    """Return a value made of what JSON has; what JSON has not is marked with its class, and so made again.
 
     Raises:
-        TypeError: pydantic does not know it either.
+        TypeError: pydantic does not know it either, or its class cannot be found again.
         NotRecordable: it holds a secret.
     """
-    pickles.refuse_secrets(value)
+    kind = type(value)
+    if value is None or kind in _SCALARS:
+        return value
+    if kind in (list, tuple):
+        return [prepared(item) for item in value]
+    if kind is dict:
+        pairs = [(key, prepared(item)) for key, item in value.items()]
+        # A dict that looks like one of our marks is marked itself, so that it comes back as it was.
+        return {_DICT: [[str(key), item] for key, item in pairs]} if value.keys() & _MARKS else dict(pairs)
+    if kind in _COLLECTIONS:
+        return {_CLASS: _path_of(kind), "data": [prepared(item) for item in value]}
     if isinstance(value, BaseException):
-        return {_EXCEPTION: _path_of(type(value)), "args": list(value.args)}
+        return {_EXCEPTION: _path_of(kind), "args": prepared(list(value.args))}
+    return {_CLASS: _path_of(kind), "data": _dumped(value)}
+
+
+def _dumped(value: Any) -> Any:
+    """Return what pydantic makes of a value that JSON has not."""
+    pickles.refuse_secrets(value)
     try:
-        data = json.loads(_adapter(type(value)).dump_json(value))
+        return json.loads(_adapter(type(value)).dump_json(value))
     except Exception as error:  # noqa: BLE001 - models run their own code
         raise TypeError(f"{type(value).__name__} cannot be written as JSON: {error}") from None
-    return {_CLASS: _path_of(type(value)), "data": data}
 
 
 def decoded(value: dict[str, Any]) -> Any:
     """Return what a dict of JSON stands for; itself if it is no more than that."""
+    if value.keys() == {_DICT}:
+        return dict(value[_DICT])
     if value.keys() == {_EXCEPTION, "args"}:
         return _class_of(value[_EXCEPTION])(*value["args"])
     if value.keys() == {_CLASS, "data"}:
-        return _adapter(_class_of(value[_CLASS])).validate_json(json.dumps(value["data"]))
+        kind = _class_of(value[_CLASS])
+        return kind(value["data"]) if kind in _COLLECTIONS else _adapter(kind).validate_json(json.dumps(value["data"]))
     return value
 
 
@@ -213,6 +250,8 @@ def _adapter(kind: Any) -> Any:
 
 
 def _path_of(kind: type[Any]) -> str:
+    if "<locals>" in kind.__qualname__:
+        raise TypeError(f"{kind.__name__} is defined in a function, where it cannot be found again")
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
@@ -257,6 +296,11 @@ class CompressedSerializer(Serializer):
     def dumps(self, value: Any) -> bytes:
         """Return a value as compressed bytes."""
         content: bytes = self._library.compress(self.serializer.dumps(value))
+        return content
+
+    def dumps_checked(self, value: Any) -> bytes:
+        """Return what `dumps` does, if no known secret is in what is compressed."""
+        content: bytes = self._library.compress(self.serializer.dumps_checked(value))
         return content
 
     def loads(self, content: bytes) -> Any:

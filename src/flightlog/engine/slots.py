@@ -1,5 +1,6 @@
 """Slots of concurrency limits: taking them, waiting for them, giving them back. Each step is one conditional append."""
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.bridge import Waits
 from flightlog.engine.caching import PATIENCE
+from flightlog.engine.context import CURRENT, check
 from flightlog.engine.recovery import is_dead
 from flightlog.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, VersionConflict
 from flightlog.events.inline import Kept
@@ -43,6 +45,7 @@ class Slots:
         run: what holds them: ``flow_run_id`` and ``task_run_id``, as far as there are any.
         decays: whether they free themselves with time, and are never given back.
         strict: whether a limit that there is not is an error.
+        wake: set when the waiting is to end early.
         held: the limits of which slots are held.
     """
 
@@ -52,6 +55,7 @@ class Slots:
     run: dict[str, bytes] = field(default_factory=dict)
     decays: bool = False
     strict: bool = False
+    wake: threading.Event = field(default_factory=threading.Event)
     held: list[str] = field(default_factory=list)
     _holder: bytes = b""
     _waiting: list[str] = field(default_factory=list)
@@ -89,8 +93,10 @@ class Slots:
                     raise AcquireConcurrencySlotTimeoutError(
                         f"No slot of {_quoted(full)} became free within {timeout:g} seconds."
                     )
+                if self.wake.is_set() and (context := CURRENT.get()) is not None:
+                    check(context)
                 await self._wait(waits, limits, full, waiting)
-                await waits.sleep(engine.clock, delay)
+                await waits.sleep(engine.clock, delay, self.wake)
                 delay = min(1.5 * delay, PATIENCE[1])
         finally:
             self._give_up()

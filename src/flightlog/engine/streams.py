@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import Any
 
 from flightlog.engine.bridge import SYNC, AsyncWaits, SyncWaits, TimedOut, Waits, run_sync
-from flightlog.engine.context import CURRENT, TaskRunContext, inside_async
+from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext, inside_async
 from flightlog.engine.definitions import finish
 from flightlog.engine.states import State
 
@@ -28,8 +28,19 @@ def stream(call: Any, run: _Run, *, isasync: bool) -> Any:
         isasync: whether the function is an async generator function.
     """
     if not isasync:
-        return _stream(call, run)
+        pieces = _stream(call, run)
+        if (flow := _flow_of(call)) is not None:
+            flow.open_generators.add(pieces)
+        return pieces
     return _stream_async(call, run) if inside_async() or CURRENT.get() is None else _collected(call, run)
+
+
+def _flow_of(call: Any) -> FlowRunContext | None:
+    """Return the flow run that a call is made in; None for an outermost flow."""
+    if isinstance(call.flow, FlowRunContext):
+        return call.flow
+    caller: RunContext | None = call.caller
+    return None if caller is None else caller.flow_context
 
 
 class _Given:
@@ -63,10 +74,16 @@ class _Pieces:
 
 
 class _StreamedWaits(SyncWaits):
-    """Hands out what the function yields, by way of the coroutine's own steps."""
+    """Hands out what the function yields, by way of the coroutine's own steps.
+
+    Attributes:
+        given: how many pieces the caller has.
+        stopped: whether he wants no more; then an attempt that begins anew is not gone through.
+    """
 
     def __init__(self) -> None:
-        self._given = 0
+        self.given = 0
+        self.stopped = False
 
     async def call(
         self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None, *, isasync: bool
@@ -74,24 +91,24 @@ class _StreamedWaits(SyncWaits):
         pieces = _Pieces(timeout)
         generator = function(*args, **kwargs)
         try:
-            while True:
+            while not self.stopped:
                 began = time.monotonic()
                 try:
                     piece = next(generator)
                 except StopIteration:
                     break
                 pieces.add(piece, began)
-                if len(pieces.all) > self._given:
-                    self._given += 1
-                    if not await _Given(piece):
-                        break
+                if len(pieces.all) > self.given:
+                    self.given += 1
+                    self.stopped = not await _Given(piece)
         finally:
             generator.close()
         return pieces.all
 
 
-def _stream(call: Any, run: _Run) -> Iterator[Any]:
-    work = run(_StreamedWaits(), call)
+def _stream(call: Any, run: _Run) -> Generator[Any, None, None]:
+    waits = _StreamedWaits()
+    work = run(waits, call)
     context = copy_context()  # the run's context is its own, not the caller's
     more: bool | None = None
     try:
@@ -101,13 +118,27 @@ def _stream(call: Any, run: _Run) -> Iterator[Any]:
             yield piece
             more = True
     except StopIteration as end:
-        finish(end.value, return_state=False)
+        more = True
+        yield from _rest(end.value, waits.given)
     finally:
         if more is False:
-            try:
-                context.run(work.send, False)
-            except StopIteration as end:
-                finish(end.value, return_state=True)
+            finish(_driven_to_its_end(lambda: context.run(work.send, False)), return_state=True)
+
+
+def _driven_to_its_end(step: Callable[[], Any]) -> State[Any]:
+    """Let a run end whose pieces nobody wants; it gives none any more."""
+    try:
+        while True:
+            step()
+    except StopIteration as end:
+        state: State[Any] = end.value
+        return state
+
+
+def _rest(state: State[Any], given: int) -> list[Any]:
+    """Return the pieces that the caller has not: those of a run whose recorded value stands in for it."""
+    value = finish(state, return_state=False)
+    return value[given:] if isinstance(value, list) else []
 
 
 def _collected(call: Any, run: _Run) -> Iterator[Any]:
@@ -116,13 +147,13 @@ def _collected(call: Any, run: _Run) -> Iterator[Any]:
 
 
 class _AsyncStreamedWaits(AsyncWaits):
-    """Hands out what the function yields, one piece for each that is asked for."""
+    """Hands out what the function yields, one piece for each that is asked for. See `_StreamedWaits`."""
 
     def __init__(self) -> None:
-        self._given = 0
+        self.given = 0
+        self.stopped = False
         self.asked = asyncio.Semaphore(0)
         self.pieces: asyncio.Queue[tuple[Any] | None] = asyncio.Queue()
-        self.stopped = False
 
     async def call(
         self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None, *, isasync: bool
@@ -130,7 +161,7 @@ class _AsyncStreamedWaits(AsyncWaits):
         pieces = _Pieces(timeout)
         generator = function(*args, **kwargs)
         try:
-            while True:
+            while not self.stopped:
                 began = time.monotonic()
                 try:
                     async with asyncio.timeout(pieces.left) as scope:
@@ -142,28 +173,38 @@ class _AsyncStreamedWaits(AsyncWaits):
                         raise TimedOut from None
                     raise
                 pieces.add(piece, began)
-                if len(pieces.all) > self._given:
-                    self._given += 1
+                if len(pieces.all) > self.given:
+                    self.given += 1
                     self.pieces.put_nowait((piece,))
                     await self.asked.acquire()
-                    if self.stopped:
-                        break
         finally:
             await generator.aclose()
         return pieces.all
+
+    def stop(self) -> None:
+        """Ask for no more pieces."""
+        self.stopped = True
+        self.asked.release()
 
 
 async def _stream_async(call: Any, run: _Run) -> AsyncIterator[Any]:
     waits = _AsyncStreamedWaits()
     task = asyncio.ensure_future(run(waits, call))
     task.add_done_callback(lambda _: waits.pieces.put_nowait(None))
+    if (flow := _flow_of(call)) is not None:
+        streams = flow.open_streams
+        streams[task] = waits.stop
+        task.add_done_callback(lambda _: streams.pop(task, None))
     try:
         while (found := await waits.pieces.get()) is not None:
             yield found[0]
             waits.asked.release()
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
     finally:
         if not task.done():
-            waits.stopped = True
-            waits.asked.release()
+            waits.stop()
         state = await task
-    finish(state, return_state=False)
+    for piece in _rest(state, waits.given):
+        yield piece

@@ -1,12 +1,14 @@
 """Submitting calls: each becomes a future that a task runner or an event loop settles."""
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.annotations import Annotation, allow_failure, unmapped
 from flightlog.engine.bridge import ASYNC, Waits, start_in_loop
-from flightlog.engine.context import CURRENT, RunContext
+from flightlog.engine.context import RunContext
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, working_in_pool
 from flightlog.engine.outcomes import interrupt_of
 from flightlog.engine.states import State, StateType
@@ -93,19 +95,16 @@ def _start_sync(call: TaskCall, future: BaseFuture[Any]) -> None:
     if not waiting:
         runner.submit(future)
         return
-    context = CURRENT.get()
+    context = copy_context()
     remaining = set(waiting)
 
     def ended(source: BaseFuture[Any]) -> None:
         remaining.discard(source)
         if not remaining and not future.done():
-            token = CURRENT.set(context)
             try:
-                runner.submit(future)
+                context.run(runner.submit, future)
             except RuntimeError:
                 abandon(call.flow)
-            finally:
-                CURRENT.reset(token)
 
     for source in waiting:
         source.add_done_callback(ended)
@@ -142,15 +141,34 @@ def abandon(flow: "FlowRunContext") -> None:
 async def end_early(flow: "FlowRunContext") -> None:
     """Cancel what a flow run submitted: what nobody has begun, and what runs in its event loop."""
     abandon(flow)
-    tasks = list(flow.loop_tasks)
+    tasks: list[asyncio.Task[Any]] = [*flow.loop_tasks, *flow.open_streams]
     for task in tasks:
         task.cancel()
     if tasks:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def end_soon(waits: Waits, flow: "FlowRunContext", seconds: float) -> None:
+    """End what a flow run submitted as `end_early` does; give what runs in threads some time to notice."""
+    await end_early(flow)
+    await waits.elsewhere(lambda: _given_time(flow, seconds))
+
+
+def _given_time(flow: "FlowRunContext", seconds: float) -> None:
+    end = time.monotonic() + seconds
+    for future in list(flow.open_futures):
+        future._outcome.wait(max(0.0, end - time.monotonic()))
+
+
 async def wait_for_all(waits: Waits, flow: "FlowRunContext") -> None:
-    """Wait until everything that a flow run submitted has ended."""
+    """Wait until everything that a flow run submitted has ended; streams that nobody follows end now."""
+    for pieces in list(flow.open_generators):
+        pieces.close()
+    streams = dict(flow.open_streams)
+    for stop in streams.values():
+        stop()
+    if streams:
+        await asyncio.wait(streams)
     while flow.open_futures:
         future = next(iter(flow.open_futures))
         await waits.settled(future._outcome, future.help_out if working_in_pool() else _nothing)
@@ -209,4 +227,4 @@ def _unwrapped(value: Any) -> Any:
     return value.value if isinstance(value, unmapped) else value
 
 
-__all__ = ["abandon", "end_early", "split", "submit", "wait_for_all"]
+__all__ = ["abandon", "end_early", "end_soon", "split", "submit", "wait_for_all"]

@@ -1,14 +1,16 @@
 """How a task run goes: from the call to its final state. One coroutine for sync and async."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from flightlog.engine.bridge import Waits
 from flightlog.engine.caching import Lookup, look_up
 from flightlog.engine.calls import Call, CallMemory
-from flightlog.engine.context import TaskRunContext
+from flightlog.engine.context import Abandoned, TaskRunContext, check
 from flightlog.engine.digests import input_digest
 from flightlog.engine.hooks import beside, call_hooks
 from flightlog.engine.keeping import kept, named
@@ -28,9 +30,10 @@ from flightlog.engine.runs import TaskRun
 from flightlog.engine.slots import NoSlots, Slots
 from flightlog.engine.states import State, StateType
 from flightlog.engine.task_calls import TaskCall, create
+from flightlog.engine.tracking import Tracker
 from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
-from flightlog.errors import CallsDiffer, LogError, TakenOver, UpstreamTaskError
+from flightlog.errors import CallsDiffer, InvalidNameError, LogError, RunCancelled, TakenOver, UpstreamTaskError
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
 
@@ -120,6 +123,22 @@ def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: by
     return None
 
 
+async def _may_start(waits: Waits, call: TaskCall) -> None:
+    """Let nothing start in a run that is being cancelled; wait while it is paused.
+
+    Raises:
+        RunCancelled: it is being cancelled.
+    """
+    check(call.parent or call.flow)
+    while (paused := call.flow.paused) is not None:
+        await waits.settled(paused, _nothing)
+        check(call.parent or call.flow)
+
+
+def _nothing() -> None:
+    pass
+
+
 async def _looked_up(waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any]) -> Lookup | None:
     """Return what the cache has for a call. What it is asked with is a context of its own: no attempt has begun."""
     if call.pending:
@@ -156,7 +175,7 @@ async def _acquired(waits: Waits, call: TaskCall, run: TaskRun) -> None:
         call.pending = []
         return run.journal.put(events)
 
-    call.slots = Slots(call.flow.engine, names, run=who)
+    call.slots = Slots(call.flow.engine, names, run=who, wake=call.flow.wake)
     await call.slots.acquire(waits, waiting=waiting)
 
 
@@ -173,6 +192,7 @@ async def _attempts(
         facts["cache"] = call.lookup.facts
     with logged_prints() if prints else _AS_IT_IS:
         while True:
+            await _may_start(waits, call)
             if run.tags:
                 try:
                     await _acquired(waits, call, run)
@@ -188,8 +208,8 @@ async def _attempts(
             if task.hooks and run.run_count == 1:
                 running: State[Any] = State(StateType.RUNNING).of_run(run.flow_run_id, run.key)
                 await call_hooks(waits, context, run, running, {"task": task, "task_run": run})
-            outcome = await call_user(waits, context, task.function, arguments, task.timeout_seconds)
-            state, end, blobs = await _conclude(waits, call, context, outcome)
+            outcome, keeping = await _called(waits, call, context, arguments)
+            state, end, blobs = await _conclude(waits, call, context, outcome, keeping)
             event = run.record(end)
             due = event.data.get("scheduled")
             unit = engine.log.enqueue([journal.append([event], blobs), *_given_back(call, event)])
@@ -201,13 +221,27 @@ async def _attempts(
                     await waits.commit(engine.log, unit)
                     await call_hooks(waits, context, run, state, {"task": task, "task_run": run})
                 return state
-            await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6))
+            await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6), flow.wake)
+
+
+async def _called(
+    waits: Waits, call: TaskCall, context: TaskRunContext, arguments: tuple[tuple[Any, ...], dict[str, Any]]
+) -> tuple[Outcome, Keeping]:
+    """Call the function; return what came of it, and how its value is kept."""
+    task = call.task
+    try:
+        keeping = _keeping(call, context)
+    except InvalidNameError as error:
+        return Outcome(error=error), call.flow.keeping
+    return await call_user(waits, context, task.function, arguments, task.timeout_seconds), keeping
 
 
 async def _conclude(
-    waits: Waits, call: TaskCall, context: TaskRunContext, outcome: Outcome
+    waits: Waits, call: TaskCall, context: TaskRunContext, outcome: Outcome, keeping: Keeping
 ) -> tuple[State[Any], End, Any]:
     """Return the state that an attempt leads to, the command that says so, and the blobs that go with it."""
+    if isinstance(outcome.error, asyncio.CancelledError):
+        outcome.error = _cancellation(context) or outcome.error
     found = unsuccessful(outcome, "Task", call.task.timeout_seconds)
     if found is None:
         state = _returned_state(outcome.value)
@@ -216,9 +250,29 @@ async def _conclude(
         state, told = found
     state.of_run(context.task_run.flow_run_id, context.task_run.key)
     if state.type is StateType.COMPLETED:
-        told, blobs = await kept(waits, call.flow.engine, state, _keeping(call, context))
+        told, blobs = await kept(waits, call.flow.engine, state, keeping)
+        if state.load is not None:
+            state.load = partial(_tracked, state.load, call.flow.tracker, context.task_run.key)
         return state, end_of(state, told, 0), blobs
     return state, *await _unsuccessful_end(waits, call, context, state, told)
+
+
+def _tracked(load: Callable[[], Any], tracker: Tracker, task_run: bytes) -> Any:
+    """Load a value, and remember where it comes from."""
+    value = load()
+    tracker.add(value, task_run)
+    return value
+
+
+def _cancellation(context: TaskRunContext) -> BaseException | None:
+    """Return what says that the run, or one that it was called in, was cancelled by somebody; None if it was not."""
+    try:
+        check(context)
+    except RunCancelled as cancelled:
+        return cancelled
+    except Abandoned:
+        pass
+    return None
 
 
 def _given_back(call: TaskCall, event: NewEvent) -> list[Append]:

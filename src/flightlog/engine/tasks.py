@@ -145,6 +145,15 @@ class Task(Definition[P, R]):
         future = submit(self, self._context(), self.bind(args, kwargs), wait_for)
         return future.wait() if return_state else future  # type: ignore[attr-defined]
 
+    @overload
+    def map(
+        self, /, *args: Any, return_state: Literal[True], wait_for: Iterable[Any] | None = None, **kwargs: Any
+    ) -> list[Any]: ...
+    @overload
+    def map(
+        self, /, *args: Any, return_state: Literal[False] = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
+    ) -> FutureList: ...
+
     def map(
         self, /, *args: Any, return_state: bool = False, wait_for: Iterable[Any] | None = None, **kwargs: Any
     ) -> list[Any]:

@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from typing import Any
 
+from flightlog.engine.states import MISSING
+
 KEPT = 10_000
 _FIRST_LEVEL = 1000
 
@@ -38,6 +40,6 @@ class Tracker:
 
 def trackable(value: Any) -> bool:
     """Tell whether an object's identity says where it comes from: Python shares small ints and the like."""
-    if value is None or value is ... or value is NotImplemented or isinstance(value, bool):
+    if value is MISSING or value is None or value is ... or value is NotImplemented or isinstance(value, bool):
         return False
     return not (type(value) is int and -5 <= value <= 256)

@@ -119,16 +119,39 @@ class Wait:
 
 
 @dataclass(slots=True)
+class Pause:
+    """The run waits for somebody. `facts`: key, deadline, what is asked."""
+
+    facts: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Continue:
+    """A paused run goes on in the same attempt. `facts`: message."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Cancel:
+    """A request to cancel has reached the run. `facts`: message."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Rerun:
     """A run that ended is to run once more, with a fresh budget: its flow is retried or resumed. `facts`: message."""
 
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Command = Create | Start | End | Refuse | Wait | Rerun
+Command = Create | Start | End | Refuse | Wait | Pause | Continue | Cancel | Rerun
 
 _SUFFIX: Final = {
-    state: suffix for suffix, (state, name) in STATES.items() if name.upper() == state and suffix != "created"
+    state: suffix
+    for suffix, (state, name) in STATES.items()
+    if name.upper() == state and suffix not in ("created", "resumed")
 }
 _REACHED: Final = {
     f"{kind}.{suffix}": (suffix, state) for kind in (FLOW_RUN, TASK_RUN) for suffix, (state, _) in STATES.items()
@@ -141,7 +164,17 @@ class InvalidTransition(AssertionError):
     """The engine asked for a transition that the rules do not know: a mistake of ours, not of a user."""
 
 
-def decide(run: RunState, command: Command) -> Fact:  # noqa: PLR0911 - one for each command
+_PLAIN: Final[dict[type, tuple[frozenset[str], str]]] = {
+    Refuse: (_STARTABLE, "not_ready"),
+    Wait: (_STARTABLE, "pending"),
+    Pause: (frozenset({"RUNNING"}), "paused"),
+    Continue: (frozenset({"PAUSED"}), "resumed"),
+    Cancel: (frozenset({"PENDING", "SCHEDULED", "RUNNING", "PAUSED"}), "cancelling"),
+}
+"""Commands that only need to come at the right time: from which states, and what they lead to."""
+
+
+def decide(run: RunState, command: Command) -> Fact:
     """Return the fact that a command leads to.
 
     Raises:
@@ -152,24 +185,28 @@ def decide(run: RunState, command: Command) -> Fact:  # noqa: PLR0911 - one for 
             return Fact(f"{run.kind}.created", facts)
         case Start(facts) if run.type in _STARTABLE:
             return Fact(f"{run.kind}.running", {**facts, "attempt": run.attempt + 1} if run.attempt else facts)
-        case End(type_, facts, now, retriable, stretch) if run.type not in TERMINAL and run.type != "":
-            if run.attempt != 1:
-                facts = {**facts, "attempt": run.attempt}
-            if retriable and type_ != "COMPLETED" and run.will_retry(type_, facts.get("cause")):
-                delays = run.policy.delays
-                retry = run.attempt - (run.budget - 1 - run.policy.retries)
-                delay = stretch * delays[min(retry, len(delays)) - 1] if delays else 0.0
-                # The attempt may have timed out; the run, though, awaits its retry.
-                facts = {name: value for name, value in facts.items() if name != "name"}
-                return Fact(f"{run.kind}.awaiting_retry", {**facts, "scheduled": now + round(delay * 1e6)})
-            return Fact(f"{run.kind}.{_SUFFIX[type_]}", facts)
-        case Refuse(facts) if run.type in _STARTABLE:
-            return Fact(f"{run.kind}.not_ready", facts)
-        case Wait(facts) if run.type in _STARTABLE:
-            return Fact(f"{run.kind}.pending", facts)
+        case End() if run.type not in TERMINAL and run.type != "":
+            return _ended(run, command)
         case Rerun(facts) if run.type != "RUNNING":
             return Fact(f"{run.kind}.scheduled", {"name": "AwaitingRerun", **facts})
+        case Refuse(facts) | Wait(facts) | Pause(facts) | Continue(facts) | Cancel(facts):
+            types, suffix = _PLAIN[type(command)]
+            if run.type in types:
+                return Fact(f"{run.kind}.{suffix}", facts)
     raise InvalidTransition(f"{command!r} cannot follow on {run!r}")
+
+
+def _ended(run: RunState, end: End) -> Fact:
+    """Return the fact that an attempt ended, and with it the run, unless another attempt follows."""
+    facts = end.facts if run.attempt == 1 else {**end.facts, "attempt": run.attempt}
+    if end.type == "COMPLETED" or not end.retriable or not run.will_retry(end.type, facts.get("cause")):
+        return Fact(f"{run.kind}.{_SUFFIX[end.type]}", facts)
+    delays = run.policy.delays
+    retry = run.attempt - (run.budget - 1 - run.policy.retries)
+    delay = end.stretch * delays[min(retry, len(delays)) - 1] if delays else 0.0
+    # The attempt may have timed out; the run, though, awaits its retry.
+    facts = {name: value for name, value in facts.items() if name != "name"}
+    return Fact(f"{run.kind}.awaiting_retry", {**facts, "scheduled": end.now + round(delay * 1e6)})
 
 
 def evolve(run: RunState, fact: Fact) -> RunState:

@@ -12,6 +12,14 @@ from flightlog.events.types import STATES, TERMINAL
 INFO, ERROR = 20, 40
 
 
+_SAID = {
+    "paused": "Paused: it waits to be resumed.",
+    "resumed": "Resumed.",
+    "cancelling": "Asked to stop.",
+    "pending": "Waits.",
+}
+
+
 class Line(NamedTuple):
     """A line: its level, its text, and whether the flow run says it rather than the run itself."""
 
@@ -71,6 +79,9 @@ def narrate(  # noqa: C901 - one case after the other
     if "child_flow_run_id" in data:
         return  # the subflow's own run says it
     state, name = state_of(type_, data)
+    if suffix in _SAID:
+        yield Line(INFO, data.get("message") or _SAID[suffix])
+        return
     if suffix == "scheduled" and (message := data.get("message")):
         yield Line(INFO, message)
     if suffix not in ("awaiting_retry",) and state not in TERMINAL:

@@ -11,6 +11,8 @@ FLOW_RUN: Final = "flow_run"
 TASK_RUN: Final = "task_run"
 LOG_LINES: Final = "log.lines"
 HOOK_ENDED: Final = "hook.ended"
+ANSWERED: Final = "flow_run.answered"
+CANCEL_REQUESTED: Final = "flow_run.cancel_requested"
 CACHE_STORED: Final = "cache.stored"
 CACHE_CLAIMED: Final = "cache.claimed"
 CACHE_RELEASED: Final = "cache.released"
@@ -33,6 +35,7 @@ STATES: Final[dict[str, tuple[str, str]]] = {
     "running": ("RUNNING", "Running"),
     "awaiting_retry": ("SCHEDULED", "AwaitingRetry"),
     "paused": ("PAUSED", "Paused"),
+    "resumed": ("RUNNING", "Running"),
     "cancelling": ("CANCELLING", "Cancelling"),
     "completed": ("COMPLETED", "Completed"),
     "failed": ("FAILED", "Failed"),
@@ -45,7 +48,9 @@ TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 # brings an upcaster (flightlog.events.upcasting); a written event is never changed.
 SCHEMAS: Final[dict[str, int]] = {
     **{f"{kind}.{suffix}": 1 for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES},
-    **dict.fromkeys((LOG_LINES, HOOK_ENDED, CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED), 1),
+    **dict.fromkeys(
+        (LOG_LINES, HOOK_ENDED, ANSWERED, CANCEL_REQUESTED, CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED), 1
+    ),
     **dict.fromkeys((LIMIT_SET, LIMIT_DELETED), 1),
     **dict.fromkeys((SLOTS_AWAITED, SLOTS_ACQUIRED, SLOTS_RELEASED, SLOTS_GIVEN_UP, SLOTS_EXPIRED), 1),
 }

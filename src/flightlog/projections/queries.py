@@ -154,7 +154,7 @@ def list_flow_runs(
 
 def list_open_runs(projector: Projector, limit: int = 1000) -> list[FlowRunView]:
     """Return flow runs that have begun and have not ended, oldest first."""
-    states = ("RUNNING", "SCHEDULED", "CANCELLING")
+    states = ("RUNNING", "SCHEDULED", "CANCELLING", "PAUSED")
     query = select(flow_runs).where(flow_runs.c.state_type.in_(states)).order_by(flow_runs.c.id).limit(limit)
     return [_flow_run(projector, row) for row in projector.rows(query)]
 

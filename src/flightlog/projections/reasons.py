@@ -113,11 +113,28 @@ def _flow_reason(projector: Projector, run: FlowRunView, tasks: list[TaskRunView
             text = f"It waits for its next attempt, due at {isoformat(due)}." if due else "It is about to go on."
         case "COMPLETED":
             text = text or "It did what it was to do."
+        case "PAUSED":
+            text, hint = _paused(run, last.data), f"flightlog runs resume {short}"
+        case "CANCELLING":
+            text = f"{text} It waits for its task runs that are under way in threads."
         case "FAILED" | "CRASHED" | "CANCELLED":
             text, event, hint = _ended(projector, run, tasks, last)
         case _:
             text = text or "It has not begun."
     return _reason(run.name, run.state_type, run.state_name, text, event, hint)
+
+
+def _paused(run: FlowRunView, data: dict[str, Any]) -> str:
+    """Return what a paused run waits for."""
+    held = "no process has it meanwhile" if run.state_name == "Suspended" else "its process waits"
+    text = f"It waits for somebody to resume it; {held}."
+    if "deadline" in data:
+        text += f" It fails after {isoformat(data['deadline'])}."
+    if data.get("shown"):
+        text += f"\n  {data['shown']}"
+    if data.get("input_schema"):
+        text += f"\nThe input that it waits for: {data['input_schema']}"
+    return text
 
 
 def _ended(projector: Projector, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> tuple[str, Event, str]:

@@ -28,7 +28,7 @@ class VirtualClock:
         with self._lock:
             self._now += round(seconds * 1e6)
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, wake: threading.Event | None = None) -> None:
         """Move the clock on, and return at once."""
         self.slept.append(seconds)
         self.advance(seconds)

@@ -68,6 +68,29 @@ class FlowRunAwaitingRetry(End):
     scheduled: Microseconds = Field(description="When the next attempt is due.")
 
 
+class FlowPaused(StateChange):
+    """A run waits until somebody says that it may go on."""
+
+    key: str | None = Field(None, description="Which pause of the run it is.")
+    deadline: Microseconds | None = Field(None, description="After which it fails.")
+    input_schema: str | None = Field(None, description="The JSON Schema of the input that it waits for.")
+    shown: str | None = Field(None, description="What whoever answers is shown.")
+
+
+class FlowAnswered(Payload):
+    """Somebody (the actor) said that a paused run may go on."""
+
+    key: str = Field(description="The pause that this is the answer to.")
+    input: str | None = Field(None, description="The input, as JSON, secrets masked.")
+    shown: str | None = Field(None, description="What was shown.")
+
+
+class FlowCancelRequested(Payload):
+    """Somebody (the actor) asked for a run to be cancelled."""
+
+    reason: str | None = Field(None, description="Why, secrets masked.")
+
+
 MODELS: dict[str, type[Payload]] = {
     "flow_run.created": FlowRunCreated,
     "flow_run.running": FlowRunning,
@@ -75,7 +98,10 @@ MODELS: dict[str, type[Payload]] = {
     "flow_run.scheduled": FlowScheduled,
     "flow_run.pending": StateChange,
     "flow_run.not_ready": StateChange,
-    "flow_run.paused": StateChange,
+    "flow_run.paused": FlowPaused,
+    "flow_run.resumed": StateChange,
+    "flow_run.answered": FlowAnswered,
+    "flow_run.cancel_requested": FlowCancelRequested,
     "flow_run.cancelling": StateChange,
     "flow_run.completed": End,
     "flow_run.failed": End,

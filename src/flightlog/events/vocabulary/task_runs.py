@@ -72,6 +72,7 @@ MODELS: dict[str, type[Payload]] = {
     "task_run.pending": TaskStateChange,
     "task_run.not_ready": TaskStateChange,
     "task_run.paused": TaskStateChange,
+    "task_run.resumed": TaskStateChange,
     "task_run.cancelling": TaskStateChange,
     "task_run.completed": TaskEnd,
     "task_run.failed": TaskEnd,

@@ -1,0 +1,113 @@
+"""Input that a paused run waits for: what is asked, of what shape the answer has to be, and the answer's value."""
+
+import json
+from importlib import import_module
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+
+from flightlog.errors import InvalidInput
+
+_VALUE = "value"
+
+
+class RunInput(BaseModel):
+    """The base of inputs: fields that it does not name are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+    _description: ClassVar[str | None] = None
+
+    @classmethod
+    def with_initial_data(cls, description: str | None = None, **initial: Any) -> type[Self]:
+        """Return a type of input that is shown with a description, and with values that the answer may leave out.
+
+        Args:
+            description: what whoever answers is shown.
+            **initial: values by field.
+        """
+        fields: dict[str, Any] = {
+            name: (field.annotation, initial.get(name, field)) for name, field in cls.model_fields.items()
+        }
+        made: Any = create_model(cls.__name__, __base__=cls, **fields)
+        made._description = description
+        return made  # type: ignore[no-any-return]
+
+
+class Question:
+    """What is asked of whoever resumes a run.
+
+    Attributes:
+        schema: the JSON Schema of the answer; None if nothing is asked.
+        description: what is shown.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+        self._plain = kind is not None and not (isinstance(kind, type) and issubclass(kind, BaseModel))
+        self.schema: dict[str, Any] | None = None
+        self.description: str | None = getattr(kind, "_description", None)
+        if self._plain:
+            inner = TypeAdapter(kind).json_schema()
+            shape = {"type": "object", "properties": {_VALUE: inner}, "required": [_VALUE]}
+            self.schema = {**shape, "additionalProperties": False}
+        elif kind is not None:
+            self.schema = kind.model_json_schema()
+        if '"format": "password"' in json.dumps(self.schema):
+            raise TypeError("it has a secret, and the log holds none; ask for the name of the secret instead")
+
+    def read(self, answer: str | None) -> Any:
+        """Return the value of an answer, which is JSON; the model's own validators may refuse it.
+
+        Raises:
+            ValidationError: they do.
+        """
+        if self._kind is None:
+            return None
+        document = json.loads(answer or "{}")
+        if self._plain:
+            return TypeAdapter(self._kind).validate_python(document.get(_VALUE))
+        return self._kind.model_validate(document)
+
+
+def question_of(kind: Any) -> Question:
+    """Return what is asked by naming the type of the answer.
+
+    Raises:
+        TypeError: it is no type that pydantic knows.
+    """
+    try:
+        return Question(kind)
+    except Exception as error:  # noqa: BLE001 - pydantic's own, of many kinds
+        raise TypeError(f"wait_for_input cannot be {kind!r}: {error}") from None
+
+
+def checked_answer(schema: str | None, given: Any) -> str | None:
+    """Return an answer as JSON; None if nothing was asked.
+
+    Args:
+        schema: the JSON Schema of the answer, as JSON; None if nothing was asked.
+        given: the answer: a dict, a model, or the value itself where a plain type was asked for.
+
+    Raises:
+        InvalidInput: it does not fit, or is missing.
+    """
+    if schema is None:
+        if given is not None:
+            raise InvalidInput("The run does not wait for input; resume it without.")
+        return None
+    jsonschema: Any = import_module("jsonschema")
+    shape = json.loads(schema)
+    document = given.model_dump(mode="json") if isinstance(given, BaseModel) else given
+    if list(shape.get("properties", {})) == [_VALUE] and not (isinstance(document, dict) and _VALUE in document):
+        document = {_VALUE: document}
+    try:
+        jsonschema.validate(document, shape)
+    except jsonschema.ValidationError as error:
+        if given is None:
+            names = ", ".join(shape.get("properties", {})) or "an object"
+            raise InvalidInput(f"The run waits for input: {names}.") from None
+        raise InvalidInput(f"The input does not fit what the run asks for: {error.message}.") from None
+    return json.dumps(document)
+
+
+__all__ = ["Question", "RunInput", "checked_answer", "question_of"]
