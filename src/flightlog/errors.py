@@ -25,6 +25,7 @@
     ├── MappingError                 (ValueError) `map` was given arguments that it cannot split
     │   ├── MappingLengthMismatch
     │   └── MappingMissingIterable
+    ├── LostWorker                   the process that a task ran in died
     ├── UpstreamTaskError            a call rests on a run that did not complete
     ├── ConcurrencySlotAcquisitionError      slots of a concurrency limit that cannot be had
     ├── AcquireConcurrencySlotTimeoutError   (TimeoutError) no slot became free in time
@@ -148,6 +149,10 @@ class MappingLengthMismatch(MappingError):
 
 class MappingMissingIterable(MappingError):
     """No argument given to `map` is iterable."""
+
+
+class LostWorker(FlightlogError):
+    """The worker process that a task ran in died."""
 
 
 class UpstreamTaskError(FlightlogError):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flightlog.engine.states import Tally
     from flightlog.engine.task_runners import TaskRunner
     from flightlog.engine.tracking import Tracker
+    from flightlog.engine.worker import Relay
 
 
 class Abandoned(BaseException):
@@ -64,8 +65,11 @@ class FlowRunContext:
         parameters: what the function was given, by name.
         task_runner: where submitted tasks go.
         tags: the run's tags.
+        relay: in a worker process, the way to the process that has the run; else None.
         keeping: how values are kept in it, where nobody says otherwise.
     """
+
+    relay: Relay | None = None
 
     def __init__(  # noqa: PLR0913 - what a run consists of, put together in one place
         self,

@@ -3,8 +3,10 @@
 import copy
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from types import MethodType
 from typing import Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
 
@@ -169,6 +171,16 @@ class Definition(Generic[P, R]):
         bound.fn = cast("Any", MethodType(self.function, target))
         return bound
 
+    def __reduce__(self) -> Any:
+        """Travel by name where the name leads back here, else by function and options."""
+        found: Any = sys.modules.get(self.function.__module__)
+        for part in self.function.__qualname__.split("."):
+            found = getattr(found, part, None)
+        if found is self and self.function.__module__ != "__main__":
+            return _found, (self.function.__module__, self.function.__qualname__)
+        made = _remade, (type(self), self._decorated(), self.options)
+        return made if not self.bound else (_bound, (type(self), self._decorated(), self.options, self.bound[0]))
+
     def _add_hook(self, kind: str, hook: Hook) -> Hook:
         self.hooks.setdefault(kind, []).extend(checked_hooks([hook], kind))
         return hook
@@ -184,6 +196,21 @@ class Definition(Generic[P, R]):
     def on_failure(self, hook: Hook) -> Hook:
         """Call a function when a run has failed and will not be tried again; see `on_running`."""
         return self._add_hook("on_failure", hook)
+
+
+def _found(module: str, name: str) -> Any:
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _remade(kind: type[Any], function: Any, options: dict[str, Any]) -> Any:
+    return kind(function, **options)
+
+
+def _bound(kind: type[Any], function: Any, options: dict[str, Any], target: Any) -> Any:
+    return _remade(kind, function, options).__get__(target, target if isinstance(target, type) else None)
 
 
 def _storage(given: Any) -> Any:

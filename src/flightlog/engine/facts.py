@@ -21,13 +21,19 @@ class _Facts:
         self._facts = facts
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._facts:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._facts:
             raise AttributeError(f"flightlog.runtime.{self._name} has no {name!r}; it has {', '.join(self._facts)}.")
         look, otherwise = self._facts[name]
         context = self._context()
         value = otherwise() if context is None else look(context)
         given = runtime_override(self._name, name)
         return value if given is None else _cast(given, value)
+
+    def __reduce__(self) -> str:
+        """Travel by name: what it tells depends on where it is asked."""
+        return self._name
 
     def __dir__(self) -> list[str]:
         return list(self._facts)

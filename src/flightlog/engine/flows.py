@@ -128,6 +128,8 @@ class Flow(Definition[P, R]):
         parameters = self.bind(args, kwargs)
         if wait_for is not None and caller is None:
             raise ValueError("Only flows run as subflows can wait for dependencies.")
+        if caller is not None and (relay := caller.flow_context.relay) is not None:
+            return relay.call(self, args, {**kwargs, "return_state": return_state, "wait_for": wait_for})
         engine = caller.flow_context.engine if caller is not None else current_engine()
         call = FlowCall(self, engine, caller, parameters, wait_for)
         if self.isgenerator and not return_state:

@@ -13,13 +13,15 @@ from flightlog.engine.context import CURRENT, abandoned
 from flightlog.engine.masking import MASKER
 from flightlog.engine.states import DEFAULT_NAMES, State, StateType
 from flightlog.engine.transitions import End
-from flightlog.errors import CallsDiffer, LogError, RunCancelled, TakenOver
+from flightlog.errors import CallsDiffer, LogError, LostWorker, RunCancelled, TakenOver
 
 if TYPE_CHECKING:
     from flightlog.engine.context import FlowRunContext, TaskRunContext
 
 _OURS = str(Path(__file__).parent)
 _MAX_MESSAGE = 1000
+FROM_WORKER = "_flightlog_traceback"
+"""The attribute of an exception from a worker process that says where it was raised there."""
 
 
 class Terminated(SystemExit):
@@ -120,6 +122,9 @@ def unsuccessful(outcome: Outcome, kind: str, timeout: float | None) -> tuple[St
     """
     if outcome.timed_out:
         return time_out(kind, timeout)
+    if isinstance(outcome.error, LostWorker):
+        message = str(outcome.error)
+        return State(StateType.CRASHED, None, message, outcome.error), {"message": message, "cause": "lost_worker"}
     if isinstance(outcome.error, Exception):
         return failure(outcome.error, f"{kind} run encountered an exception{'.' if kind == 'Flow' else ''}")
     if outcome.error is not None:
@@ -153,13 +158,18 @@ def text_of(error: BaseException) -> str:
 
 def error_facts(error: BaseException) -> dict[str, Any]:
     """Return what the log is told of an exception: class, text, traceback without our own frames."""
-    told = traceback.TracebackException.from_exception(error)
-    _without_ours(told)
     return {
         "type": type(error).__name__,
         "message": MASKER.mask(text_of(error)),
-        "traceback": MASKER.mask("".join(told.format())),
+        "traceback": MASKER.mask(getattr(error, FROM_WORKER, None) or traceback_of(error)),
     }
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return where an exception was raised, without our own frames."""
+    told = traceback.TracebackException.from_exception(error)
+    _without_ours(told)
+    return "".join(told.format())
 
 
 def _without_ours(told: traceback.TracebackException | None) -> None:

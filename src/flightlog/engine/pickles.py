@@ -4,6 +4,7 @@ import io
 import pickle
 import sys
 from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -14,6 +15,7 @@ from flightlog.engine.names import SCRIPT_MODULE, module_name
 
 _PLAIN = frozenset({int, float, str, bytes})
 _MANY = 2000
+_DEEPEST = 50
 
 
 class NotRecordable(Exception):
@@ -59,6 +61,42 @@ def is_secret(value: Any) -> bool:
     """Tell whether a value is one of pydantic's secret types."""
     pydantic = sys.modules.get("pydantic.types")  # who has a secret has imported it
     return pydantic is not None and isinstance(value, (pydantic.SecretStr, pydantic.SecretBytes, pydantic.Secret))
+
+
+def unpicklable(value: Any, dumps: Callable[[Any], bytes]) -> tuple[str, str]:
+    """Return the place inside a value that cannot be pickled, such as ``.args[0]['lock']``, and why.
+
+    Args:
+        value: a value that cannot be pickled.
+        dumps: what is to pickle it.
+    """
+    place, why, seen = "", "", set()
+    for _ in range(_DEEPEST):
+        seen.add(id(value))
+        for name, item in _parts(value):
+            if id(item) in seen:
+                continue
+            try:
+                dumps(item)
+            except Exception as error:  # noqa: BLE001 - pickling runs the object's own code
+                place, value, why = place + name, item, f"{type(error).__name__}: {error}"
+                break
+        else:
+            break
+    return place, why
+
+
+def _parts(value: Any) -> Iterable[tuple[str, Any]]:
+    """Yield what a value consists of, and how each part is reached from it."""
+    if isinstance(value, dict):
+        yield from ((f"[{key!r}]", item) for key, item in islice(value.items(), _MANY))
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from ((f"[{number}]", item) for number, item in enumerate(islice(value, _MANY)))
+    else:
+        names = getattr(value, "__dict__", None) or {}
+        slots = [slot for kind in type(value).__mro__ for slot in getattr(kind, "__slots__", ())]
+        names = {**dict(names), **{slot: getattr(value, slot) for slot in slots if hasattr(value, slot)}}
+        yield from ((f".{name}", item) for name, item in islice(names.items(), _MANY))
 
 
 def refuse_secrets(value: Any) -> None:

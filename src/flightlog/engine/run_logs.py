@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -194,6 +195,27 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
+_SILENT: ContextVar[bool] = ContextVar("flightlog_silent", default=False)
+
+
+def _silence() -> logging.Logger:
+    logger = logging.getLogger("flightlog.silent")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
+
+
+@contextmanager
+def recording_disabled() -> Iterator[None]:
+    """While this is open, `get_run_logger` works outside of runs too, and what is logged there goes nowhere."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
 def get_run_logger(context: RunContext | None = None, **extra: Any) -> RunLogger:
     """Return the logger of the run that this code belongs to; its lines are shown, and kept with the run.
 
@@ -204,6 +226,8 @@ def get_run_logger(context: RunContext | None = None, **extra: Any) -> RunLogger
     Raises:
         MissingContextError: there is no run here.
     """
+    if context is None and _SILENT.get() and CURRENT.get() is None:
+        return RunLogger(_silence(), extra)
     context = context or get_run_context()
     flow_run = context.flow_context.flow_run
     names: dict[str, Any] = {

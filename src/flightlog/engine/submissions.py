@@ -40,7 +40,7 @@ def submit(
         call.pending = []
     future.carry(_Work(call, future))
     try:
-        if task.isasync:
+        if task.isasync and flow.task_runner.runs_coroutines:
             _start_async(call, future, in_async)
         else:
             _start_sync(call, future)

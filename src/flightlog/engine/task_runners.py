@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, Self
 
-from flightlog.engine.bridge import POOLED
+from flightlog.engine.bridge import POOLED, Waits
 from flightlog.engine.context import get_run_context
 from flightlog.engine.futures import BaseFuture, enter_pool
 from flightlog.events.log import Log
@@ -25,9 +25,11 @@ class TaskRunner(ABC):
 
     Attributes:
         sequential: whether `submit` returns only when the future is settled.
+        runs_coroutines: whether async tasks run in the flow's own event loop; else they are submitted as others are.
     """
 
     sequential = False
+    runs_coroutines = True
 
     def __init__(self) -> None:
         self._started = False
@@ -39,7 +41,7 @@ class TaskRunner(ABC):
 
     @property
     def concurrency_type(self) -> str:
-        """``SEQUENTIAL`` or ``CONCURRENT``."""
+        """``SEQUENTIAL``, ``CONCURRENT`` or ``PARALLEL``."""
         return "SEQUENTIAL" if self.sequential else "CONCURRENT"
 
     def duplicate(self) -> Self:
@@ -94,7 +96,7 @@ class ConcurrentTaskRunner(TaskRunner):
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"A task runner has at least one worker, not {max_workers}.")
         self.max_workers = max_workers
-        self._pool: _Pool | None = None
+        self._pool: Pool | None = None
 
     def duplicate(self) -> Self:
         """Return a runner like this one that has not been started."""
@@ -103,7 +105,7 @@ class ConcurrentTaskRunner(TaskRunner):
     def _submit(self, future: BaseFuture[Any]) -> None:
         if self._pool is None:
             engine = get_run_context().flow_context.engine
-            self._pool = _Pool(engine.log, self.max_workers or engine.settings.task_runner_max_workers)
+            self._pool = Pool(engine.log, self.max_workers or engine.settings.task_runner_max_workers)
         self._pool.submit(future)
 
     def _stop(self) -> None:
@@ -112,7 +114,7 @@ class ConcurrentTaskRunner(TaskRunner):
             self._pool = None
 
 
-class _Pool:
+class Pool:
     """Threads that run futures, as many as have something to do, up to a number.
 
     A thread that looks for work begins several calls at a time, as long as there is a free place for each, and
@@ -124,9 +126,10 @@ class _Pool:
     alone) does not keep the process alive.
     """
 
-    def __init__(self, log: Log, size: int) -> None:
+    def __init__(self, log: Log, size: int, waits: Waits = POOLED) -> None:
         self._log = log
         self._size = size
+        self._waits = waits
         self._lock = threading.Lock()  # for all that follows
         self._waiting: deque[tuple[Context, BaseFuture[Any]]] = deque()
         self._started: deque[_Begun] = deque()
@@ -218,7 +221,7 @@ class _Pool:
         """Take calls to where their bodies start, and commit that they do, all at once."""
         begun: list[_Begun] = []
         for context, future in batch:
-            work = future.take(POOLED)
+            work = future.take(self._waits)
             if work is None:
                 continue  # somebody who waits for it has begun it
             with suppress(StopIteration):  # it ended without a body: what it rests on failed, or it is on record

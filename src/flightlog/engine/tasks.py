@@ -97,6 +97,8 @@ class Task(Definition[P, R]):
             ParameterBindError: the arguments do not fit the signature.
         """
         context = self._context()
+        if (relay := context.flow_context.relay) is not None:
+            return relay.call(self, args, {**kwargs, "return_state": return_state, "wait_for": wait_for})
         call = new_call(self, context, self.bind(args, kwargs), wait_for)
         if self.isgenerator and not return_state:
             return stream(call, run_task, isasync=self.isasync)
@@ -142,7 +144,7 @@ class Task(Definition[P, R]):
             MissingContextError: outside a flow.
             ParameterBindError: the arguments do not fit the signature.
         """
-        future = submit(self, self._context(), self.bind(args, kwargs), wait_for)
+        future = submit(self, self._submitting_context(), self.bind(args, kwargs), wait_for)
         return future.wait() if return_state else future  # type: ignore[attr-defined]
 
     @overload
@@ -171,7 +173,7 @@ class Task(Definition[P, R]):
             MappingLengthMismatch: the iterables differ in length.
             MappingMissingIterable: no argument is iterable.
         """
-        context = self._context()
+        context = self._submitting_context()
         parameters = self.bind(args, kwargs)
         first = len(self.bound)
         given = set(self.signature.names[first : first + len(args)]) | (set(kwargs) & set(self.signature.names))
@@ -208,6 +210,15 @@ class Task(Definition[P, R]):
         names = set(self.signature.names)
         rest = {name: value for name, value in values.items() if name not in names}
         return {**{name: value for name, value in values.items() if name in names}, variable: rest}
+
+    def _submitting_context(self) -> RunContext:
+        context = self._context()
+        if context.flow_context.relay is not None:
+            raise RuntimeError(
+                f"The task {self.name!r} cannot be submitted from a worker process; call it there, or submit it "
+                "from the flow."
+            )
+        return context
 
     def _context(self) -> RunContext:
         context = current()

@@ -1,4 +1,4 @@
-"""For tests, yours and ours: a log in memory, a clock that does not wait, suites that a store has to pass."""
+"""For tests, yours and ours: a log in memory, a clock that does not wait, suites that stores and runners pass."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,15 +6,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flightlog.testing.clocks import VirtualClock
     from flightlog.testing.engines import memory_engine
+    from flightlog.testing.harness import FlowTest, disable_run_logger, flightlog_test_harness
     from flightlog.testing.log_contract import LogContract
+    from flightlog.testing.runner_contract import RunnerContract
 
 _HOMES = {
+    "FlowTest": "flightlog.testing.harness",
     "LogContract": "flightlog.testing.log_contract",
+    "RunnerContract": "flightlog.testing.runner_contract",
     "VirtualClock": "flightlog.testing.clocks",
+    "disable_run_logger": "flightlog.testing.harness",
+    "flightlog_test_harness": "flightlog.testing.harness",
     "memory_engine": "flightlog.testing.engines",
 }
 
-__all__ = ["LogContract", "VirtualClock", "memory_engine"]
+__all__ = [
+    "FlowTest",
+    "LogContract",
+    "RunnerContract",
+    "VirtualClock",
+    "disable_run_logger",
+    "flightlog_test_harness",
+    "memory_engine",
+]
 
 
 def __getattr__(name: str) -> Any:
