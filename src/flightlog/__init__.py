@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flightlog.engine.annotations import allow_failure, quote, unmapped
     from flightlog.engine.cancelling import cancel_run
     from flightlog.engine.context import get_run_context
+    from flightlog.engine.custom_events import emit_event
     from flightlog.engine.flows import Flow, flow
     from flightlog.engine.futures import Future
     from flightlog.engine.pausing import pause_flow_run, resume_flow_run, suspend_flow_run
@@ -28,6 +29,7 @@ _HOMES = {
     "State": "flightlog.engine.states",
     "Task": "flightlog.engine.tasks",
     "allow_failure": "flightlog.engine.annotations",
+    "emit_event": "flightlog.engine.custom_events",
     "cancel_run": "flightlog.engine.cancelling",
     "flow": "flightlog.engine.flows",
     "fork_run": "flightlog.engine.resuming",
@@ -52,6 +54,7 @@ __all__ = [
     "__version__",
     "allow_failure",
     "cancel_run",
+    "emit_event",
     "flow",
     "fork_run",
     "get_run_context",

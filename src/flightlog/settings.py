@@ -6,16 +6,19 @@ documentation and ``flightlog doctor`` share.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from flightlog.errors import SettingsError
+from flightlog.names import did_you_mean
+from flightlog.profiles import read_profiles
 
 Durability = Literal["commit", "fsync"]
 
+HOME: Final = "FLIGHTLOG_HOME"
+PROFILE: Final = "FLIGHTLOG_PROFILE"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _CREDENTIALS = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|LOG_KEY)", re.IGNORECASE)
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -34,6 +37,8 @@ class Settings:
         logging_level: the lowest level of log lines that are shown and recorded.
         logging_colors: colours on a terminal.
         logging_log_prints: record what flows and tasks print as log lines, unless they say otherwise.
+        logging_format: ``text``, or ``json`` for one JSON document a line on the console.
+        logging_extra_loggers: loggers of libraries whose lines are shown and recorded in runs.
         task_runner_max_workers: how many threads one flow run uses at the most.
         flow_default_retries: how often flows are tried again that do not say it themselves.
         flow_default_retry_delay_seconds: seconds before each of these retries; the last one goes for all that follow.
@@ -54,6 +59,8 @@ class Settings:
     logging_level: int = 20
     logging_colors: bool = True
     logging_log_prints: bool = False
+    logging_format: str = "text"
+    logging_extra_loggers: tuple[str, ...] = ()
     task_runner_max_workers: int = 32
     flow_default_retries: int = 0
     flow_default_retry_delay_seconds: tuple[float, ...] = (0.0,)
@@ -73,7 +80,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table of settings: its name in the environment, its default, and what it does."""
+    """One row of the table of settings: its name in the environment, its default, what it does, how it is read."""
 
     name: str
     default: str
@@ -117,6 +124,16 @@ def _workers(value: str) -> int:
     return int(value)
 
 
+def _form(value: str) -> str:
+    if value not in ("text", "json"):
+        raise ValueError("say text or json")
+    return value
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
 def _number(value: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value) <= 1_000_000):
         raise ValueError("say a whole number from 0 to 1000000")
@@ -139,6 +156,7 @@ def _delays(value: str) -> tuple[float, ...]:
 
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("FLIGHTLOG_HOME", "~/.flightlog", "The folder of all files that Flightlog keeps.", "home", Path),
+    Setting("FLIGHTLOG_PROFILE", "", "The profile whose settings count; the active one by default.", "", str),
     Setting(
         "FLIGHTLOG_LOG_URL",
         "sqlite:///{home}/flightlog.db",
@@ -175,6 +193,20 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Record what flows and tasks print as log lines, unless they say otherwise.",
         "logging_log_prints",
         _boolean,
+    ),
+    Setting(
+        "FLIGHTLOG_LOGGING_FORMAT",
+        "text",
+        "`text`, or `json`: the console then has one JSON document a line, for programs that collect logs.",
+        "logging_format",
+        _form,
+    ),
+    Setting(
+        "FLIGHTLOG_LOGGING_EXTRA_LOGGERS",
+        "",
+        "Loggers of libraries, separated by commas, whose lines are shown and recorded with the run that they are in.",
+        "logging_extra_loggers",
+        _names,
     ),
     Setting(
         "FLIGHTLOG_TASK_RUNNER_MAX_WORKERS",
@@ -257,43 +289,97 @@ SETTINGS: Final[tuple[Setting, ...]] = (
 )
 
 
+class Given(NamedTuple):
+    """A setting as somebody has set it.
+
+    Attributes:
+        setting: the setting.
+        raw: its value as text.
+        source: who says so: ``environment``, ``profile NAME`` or ``default``.
+    """
+
+    setting: Setting
+    raw: str
+    source: str
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from the environment (or from the given mapping).
+    """Read the settings: from the environment (or the given mapping), else from the profile in use.
 
     Raises:
-        SettingsError: a value cannot be used; the message names the setting and what it takes.
+        SettingsError: a value cannot be used, or there is no such setting; the message names it and what it takes.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        raw = environ.get(setting.name, "")
-        if not raw:
+    for given in sources(environ):
+        setting = given.setting
+        if not given.raw or given.source == "default" or not setting.field:
             continue
         try:
-            raw.encode()
-            values[setting.field] = setting.read(raw)
+            given.raw.encode()
+            values[setting.field] = setting.read(given.raw)
         except UnicodeEncodeError:
             raise SettingsError(f"The setting {setting.name} is not in UTF-8.") from None
         except ValueError as error:
-            shown = "its value" if setting.field == "log_key" else repr(raw)
-            raise SettingsError(f"The setting {setting.name} cannot be {shown}: {error}.") from None
+            shown = "its value" if setting.field == "log_key" else repr(given.raw)
+            place = "" if given.source == "environment" else f" (in the {given.source})"
+            raise SettingsError(f"The setting {setting.name} cannot be {shown}{place}: {error}.") from None
+    values["home"] = home = home_of(environ)
+    values.setdefault("log_url", f"sqlite:///{home}/flightlog.db")
+    return Settings(**values)
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """Return the folder of all files that Flightlog keeps.
+
+    Raises:
+        SettingsError: it is the home of a user that is not known here.
+    """
     try:
-        home = Path(values.pop("home", "~/.flightlog")).expanduser().absolute()
+        return Path(environ.get("FLIGHTLOG_HOME") or "~/.flightlog").expanduser().absolute()
     except RuntimeError:
         raise SettingsError("The setting FLIGHTLOG_HOME names the home of a user that is not known here.") from None
-    values.setdefault("log_url", f"sqlite:///{home}/flightlog.db")
-    return Settings(home=home, **values)
 
 
-def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """Return the names in the environment that look like settings but are none, each with its nearest match."""
+def sources(environ: Mapping[str, str] | None = None) -> list[Given]:
+    """Return every setting with its value and who says so: environment before profile before default.
+
+    Raises:
+        SettingsError: the environment or the profile has a setting that there is not.
+    """
     environ = os.environ if environ is None else environ
-    names = [setting.name for setting in SETTINGS]
-    return {
-        name: next(iter(get_close_matches(name, names, 1, 0.6)), None)
-        for name in sorted(environ)
-        if name.startswith("FLIGHTLOG_") and not name.startswith("FLIGHTLOG__RUNTIME__") and name not in names
-    }
+    check_names(environ, "the environment")
+    profiles = read_profiles(home_of(environ))
+    name = environ.get(PROFILE) or profiles.active
+    profile = profiles.settings(name)
+    check_names(profile, f"the profile {name!r}")
+    found = []
+    for setting in SETTINGS:
+        if environ.get(setting.name):
+            found.append(Given(setting, environ[setting.name], "environment"))
+        elif setting.name in profile:
+            found.append(Given(setting, profile[setting.name], f"profile {name}"))
+        else:
+            found.append(Given(setting, setting.default, "default"))
+    return found
+
+
+def check_names(names: Iterable[str], place: str) -> None:
+    """Refuse settings that there are not.
+
+    Raises:
+        SettingsError: there is one; the message names the nearest.
+    """
+    known = [setting.name for setting in SETTINGS]
+    in_environment = place == "the environment"
+    for name in names:
+        if not in_environment and name in (HOME, PROFILE):
+            raise SettingsError(f"{name} can be set in the environment only, not in {place}.")
+        ours = name.startswith("FLIGHTLOG_") and not name.startswith("FLIGHTLOG__RUNTIME__")
+        if name in known or (in_environment and not ours):
+            continue
+        hint = did_you_mean(name, known, else_say=" See `flightlog config view`.")
+        raise SettingsError(f"{name}, in {place}, is no setting.{hint}")
 
 
 def runtime_override(subject: str, fact: str, environ: Mapping[str, str] | None = None) -> str | None:

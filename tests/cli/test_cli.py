@@ -231,8 +231,10 @@ def test_doctor_finds_what_is_wrong(flows: Path, own_home: Path) -> None:
     (own_home / "flightlog.db.key").chmod(0o644)
     done = flightlog("doctor", env={"FLIGHTLOG_LOGING_LEVEL": "x"})
     assert done.returncode == 1
+    assert "Did you mean 'FLIGHTLOG_LOGGING_LEVEL'?" in done.stdout
+    done = flightlog("doctor")
+    assert done.returncode == 1
     assert "chmod 600" in done.stdout
-    assert "Did you mean FLIGHTLOG_LOGGING_LEVEL?" in done.stdout
     path = own_home / "flightlog.db"
     path.write_bytes(path.read_bytes()[:-9000])
     done = flightlog("doctor")

@@ -273,11 +273,11 @@ def test_projections_are_seen_checked_and_made_anew(flows: Path, tmp_path: Path)
 
     run_etl(flows, tmp_path)
     listed = [p["name"] for p in document("projections", "ls")]
-    assert listed == ["runs", "logs", "metrics", "result_cache", "concurrency"]
-    assert [state["behind"] > 0 for state in document("projections", "status")] == [True] * 3 + [False] * 2
+    assert listed == ["runs", "logs", "metrics", "artifacts", "result_cache", "concurrency", "variables"]
+    assert [state["behind"] > 0 for state in document("projections", "status")] == [True] * 4 + [False] * 3
     document("runs", "ls")
     assert all(state["behind"] == 0 for state in document("projections", "status"))
-    assert [found["difference"] for found in document("projections", "check")] == [None] * 5
+    assert [found["difference"] for found in document("projections", "check")] == [None] * 7
     with sqlite3.connect(Path(os.environ["FLIGHTLOG_HOME"], "flightlog.db.projections")) as connection:
         connection.execute("UPDATE task_runs SET state_name = 'Splendid'")
     connection.close()
@@ -324,6 +324,26 @@ def test_limits_are_made_seen_and_taken_away(tmp_path: Path) -> None:
     ok("concurrency", "delete", "api")
     assert flightlog("concurrency", "delete", "api").returncode == 3
     assert [limit["name"] for limit in document("concurrency", "ls")] == ["tag:db"]
+
+
+def test_artifacts_and_variables_from_the_shell(tmp_path: Path) -> None:
+    """What a flow left is listed and printed; variables are set, read and taken away."""
+    file = tmp_path / "leaves.py"
+    file.write_text(
+        "from flightlog import flow\nfrom flightlog.artifacts import create_markdown_artifact\n"
+        "from flightlog.variables import Variable\n\n@flow\ndef leaves():\n"
+        "    create_markdown_artifact('# Report', key='report')\n    return Variable.get('limit').value + 1\n"
+    )
+    ok("variables", "set", "limit", "41")
+    assert flightlog("variables", "set", "limit", "1").returncode == 2
+    assert ok("run", str(file)).strip() == "42"
+    assert [(a["key"], a["data"]) for a in document("artifacts", "ls", "--run", "@last")] == [("report", "# Report")]
+    assert ok("artifacts", "show", "report").strip() == "# Report"
+    assert "Did you mean 'report'" in flightlog("artifacts", "show", "reprt").stderr
+    assert ok("variables", "get", "limit").strip() == "41"
+    assert document("variables", "ls") == [{"name": "limit", "value": 41, "tags": []}]
+    ok("variables", "unset", "limit")
+    assert flightlog("variables", "get", "limit").returncode == 3
 
 
 PAUSING = """

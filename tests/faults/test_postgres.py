@@ -22,7 +22,7 @@ from flightlog.events.stores import postgres as postgres_module
 from flightlog.events.subscriptions import Subscription
 from flightlog.testing.log_contract import Slots, acquired, new_event
 
-_LONG = bool(os.environ.get("FLIGHTLOG_TEST_LONG"))
+_LONG = bool(os.environ.get("TEST_FLIGHTLOG_LONG"))
 
 
 class Writers:

@@ -14,11 +14,11 @@ import click
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import color_option, json_option, print_json, say, size
 from flightlog.cli.reading import mark_lost_runs, place, reading
-from flightlog.errors import LogError
+from flightlog.errors import LogError, SettingsError
 from flightlog.events.keys import key_file, load_key
 from flightlog.events.opening import is_memory, location_of, path_of
 from flightlog.events.store import REPLAY
-from flightlog.settings import Settings, load, unknown
+from flightlog.settings import Settings, load
 
 if TYPE_CHECKING:
     from flightlog.events.log import Log
@@ -71,10 +71,11 @@ def doctor(quick: bool, as_json: bool) -> int:
 
 
 def _findings(quick: bool) -> Iterator[Finding]:
-    chosen = load()
-    for name, near in unknown().items():
-        mend = f"Did you mean {near}?" if near else "See `flightlog help environment`."
-        yield Finding("settings", "note", f"{name} is no setting.", mend)
+    try:
+        chosen = load()
+    except SettingsError as error:
+        yield Finding("settings", "bad", str(error), "flightlog help environment lists all; then try again.")
+        return
     yield Finding("log", "ok", location_of(chosen.log_url))
     if is_memory(chosen.log_url):
         yield Finding("durability", "note", "in memory: gone with the process")

@@ -1,5 +1,6 @@
 """``flightlog NOUN VERB``. Sub-commands are imported when they are called, so that ``--help`` is quick."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -33,10 +34,14 @@ _COMMANDS = {
     "events": ("flightlog.cli.events", "events", "Read the log: what happened, in order."),
     "projections": ("flightlog.cli.projections", "projections", "See, check and rebuild what is derived from the log."),
     "metrics": ("flightlog.cli.metrics", "metrics", "Show how runs went over time; also as text for Prometheus."),
+    "artifacts": ("flightlog.cli.artifacts", "artifacts", "See what runs left to look at."),
+    "variables": ("flightlog.cli.artifacts", "variables", "See and set values that flows and people share."),
     "concurrency": ("flightlog.cli.concurrency", "concurrency", "Limit what runs at the same time; see who waits."),
     "replay": ("flightlog.cli.log", "replay", "Rebuild the past in a database of its own, to look around in."),
     "log": ("flightlog.cli.log", "log", "Back the log up, copy it elsewhere, print what a writer's role needs."),
     "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),
+    "config": ("flightlog.cli.config", "config", "See and change settings, and see where each comes from."),
+    "profile": ("flightlog.cli.config", "profile", "Keep named sets of settings, and choose the one that counts."),
     "version": ("flightlog.cli.version", "version", "Show the versions of Flightlog and what it stands on."),
     "help": ("flightlog.cli.version", "help_", "Explain: exit-codes, environment."),
 }
@@ -80,12 +85,15 @@ Examples:
   flightlog runs logs @last
 """,
 )
+@click.option("--profile", metavar="NAME", help="The profile whose settings count (FLIGHTLOG_PROFILE).")
 @click.version_option(__version__, "-V", "--version", prog_name="flightlog")
-def cli() -> None:
+def cli(profile: str | None) -> None:
     """Flightlog runs Python functions as flows of tasks, and records all that happens in one log.
 
     The log is $FLIGHTLOG_HOME/flightlog.db (by default in ~/.flightlog), or wherever FLIGHTLOG_LOG_URL says.
     """
+    if profile is not None:
+        os.environ["FLIGHTLOG_PROFILE"] = profile
 
 
 def main(args: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ import click
 
 from flightlog.errors import LogUnavailable, LogWriteError
 from flightlog.events.log import Log
-from flightlog.events.opening import is_memory, is_postgres, open_log, path_of
+from flightlog.events.opening import is_memory, open_log, path_of
 from flightlog.settings import load
 
 if TYPE_CHECKING:
@@ -65,13 +65,9 @@ def projected(as_of: str | None = None) -> Iterator["Projector"]:
 
 def place() -> "Place":
     """Return where the projections of the log are kept."""
-    from flightlog.projections.places import FilePlace, PostgresPlace, projections_path
+    from flightlog.projections.places import place_of
 
-    url = load().log_url
-    if is_postgres(url):
-        return PostgresPlace(url)
-    path = path_of(url)
-    return FilePlace(None if path is None else projections_path(path))
+    return place_of(load().log_url)
 
 
 def mark_lost_runs(log: Log, projector: "Projector") -> "list[History]":

@@ -21,9 +21,11 @@ from flightlog.engine.bridge import PooledWaits, TimedOut, run_sync
 from flightlog.engine.context import CURRENT, FlowRunContext, TaskRunContext, check, get_run_context
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.outcomes import FROM_WORKER
+from flightlog.engine.runtime import log_settings
 from flightlog.engine.task_runners import Pool, TaskRunner
-from flightlog.engine.worker import ANSWER, CALL, DONE, LINE, RAISED, RUN, Body, CannotTravel, main, packed
+from flightlog.engine.worker import ANSWER, CALL, DONE, EVENT, LINE, RAISED, RUN, Body, CannotTravel, main, packed
 from flightlog.errors import LostWorker
+from flightlog.events.model import Append, NewEvent
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -172,6 +174,8 @@ class _ProcessWaits(PooledWaits):
             if kind == LINE:
                 journal = get_run_context().flow_context.flow_run.journal
                 journal.engine.lines.add(journal, message)
+            elif kind == EVENT:
+                _append(*message)
             elif kind == CALL:
                 worker.send(ANSWER, self._answer(message))
 
@@ -186,6 +190,13 @@ class _ProcessWaits(PooledWaits):
                 return packed((False, error), "The exception")
             except TypeError:
                 return packed((False, RuntimeError(f"{type(error).__name__}: {error}")), "The exception")
+
+
+def _append(stream: str, type_: str, data: dict[str, Any], occurred_at: int | None, follows: bytes | None) -> None:
+    """Put an event in line that code in a worker made."""
+    engine = get_run_context().flow_context.engine
+    event = NewEvent(engine.ids.new(), type_, data, occurred_at or engine.clock.now(), follows)
+    engine.log.enqueue([Append(stream, [event])])
 
 
 class _FromWorker(Exception):
@@ -226,7 +237,6 @@ def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *,
     """Return a function with what a worker has to know of the run that it belongs to."""
     context: Any = get_run_context()
     flow: FlowRunContext = context.flow_context
-    settings = flow.engine.settings
     run: Any = context.task_run if isinstance(context, TaskRunContext) else flow.flow_run
     task_name = context.task.name if isinstance(context, TaskRunContext) else ""
     tags = run.tags if isinstance(context, TaskRunContext) else flow.tags
@@ -242,8 +252,7 @@ def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *,
         (flow_run.key, flow_run.name, flow.tags, flow.flow.name, flow.flow.version, flow_run.run_count),
         flow.created,
         context.log_prints,
-        settings.logging_level,
-        settings.logging_colors,
+        log_settings(flow.engine.settings),
     )
 
 

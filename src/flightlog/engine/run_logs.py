@@ -5,6 +5,7 @@ engine itself. What state changes say is not stored as lines, see `flightlog.eve
 """
 
 import builtins
+import json
 import logging
 import sys
 import threading
@@ -13,9 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flightlog.engine.context import CURRENT, RunContext, TaskRunContext, get_run_context
 from flightlog.engine.masking import MASKER
@@ -36,6 +37,40 @@ _RESET = "\x1b[0m"
 _LONGEST = 10_000  # characters of one line on the console
 _BATCH_SECONDS = 0.25
 _BATCH_CHARACTERS = 16_000
+
+
+class LogSettings(NamedTuple):
+    """How lines are shown and kept.
+
+    Attributes:
+        level: the lowest level that is.
+        colors: whether levels are coloured on a terminal.
+        form: ``text``, or ``json`` for one JSON document a line.
+        extra_loggers: loggers of libraries whose lines are shown and kept as a run's own are.
+    """
+
+    level: int = 20
+    colors: bool = True
+    form: str = "text"
+    extra_loggers: tuple[str, ...] = ()
+
+
+_NAMES = ("flow_run_id", "flow_run_name", "flow_name", "task_run_id", "task_run_name", "task_name")
+
+
+class JSONFormatter(logging.Formatter):
+    """Writes a line as one JSON document, for programs that collect logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        text = record.getMessage()
+        document: dict[str, Any] = {"time": moment, "level": record.levelname, "logger": record.name}
+        document["message"] = MASKER.mask(text)
+        if record.exc_info:
+            document["traceback"] = MASKER.mask(self.formatException(record.exc_info))
+        known = record.__dict__
+        return json.dumps(document | {name: known[name] for name in _NAMES if name in known}, default=str)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -103,8 +138,13 @@ class _ConsoleHandler(logging.StreamHandler[Any]):
 
     def __init__(self, colors: bool) -> None:
         logging.Handler.__init__(self)
-        self.console = ConsoleFormatter(colors)
+        self.console: ConsoleFormatter | None = ConsoleFormatter(colors)
         self.setFormatter(self.console)
+
+    def show_as(self, settings: LogSettings) -> None:
+        """Write lines in another form."""
+        self.console = None if settings.form == "json" else ConsoleFormatter(settings.colors)
+        self.setFormatter(self.console or JSONFormatter())
 
     @property
     def stream(self) -> Any:
@@ -119,8 +159,9 @@ class _RecordingHandler(logging.Handler):
     """Puts the lines of runs into the log; a line that cannot be kept never fails a run."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        context = CURRENT.get()
-        if context is None or record.__dict__.get("flightlog_told"):
+        told = record.__dict__
+        context: RunContext | None = told.get(_CONTEXT) or CURRENT.get()
+        if context is None or told.get("flightlog_told") or told.get("send_to_api") is False:
             return
         try:
             text = record.getMessage()
@@ -138,18 +179,36 @@ _console = _ConsoleHandler(colors=True)
 _ALONE = [_console]
 _console_lock = threading.Lock()
 _unshown: deque[str] = deque()
+_extra: dict[str, tuple[logging.Handler, ...]] = {}
+_CONTEXT = "_flightlog_context"
 
 
-def configure(level: int, colors: bool) -> None:
+def configure(settings: LogSettings) -> None:
     """Give our loggers their handlers, once, and their level."""
-    ROOT.setLevel(level)
-    _console.console = ConsoleFormatter(colors)
-    _console.setFormatter(_console.console)
+    ROOT.setLevel(settings.level)
+    _console.show_as(settings)
+    _take_in(settings)
     if _console not in ROOT.handlers:
         ROOT.addHandler(_console)
         ROOT.propagate = False
         for logger in (FLOW_RUNS, TASK_RUNS):
             logger.addHandler(_RecordingHandler())
+
+
+def _take_in(settings: LogSettings) -> None:
+    """Show and keep the lines of other libraries' loggers, and of no others any more."""
+    for name in _extra.keys() - set(settings.extra_loggers):
+        logger, handlers = logging.getLogger(name), _extra.pop(name)
+        for handler in handlers:
+            logger.removeHandler(handler)
+    for name in settings.extra_loggers:
+        logger = logging.getLogger(name)
+        if name not in _extra:
+            _extra[name] = (_console, _RecordingHandler())
+            for handler in _extra[name]:
+                logger.addHandler(handler)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(settings.level)
 
 
 def _show(line: str) -> None:
@@ -172,6 +231,8 @@ def show_plainly(logger: logging.Logger, level: int, speaker: str, text: str) ->
     """Show a line if nobody but our console listens; tell if so. A tenth of the time that a `LogRecord` takes."""
     if ROOT.handlers != _ALONE or ROOT.filters or logger.filters or len(logger.handlers) > 1:
         return False
+    if _console.console is None:
+        return False
     _show(_console.console.line(time.time(), level, speaker, text) + "\n")
     return True
 
@@ -187,11 +248,21 @@ def say(logger: logging.Logger, level: int, text: str, names: dict[str, Any]) ->
 
 
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger that knows which run it speaks for."""
+    """A logger that knows which run it speaks for, also in a thread that the run's code has started.
+
+    Args:
+        logger: where its lines go.
+        extra: values to put on every record.
+        context: the run.
+    """
+
+    def __init__(self, logger: logging.Logger, extra: dict[str, Any], context: RunContext | None = None) -> None:
+        super().__init__(logger, extra)
+        self._context = context
 
     def process(self, msg: Any, kwargs: Any) -> Any:
         """Join the call's extra values with the run's."""
-        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {}), _CONTEXT: self._context}
         return msg, kwargs
 
 
@@ -236,10 +307,10 @@ def get_run_logger(context: RunContext | None = None, **extra: Any) -> RunLogger
         "flow_name": context.flow_context.flow.name,
     }
     if not isinstance(context, TaskRunContext):
-        return RunLogger(FLOW_RUNS, names | extra)
+        return RunLogger(FLOW_RUNS, names | extra, context)
     run = context.task_run
     names |= {"task_run_id": run.id, "task_run_name": run.name, "task_name": run.task_name}
-    return RunLogger(TASK_RUNS, names | extra)
+    return RunLogger(TASK_RUNS, names | extra, context)
 
 
 Line = tuple[int, int, str, bytes | None, str]

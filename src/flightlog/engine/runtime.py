@@ -64,7 +64,7 @@ class Engine:
         self._keeps_inline = False
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)
-        run_logs.configure(settings.logging_level, settings.logging_colors)
+        run_logs.configure(log_settings(settings))
         for secret in credentials():
             MASKER.learn(secret)
 
@@ -112,6 +112,13 @@ class Engine:
                 if isinstance(run, TaskRun):
                     names |= {"task_run_name": run.name, "task_name": run.task_name}
                 run_logs.say(logger, line.level, line.text, names)
+
+
+def log_settings(settings: Settings) -> run_logs.LogSettings:
+    """Return how lines are shown and kept."""
+    return run_logs.LogSettings(
+        settings.logging_level, settings.logging_colors, settings.logging_format, settings.logging_extra_loggers
+    )
 
 
 def _keeping(settings: Settings) -> Keeping:

@@ -29,7 +29,7 @@ from flightlog.ids import id_text
 if TYPE_CHECKING:
     from flightlog.engine.definitions import Definition
 
-RUN, DONE, RAISED, LINE, CALL, ANSWER = "run", "done", "raised", "line", "call", "answer"
+RUN, DONE, RAISED, LINE, EVENT, CALL, ANSWER = "run", "done", "raised", "line", "event", "call", "answer"
 
 
 class CannotTravel(TypeError):
@@ -50,8 +50,7 @@ class Body:
         flow_run: the flow run's id (16 bytes), name, tags, flow name, flow version and run_count.
         created: when the flow run was created, in microseconds since 1970.
         log_prints: whether prints become log lines.
-        level: the lowest level of log lines.
-        colors: colours on a terminal.
+        logging: how log lines are shown and kept.
     """
 
     function: Callable[..., Any]
@@ -64,8 +63,7 @@ class Body:
     flow_run: tuple[bytes, str, frozenset[str], str, str | None, int]
     created: int
     log_prints: bool
-    level: int
-    colors: bool
+    logging: run_logs.LogSettings
 
 
 def packed(value: Any, what: str) -> bytes:
@@ -108,6 +106,10 @@ class Relay:
             with self._lock:
                 self._pipe.send((kind, content))
 
+    def record(self, *event: Any) -> None:
+        """Have an event put on record: stream, type, payload, when, and what caused it."""
+        self.send(EVENT, event)
+
     def call(self, definition: "Definition[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have a task or flow called by the process that has the flow run, and return what came of it."""
         self.send(CALL, packed((definition, args, kwargs), f"The call of {definition.name!r}"))
@@ -149,7 +151,7 @@ class Relay:
 def _called(relay: Relay, body: Body) -> Any:
     """Call a function inside its run's context."""
     context: Any = _context(relay, body)
-    run_logs.configure(body.level, body.colors)
+    run_logs.configure(body.logging)
     CURRENT.set(context)
     with run_logs.logged_prints() if body.log_prints else nullcontext():
         if not body.isasync:

@@ -5,6 +5,7 @@ these names, not the pydantic models behind them (`flightlog.events.vocabulary`)
 """
 
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final, Literal
 
 FLOW_RUN: Final = "flow_run"
@@ -16,6 +17,11 @@ CANCEL_REQUESTED: Final = "flow_run.cancel_requested"
 CACHE_STORED: Final = "cache.stored"
 CACHE_CLAIMED: Final = "cache.claimed"
 CACHE_RELEASED: Final = "cache.released"
+ARTIFACT_CREATED: Final = "artifact.created"
+ARTIFACT_UPDATED: Final = "artifact.updated"
+VARIABLE_SET: Final = "variable.set"
+VARIABLE_UNSET: Final = "variable.unset"
+EVENT_EMITTED: Final = "event.emitted"
 LIMIT_SET: Final = "concurrency_limit.set"
 LIMIT_DELETED: Final = "concurrency_limit.deleted"
 SLOTS_AWAITED: Final = "slots.awaited"
@@ -52,6 +58,7 @@ SCHEMAS: Final[dict[str, int]] = {
         (LOG_LINES, HOOK_ENDED, ANSWERED, CANCEL_REQUESTED, CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED), 1
     ),
     **dict.fromkeys((LIMIT_SET, LIMIT_DELETED), 1),
+    **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
     **dict.fromkeys((SLOTS_AWAITED, SLOTS_ACQUIRED, SLOTS_RELEASED, SLOTS_GIVEN_UP, SLOTS_EXPIRED), 1),
 }
 
@@ -79,6 +86,21 @@ def flow_run_of(stream: str) -> bytes | None:
 def cache_stream(digest: bytes) -> str:
     """Return the name of the stream of a cache key, which is known by its digest."""
     return f"cache/{digest.hex()}"
+
+
+def artifact_stream(artifact_id: str) -> str:
+    """Return the name of the stream of an artifact."""
+    return f"artifact/{artifact_id}"
+
+
+def variable_stream(name: str) -> str:
+    """Return the name of the stream of a variable."""
+    return f"variable/{name}"
+
+
+def emitted_stream(resource: str) -> str:
+    """Return the name of the stream of what the user's code tells of a resource, which is known by its digest."""
+    return f"emitted/{sha256(resource.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
 def limit_stream(name: str) -> str:

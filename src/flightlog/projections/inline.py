@@ -7,8 +7,9 @@ from flightlog.events.log import Log
 from flightlog.events.store import Inline
 from flightlog.projections.concurrency import ConcurrencyLimits
 from flightlog.projections.result_cache import ResultCache
+from flightlog.projections.variables import Variables
 
-INLINE: tuple[Inline, ...] = (ResultCache(), ConcurrencyLimits())
+INLINE: tuple[Inline, ...] = (ResultCache(), ConcurrencyLimits(), Variables())
 
 
 def inline_states(log: Log, name: str) -> dict[str, Any]:

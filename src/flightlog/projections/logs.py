@@ -29,7 +29,7 @@ class LogsProjection:
     """Folds log lines and state changes into the lines of every flow run."""
 
     name: str = "logs"
-    version: int = 1
+    version: int = 2
     tables: Sequence[Table] = (log_lines,)
     types: frozenset[str] | None = frozenset(
         {LOG_LINES, *(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)}

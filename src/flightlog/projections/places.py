@@ -12,6 +12,7 @@ import sqlalchemy
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from flightlog.errors import LogWriteError
+from flightlog.events.opening import is_postgres, path_of
 from flightlog.events.stores import sharing
 
 BUSY_SECONDS = 120.0
@@ -176,3 +177,11 @@ def _writable(path: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def place_of(log_url: str) -> Place:
+    """Return where the projections of a log are kept: beside it, or in memory if it is there."""
+    if is_postgres(log_url):
+        return PostgresPlace(log_url)
+    path = path_of(log_url)
+    return FilePlace(None if path is None else projections_path(path))

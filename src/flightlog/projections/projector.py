@@ -20,6 +20,7 @@ from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.store import REPLAY
 from flightlog.garbage import no_collections
+from flightlog.projections.artifacts import ArtifactsProjection
 from flightlog.projections.logs import LogsProjection
 from flightlog.projections.metrics import MetricsProjection
 from flightlog.projections.places import FilePlace, Place, projections_path, transaction
@@ -45,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 def built_in() -> list[Projection]:
     """Return the projections that come with Flightlog."""
-    return [RunsProjection(), LogsProjection(), MetricsProjection()]
+    return [RunsProjection(), LogsProjection(), MetricsProjection(), ArtifactsProjection()]
 
 
 @dataclass(frozen=True, slots=True)
