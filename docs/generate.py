@@ -4,6 +4,8 @@ Run it with ``python docs/generate.py``.
 """
 
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,8 @@ _NOTE = "<!-- Written by docs/generate.py: change it there, or in the program. -
 
 def settings_page() -> str:
     """Return the page of settings."""
-    lines = [
-        "# Settings",
-        "",
-        "Settings are read once, when the first flow runs: from the environment, else from the profile in use, else the default.",
-        "",
-    ]
+    read = "from the environment, else from the profile in use, else the default counts"
+    lines = ["# Settings", "", f"Settings are read once, when the first flow runs: {read}.", ""]
     for setting in SETTINGS:
         default = f"`{setting.default}`" if setting.default else "none"
         lines += [f"## `{setting.name}`", "", setting.help, "", f"Default: {default}.", ""]
@@ -99,11 +97,43 @@ def schemas_file() -> str:
     return json.dumps(json_schemas(), indent=1, sort_keys=True) + "\n"
 
 
+def compatibility_page() -> str:
+    """Return the page that says what of Prefect 2 is as it is there, from the names of the tests."""
+    told = tomllib.loads((Path(__file__).parent / "prefect.toml").read_text())
+    tests: dict[str, int] = {}
+    for path in sorted((Path(__file__).parents[1] / "tests").rglob("test_*.py")):
+        for name in re.findall(r"def test_((?:E\d+_)+)", path.read_text()):
+            for item in name.strip("_").split("_"):
+                tests[item] = tests.get(item, 0) + 1
+    counts = {"as there": 0, "otherwise": 0, "not yet": 0}
+    rows = []
+    for item, title in told["items"].items():
+        why = told["otherwise"].get(item)
+        state = "otherwise" if why else "as there" if item in tests else "not yet"
+        counts[state] += 1
+        rows.append(f"| {item} | {title} | {state} | {tests.get(item, 0) or ''} | {why or ''} |")
+    lines = [
+        "# Prefect 2, item by item",
+        "",
+        "What somebody who knows Prefect 2 expects, and what Flightlog does: as there, or otherwise, and why. It is",
+        "made from the names of the tests: `test_E63_...` tests item E63.",
+        "",
+        f"{counts['as there']} items are as there, {counts['otherwise']} otherwise, {counts['not yet']} not yet.",
+        "",
+        "| item | what | | tests | |",
+        "|---|---|---|---:|---|",
+        *rows,
+        "",
+    ]
+    return _NOTE + "\n".join(lines)
+
+
 PAGES = {
     "settings.md": settings_page,
     "events.md": events_page,
     "cli.md": cli_page,
     "event-schemas.json": schemas_file,
+    "prefect-compatibility.md": compatibility_page,
 }
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@
     ├── ReservedArgumentError        (TypeError) a parameter has a name that calls use themselves
     ├── ParameterBindError           (TypeError) the arguments do not fit the signature
     ├── ParameterTypeError           (TypeError) the arguments do not fit the annotations
+    ├── VisualizationUnsupportedError        a flow that cannot be drawn from its code
+    ├── GraphvizExecutableNotFoundError      drawing an image needs Graphviz
     ├── MappingError                 (ValueError) `map` was given arguments that it cannot split
     │   ├── MappingLengthMismatch
     │   └── MappingMissingIterable
@@ -137,6 +139,14 @@ class ParameterBindError(FlightlogError, TypeError):
 
 class ParameterTypeError(FlightlogError, TypeError):
     """The arguments of a flow do not fit its annotations."""
+
+
+class VisualizationUnsupportedError(FlightlogError):
+    """A flow cannot be drawn from its code alone."""
+
+
+class GraphvizExecutableNotFoundError(FlightlogError):
+    """Drawing an image needs Graphviz's `dot`, which is not there."""
 
 
 class MappingError(FlightlogError, ValueError):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -378,6 +379,37 @@ def _task_document(task: "TaskRunView", attempts: "list[AttemptView]", edges: An
         {"parameter": edge.parameter, "upstream": edge.upstream} for edge in edges if edge.task_run_id == task.id
     ]
     return document
+
+
+@runs.command("graph", short_help="Draw what rested on what in a run.")
+@click.argument("run", default="@last")
+@click.option(
+    "--format", "form", type=click.Choice(["mermaid", "dot", "svg", "png"]), default="mermaid", show_default=True
+)
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; needed for images.")
+@as_of_option
+@color_option
+def graph_run(run: str, form: str, output: Path | None, as_of: str | None) -> None:
+    """Draw what rested on what in a run: as text for pages that draw it, or as an image (with Graphviz).
+
+    \b
+    Examples:
+      flightlog runs graph @last
+      flightlog runs graph @last --format svg -o run.svg
+    """
+    from flightlog.engine.graphs import graph_of_run
+    from flightlog.projections import queries
+
+    with projected(as_of) as projector:
+        found = queries.find_flow_run(projector, run)
+        graph = graph_of_run(projector, found.id, found.name)
+    if output is None and form in ("svg", "png"):
+        raise click.UsageError(f"An image goes into a file: --output run.{form}")
+    if output is None:
+        say((graph.dot() if form == "dot" else graph.mermaid()).rstrip("\n"))
+        return
+    suffix = {"mermaid": ".mmd"}.get(form, f".{form}")
+    note(f"Drawn: {graph.render(output if output.suffix else output.with_suffix(suffix))}")
 
 
 for _command in (resume, restart, fork, cancel, why):

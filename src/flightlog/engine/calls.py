@@ -38,7 +38,7 @@ class Call:
     def completed(self) -> bool:
         """Whether it ended well."""
         if self.state is not None:
-            return self.state.is_completed()
+            return self.state.is_completed() and self.state.name != "RolledBack"
         return self.recorded is not None and self.recorded.completed
 
 

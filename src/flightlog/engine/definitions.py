@@ -1,6 +1,5 @@
 """What flows and tasks have in common: a function, a name, and how its runs go."""
 
-import copy
 import functools
 import inspect
 import sys
@@ -166,7 +165,8 @@ class Definition(Generic[P, R]):
         target = owner if self._binding is classmethod else instance
         if target is None or self._binding is staticmethod:
             return self
-        bound = copy.copy(self)
+        bound = object.__new__(type(self))  # not copy.copy: that goes by `__reduce__`
+        bound.__dict__.update(self.__dict__)
         bound.bound = (target,)
         bound.fn = cast("Any", MethodType(self.function, target))
         return bound

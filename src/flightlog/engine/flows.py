@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from flightlog.engine import loading, provenance
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
@@ -24,6 +24,9 @@ from flightlog.engine.runtime import current_engine
 from flightlog.engine.states import State
 from flightlog.engine.streams import stream
 from flightlog.engine.task_runners import checked_runner
+
+if TYPE_CHECKING:
+    from flightlog.engine.graphs import Graph
 
 T = TypeVar("T")
 
@@ -71,6 +74,24 @@ class Flow(Definition[P, R]):
             TypeError: there is no such option.
         """
         return self._with(options)
+
+    def visualize(self, *args: Any, **kwargs: Any) -> "Graph":
+        """Draw the flow: run its code with nothing in the place of its tasks, and return what rests on what.
+
+        All other code of the flow runs. A task whose value that code looks at needs a `viz_return_value`.
+
+        Args:
+            args, kwargs: the flow's arguments.
+
+        Returns:
+            Graph: as text (``.mermaid()``, ``.dot()``), or as an image: ``.render("flow.svg")``.
+
+        Raises:
+            VisualizationUnsupportedError: the code needs a value that is not there.
+        """
+        from flightlog.engine.graphs import drawn
+
+        return drawn(self, args, kwargs)
 
     def on_cancellation(self, hook: Hook) -> Hook:
         """Call a function when a run is being cancelled: ``hook(flow, flow_run, state)``."""

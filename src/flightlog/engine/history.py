@@ -221,6 +221,7 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
     call.type = STATES[suffix][0]
     call.cause = event.id
     call.state_name = data.get("name")
+    call.forgotten = call.forgotten or suffix == "rolled_back"
     if suffix == "running":
         call.forgotten = False
         call.attempt = data.get("attempt", 1)

@@ -50,7 +50,21 @@ async def call_hooks(
     token, inside = CURRENT.set(context), IN_HOOK.set(context)
     try:
         for hook in list(hooks):
-            await _call(waits, context, run, hook, {**subject, "state": state})
+            await _call(waits, context, run, hook, state, {**subject, "state": state})
+    finally:
+        IN_HOOK.reset(inside)
+        CURRENT.reset(token)
+
+
+async def call_named_hooks(
+    waits: Waits, context: RunContext, run: "Run", kind: str, state: "State[Any]", arguments: dict[str, Any]
+) -> None:
+    """Call the hooks of one kind that are no state hooks (``on_commit``, ``on_rollback``) with one argument."""
+    definition = getattr(context, "task", None)
+    token, inside = CURRENT.set(context), IN_HOOK.set(context)
+    try:
+        for hook in list(definition.hooks.get(kind, ())):  # type: ignore[union-attr]
+            await _call(waits, context, run, hook, state, arguments)
     finally:
         IN_HOOK.reset(inside)
         CURRENT.reset(token)
@@ -67,8 +81,10 @@ async def beside(waits: Waits, context: RunContext, function: Any, args: Sequenc
         CURRENT.reset(token)
 
 
-async def _call(waits: Waits, context: RunContext, run: "Run", hook: Any, arguments: dict[str, Any]) -> None:
-    engine, logger, state = run.journal.engine, get_run_logger(context), arguments["state"]
+async def _call(
+    waits: Waits, context: RunContext, run: "Run", hook: Any, state: "State[Any]", arguments: dict[str, Any]
+) -> None:
+    engine, logger = run.journal.engine, get_run_logger(context)
     name = _name(hook)
     logger.info("Running hook %r in response to entering state %r", name, state.name)
     began = engine.clock.now()

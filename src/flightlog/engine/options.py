@@ -68,6 +68,9 @@ class TaskOptions(SharedOptions, total=False):
     result_storage_key: str | None
     retry_jitter_factor: float | None
     retry_condition_fn: Callable[..., Any] | None
+    on_commit: Hooks
+    on_rollback: Hooks
+    viz_return_value: Any
 
 
 def check_options(options: Mapping[str, Any], known: type, kind: str) -> None:

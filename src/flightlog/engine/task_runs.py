@@ -31,6 +31,7 @@ from flightlog.engine.slots import NoSlots, Slots
 from flightlog.engine.states import State, StateType
 from flightlog.engine.task_calls import TaskCall, create
 from flightlog.engine.tracking import Tracker
+from flightlog.engine.transactions import TRANSACTION
 from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
 from flightlog.errors import CallsDiffer, InvalidNameError, LogError, RunCancelled, TakenOver, UpstreamTaskError
@@ -217,6 +218,8 @@ async def _attempts(
                 call.lookup.in_line(unit)
             run.tell(event)
             if due is None:
+                if (part_of := TRANSACTION.get()) is not None and state.type is StateType.COMPLETED:
+                    part_of.add(context, state, None if call.lookup is None else call.lookup.stream)
                 if task.hooks:
                     await waits.commit(engine.log, unit)
                     await call_hooks(waits, context, run, state, {"task": task, "task_run": run})

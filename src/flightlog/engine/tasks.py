@@ -13,7 +13,7 @@ from flightlog.engine.definitions import Definition, P, R, finish
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
 from flightlog.engine.gathering import FutureList, waited_for
 from flightlog.engine.names import checked_template
-from flightlog.engine.options import TaskOptions, checked_function, checked_jitter, checked_tags
+from flightlog.engine.options import Hook, TaskOptions, checked_function, checked_jitter, checked_tags
 from flightlog.engine.states import State
 from flightlog.engine.streams import stream
 from flightlog.engine.submissions import split, submit
@@ -37,6 +37,7 @@ class Task(Definition[P, R]):
 
     kind = "task"
     known_options = TaskOptions
+    hook_kinds = (*Definition.hook_kinds, "on_commit", "on_rollback")
 
     def __init__(self, fn: Callable[P, R], **options: Unpack[TaskOptions]) -> None:
         super().__init__(fn, options)
@@ -61,6 +62,14 @@ class Task(Definition[P, R]):
             TypeError: there is no such option.
         """
         return self._with(options)
+
+    def on_commit(self, hook: Hook) -> Hook:
+        """Call a function as ``hook(transaction)`` when the transaction that a run is part of commits."""
+        return self._add_hook("on_commit", hook)
+
+    def on_rollback(self, hook: Hook) -> Hook:
+        """Call a function as ``hook(transaction)`` to undo a completed run whose transaction failed."""
+        return self._add_hook("on_rollback", hook)
 
     @overload
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -144,7 +153,10 @@ class Task(Definition[P, R]):
             MissingContextError: outside a flow.
             ParameterBindError: the arguments do not fit the signature.
         """
-        future = submit(self, self._submitting_context(), self.bind(args, kwargs), wait_for)
+        context = self._context()
+        if (relay := context.flow_context.relay) is not None:
+            return relay.submit(self, args, {**kwargs, "wait_for": wait_for})
+        future = submit(self, context, self.bind(args, kwargs), wait_for)
         return future.wait() if return_state else future  # type: ignore[attr-defined]
 
     @overload
@@ -173,7 +185,9 @@ class Task(Definition[P, R]):
             MappingLengthMismatch: the iterables differ in length.
             MappingMissingIterable: no argument is iterable.
         """
-        context = self._submitting_context()
+        context = self._context()
+        if (relay := context.flow_context.relay) is not None:
+            return relay.map(self, args, {**kwargs, "wait_for": wait_for})  # type: ignore[no-any-return]
         parameters = self.bind(args, kwargs)
         first = len(self.bound)
         given = set(self.signature.names[first : first + len(args)]) | (set(kwargs) & set(self.signature.names))
@@ -210,15 +224,6 @@ class Task(Definition[P, R]):
         names = set(self.signature.names)
         rest = {name: value for name, value in values.items() if name not in names}
         return {**{name: value for name, value in values.items() if name in names}, variable: rest}
-
-    def _submitting_context(self) -> RunContext:
-        context = self._context()
-        if context.flow_context.relay is not None:
-            raise RuntimeError(
-                f"The task {self.name!r} cannot be submitted from a worker process; call it there, or submit it "
-                "from the flow."
-            )
-        return context
 
     def _context(self) -> RunContext:
         context = current()
@@ -305,6 +310,9 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         on_running: functions that are called as ``hook(task, task_run, state)`` once a run starts running.
         on_completion: the same for a run that has completed.
         on_failure: the same for a run that has failed and will not be tried again.
+        on_commit: called as ``hook(transaction)`` when the transaction that a run is part of commits.
+        on_rollback: called as ``hook(transaction)`` to undo a completed run whose transaction failed.
+        viz_return_value: what stands for the task's value when its flow is drawn; see `Flow.visualize`.
 
     Raises:
         InvalidNameError: the name has one of ``/ % & > <``.

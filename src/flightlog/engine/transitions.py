@@ -140,13 +140,20 @@ class Cancel:
 
 
 @dataclass(slots=True)
+class RollBack:
+    """The run had completed, in a transaction that failed. `facts`: message."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Rerun:
     """A run that ended is to run once more, with a fresh budget: its flow is retried or resumed. `facts`: message."""
 
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Command = Create | Start | End | Refuse | Wait | Pause | Continue | Cancel | Rerun
+Command = Create | Start | End | Refuse | Wait | Pause | Continue | Cancel | RollBack | Rerun
 
 _SUFFIX: Final = {
     state: suffix
@@ -169,6 +176,7 @@ _PLAIN: Final[dict[type, tuple[frozenset[str], str]]] = {
     Wait: (_STARTABLE, "pending"),
     Pause: (frozenset({"RUNNING"}), "paused"),
     Continue: (frozenset({"PAUSED"}), "resumed"),
+    RollBack: (frozenset({"COMPLETED"}), "rolled_back"),
     Cancel: (frozenset({"PENDING", "SCHEDULED", "RUNNING", "PAUSED"}), "cancelling"),
 }
 """Commands that only need to come at the right time: from which states, and what they lead to."""
@@ -189,7 +197,7 @@ def decide(run: RunState, command: Command) -> Fact:
             return _ended(run, command)
         case Rerun(facts) if run.type != "RUNNING":
             return Fact(f"{run.kind}.scheduled", {"name": "AwaitingRerun", **facts})
-        case Refuse(facts) | Wait(facts) | Pause(facts) | Continue(facts) | Cancel(facts):
+        case Refuse(facts) | Wait(facts) | Pause(facts) | Continue(facts) | Cancel(facts) | RollBack(facts):
             types, suffix = _PLAIN[type(command)]
             if run.type in types:
                 return Fact(f"{run.kind}.{suffix}", facts)

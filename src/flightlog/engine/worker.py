@@ -115,6 +115,19 @@ class Relay:
         self.send(CALL, packed((definition, args, kwargs), f"The call of {definition.name!r}"))
         return self.serve(until_answer=True)
 
+    def submit(self, definition: "Definition[..., Any]", *_: Any) -> Any:
+        """Refuse to submit: only the process that has the flow run does.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            f"The task {definition.name!r} cannot be submitted from a worker process; call it there, or submit it "
+            "from the flow."
+        )
+
+    map = submit
+
     def serve(self, *, until_answer: bool) -> Any:
         """Do what is asked, until there is nothing more or the answer is there."""
         while True:

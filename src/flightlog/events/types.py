@@ -17,6 +17,8 @@ CANCEL_REQUESTED: Final = "flow_run.cancel_requested"
 CACHE_STORED: Final = "cache.stored"
 CACHE_CLAIMED: Final = "cache.claimed"
 CACHE_RELEASED: Final = "cache.released"
+CACHE_DROPPED: Final = "cache.dropped"
+TRANSACTION_COMMITTED: Final = "transaction.committed"
 ARTIFACT_CREATED: Final = "artifact.created"
 ARTIFACT_UPDATED: Final = "artifact.updated"
 VARIABLE_SET: Final = "variable.set"
@@ -44,6 +46,7 @@ STATES: Final[dict[str, tuple[str, str]]] = {
     "resumed": ("RUNNING", "Running"),
     "cancelling": ("CANCELLING", "Cancelling"),
     "completed": ("COMPLETED", "Completed"),
+    "rolled_back": ("COMPLETED", "RolledBack"),
     "failed": ("FAILED", "Failed"),
     "crashed": ("CRASHED", "Crashed"),
     "cancelled": ("CANCELLED", "Cancelled"),
@@ -54,12 +57,11 @@ TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 # brings an upcaster (flightlog.events.upcasting); a written event is never changed.
 SCHEMAS: Final[dict[str, int]] = {
     **{f"{kind}.{suffix}": 1 for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES},
-    **dict.fromkeys(
-        (LOG_LINES, HOOK_ENDED, ANSWERED, CANCEL_REQUESTED, CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED), 1
-    ),
+    **dict.fromkeys((LOG_LINES, HOOK_ENDED, ANSWERED, CANCEL_REQUESTED, TRANSACTION_COMMITTED), 1),
+    **dict.fromkeys((CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED, CACHE_DROPPED), 1),
     **dict.fromkeys((LIMIT_SET, LIMIT_DELETED), 1),
-    **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
     **dict.fromkeys((SLOTS_AWAITED, SLOTS_ACQUIRED, SLOTS_RELEASED, SLOTS_GIVEN_UP, SLOTS_EXPIRED), 1),
+    **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
 }
 
 
@@ -91,6 +93,11 @@ def cache_stream(digest: bytes) -> str:
 def artifact_stream(artifact_id: str) -> str:
     """Return the name of the stream of an artifact."""
     return f"artifact/{artifact_id}"
+
+
+def transaction_stream(digest: str) -> str:
+    """Return the name of the stream of a transaction with a key, which is known by its digest."""
+    return f"transaction/{digest}"
 
 
 def variable_stream(name: str) -> str:

@@ -45,6 +45,7 @@ running = Table(
     sqlite_with_rowid=False,
 )
 _UNKNOWN = "<unknown>"
+_ENDS = tuple(s for s, (type_, _) in STATES.items() if type_ in TERMINAL and s != "rolled_back")
 
 
 @cache
@@ -62,7 +63,12 @@ class MetricsProjection:
     types: frozenset[str] | None = frozenset(
         f"{kind}.{suffix}"
         for kind in (FLOW_RUN, TASK_RUN)
-        for suffix in ("created", "running", "awaiting_retry", *(s for s in STATES if STATES[s][0] in TERMINAL))
+        for suffix in (
+            "created",
+            "running",
+            "awaiting_retry",
+            *(s for s in STATES if STATES[s][0] in TERMINAL and s != "rolled_back"),
+        )
     )
 
     def apply(self, event: Event, look: Look, /) -> Iterable[Put]:

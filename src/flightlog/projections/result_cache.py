@@ -3,7 +3,7 @@
 from typing import Any
 
 from flightlog.events.model import Event
-from flightlog.events.types import CACHE_CLAIMED, CACHE_RELEASED, CACHE_STORED
+from flightlog.events.types import CACHE_CLAIMED, CACHE_DROPPED, CACHE_RELEASED, CACHE_STORED
 
 
 class ResultCache:
@@ -15,7 +15,7 @@ class ResultCache:
 
     name = "result_cache"
     version = 1
-    types = frozenset({CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED})
+    types = frozenset({CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED, CACHE_DROPPED})
 
     def apply(self, state: Any, event: Event, /) -> Any:
         """Return what a key has come to after an event; None for nothing."""
@@ -24,6 +24,9 @@ class ResultCache:
         if event.type == CACHE_CLAIMED:
             claim = {name: data[name] for name in ("task_run_id", "flow_run_id", "process")}
             return before | {"claim": {**claim, "at": event.occurred_at}}
+        if event.type == CACHE_DROPPED:
+            own = before.get("task_run_id") == data["task_run_id"]
+            return ({"claim": before["claim"]} if "claim" in before else None) if own else state
         if (before.get("claim") or {}).get("task_run_id") == data["task_run_id"]:
             del before["claim"]
         if event.type == CACHE_STORED:

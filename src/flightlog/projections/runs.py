@@ -166,7 +166,7 @@ def _attempt(event: Event, suffix: str, data: dict[str, Any], flow_run: bytes, r
     key = (flow_run, run, number)
     if suffix == "running":
         yield Put("attempts", key, {"started": event.occurred_at, "state_type": "RUNNING"})
-    elif suffix == "awaiting_retry" or (STATES[suffix][0] in TERMINAL and number):
+    elif suffix == "awaiting_retry" or (STATES[suffix][0] in TERMINAL and suffix != "rolled_back" and number):
         error = data.get("error") or {}
         state = "FAILED" if suffix == "awaiting_retry" else STATES[suffix][0]
         ended = {"ended": event.occurred_at, "state_type": state}

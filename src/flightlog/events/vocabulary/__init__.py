@@ -10,9 +10,18 @@ from pydantic import BaseModel
 
 from flightlog.events.model import Event
 from flightlog.events.types import SCHEMAS
-from flightlog.events.vocabulary import artifacts, caches, concurrency, flow_runs, hooks, logs, task_runs
+from flightlog.events.vocabulary import (
+    artifacts,
+    caches,
+    concurrency,
+    flow_runs,
+    hooks,
+    logs,
+    task_runs,
+    transactions,
+)
 
-_SUBJECTS = (flow_runs, task_runs, logs, hooks, caches, concurrency, artifacts)
+_SUBJECTS = (flow_runs, task_runs, logs, hooks, caches, concurrency, artifacts, transactions)
 MODELS: dict[str, type[BaseModel]] = {name: model for subject in _SUBJECTS for name, model in subject.MODELS.items()}
 
 __all__ = ["MODELS", "json_schemas", "payload"]

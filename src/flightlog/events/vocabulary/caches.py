@@ -30,8 +30,15 @@ class CacheReleased(Payload):
     task_run_id: Identifier
 
 
+class CacheDropped(Payload):
+    """The task run that computed the value was rolled back, and its value counts no more."""
+
+    task_run_id: Identifier
+
+
 MODELS: dict[str, type[Payload]] = {
     "cache.stored": CacheStored,
     "cache.claimed": CacheClaimed,
     "cache.released": CacheReleased,
+    "cache.dropped": CacheDropped,
 }

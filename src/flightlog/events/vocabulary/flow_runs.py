@@ -100,6 +100,7 @@ MODELS: dict[str, type[Payload]] = {
     "flow_run.not_ready": StateChange,
     "flow_run.paused": FlowPaused,
     "flow_run.resumed": StateChange,
+    "flow_run.rolled_back": StateChange,
     "flow_run.answered": FlowAnswered,
     "flow_run.cancel_requested": FlowCancelRequested,
     "flow_run.cancelling": StateChange,

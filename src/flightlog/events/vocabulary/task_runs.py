@@ -73,6 +73,7 @@ MODELS: dict[str, type[Payload]] = {
     "task_run.not_ready": TaskStateChange,
     "task_run.paused": TaskStateChange,
     "task_run.resumed": TaskStateChange,
+    "task_run.rolled_back": TaskStateChange,
     "task_run.cancelling": TaskStateChange,
     "task_run.completed": TaskEnd,
     "task_run.failed": TaskEnd,
