@@ -31,7 +31,7 @@ from flightlog.errors import (
     NotPausedError,
     PausedRun,
 )
-from flightlog.input import RunInput
+from flightlog.input import RunInput, receive_input, send_input
 
 
 class Approval(RunInput):
@@ -648,3 +648,64 @@ def test_E91_a_cancelled_run_can_be_resumed_and_keeps_what_completed(engine: Eng
     (run,) = history.flow_runs("f")
     assert resume_run(run, flow=f) == 1
     assert calls == ["quick", "blocked"]
+
+
+# --- input that is sent ---------------------------------------------------------------------------------
+
+
+class Order(RunInput):
+    """What is sent."""
+
+    n: int
+
+
+def test_E151_input_is_sent_received_and_answered(history: History) -> None:
+    """By type, in order; with metadata it can be responded to; other types are left alone."""
+    done = []
+
+    @flow
+    def asks(other: str) -> Any:
+        Order(n=1).send_to(other)
+        send_input("text", other)
+        Order(n=2).send_to(other)
+        return next(receive_input(int, timeout=20))
+
+    @flow
+    def answers() -> None:
+        run = get_run_context().flow_context.flow_run.id
+        thread = threading.Thread(target=lambda: done.append(asks(run)))
+        thread.start()
+        received = Order.receive(timeout=20, with_metadata=True)
+        first, second = next(received), next(received)
+        assert (first.value, second.value) == (Order(n=1), Order(n=2))
+        assert next(receive_input(str, timeout=20)) == "text"
+        second.respond(first.value.n + second.value.n)
+        thread.join()
+
+    answers()
+    assert done == [3]
+    assert len(history.data("flow_run.input_sent")) == 4
+
+
+def test_E151_receiving_ends_when_its_time_is_over(virtual_clock: VirtualClock) -> None:
+    """Quietly, or with TimeoutError; keys that are excluded are not given again; async code iterates too."""
+
+    @flow
+    def f() -> list[Any]:
+        run = get_run_context().flow_context.flow_run.id
+        send_input(1, run)
+        (first,) = list(receive_input(int, timeout=5, with_metadata=True))
+        assert first.sender == run
+        with pytest.raises(TimeoutError, match="'int'"):
+            list(receive_input(int, timeout=5, exclude_keys=[first.key], raise_timeout_error=True))
+        return list(receive_input(int, timeout=5))
+
+    assert f() == [1]
+
+    @flow
+    async def g() -> list[Any]:
+        run = get_run_context().flow_context.flow_run.id
+        await send_input({"a": 1}, run)
+        return [one async for one in receive_input(dict, timeout=5)]
+
+    assert asyncio.run(g()) == [{"a": 1}]

@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
+from flightlog.engine.messages import RunInputMessages
 from flightlog.errors import InvalidInput
 
 _VALUE = "value"
 
 
-class RunInput(BaseModel):
+class RunInput(RunInputMessages):
     """The base of inputs: fields that it does not name are refused."""
 
     model_config = ConfigDict(extra="forbid")

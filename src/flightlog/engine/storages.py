@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from flightlog.errors import SettingsError
 
+_WITHOUT_FOLDERS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss"})
+"""Object stores: there "making a folder" would make a bucket that somebody has misspelt."""
 _SECRET_IN_URL = re.compile(r"//[^/@]*@")
 
 
@@ -102,7 +104,8 @@ class RemoteFileSystem:
     def write_path(self, path: str, content: bytes) -> None:
         """Store some content under a name."""
         system, place = self._file_system(), f"{self.basepath}/{path}"
-        system.makedirs(place.rpartition("/")[0], exist_ok=True)
+        if self.basepath.partition("://")[0] not in _WITHOUT_FOLDERS:
+            system.makedirs(place.rpartition("/")[0], exist_ok=True)
         system.pipe_file(place, content)
 
     def read_path(self, path: str) -> bytes:

@@ -13,6 +13,7 @@ TASK_RUN: Final = "task_run"
 LOG_LINES: Final = "log.lines"
 HOOK_ENDED: Final = "hook.ended"
 ANSWERED: Final = "flow_run.answered"
+INPUT_SENT: Final = "flow_run.input_sent"
 CANCEL_REQUESTED: Final = "flow_run.cancel_requested"
 CACHE_STORED: Final = "cache.stored"
 CACHE_CLAIMED: Final = "cache.claimed"
@@ -57,7 +58,7 @@ TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 # brings an upcaster (flightlog.events.upcasting); a written event is never changed.
 SCHEMAS: Final[dict[str, int]] = {
     **{f"{kind}.{suffix}": 1 for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES},
-    **dict.fromkeys((LOG_LINES, HOOK_ENDED, ANSWERED, CANCEL_REQUESTED, TRANSACTION_COMMITTED), 1),
+    **dict.fromkeys((LOG_LINES, HOOK_ENDED, ANSWERED, CANCEL_REQUESTED, INPUT_SENT, TRANSACTION_COMMITTED), 1),
     **dict.fromkeys((CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED, CACHE_DROPPED), 1),
     **dict.fromkeys((LIMIT_SET, LIMIT_DELETED), 1),
     **dict.fromkeys((SLOTS_AWAITED, SLOTS_ACQUIRED, SLOTS_RELEASED, SLOTS_GIVEN_UP, SLOTS_EXPIRED), 1),
@@ -98,6 +99,11 @@ def artifact_stream(artifact_id: str) -> str:
 def transaction_stream(digest: str) -> str:
     """Return the name of the stream of a transaction with a key, which is known by its digest."""
     return f"transaction/{digest}"
+
+
+def input_stream(flow_run_id: str) -> str:
+    """Return the name of the stream of what is sent to a flow run."""
+    return f"inputs/{flow_run_id}"
 
 
 def variable_stream(name: str) -> str:

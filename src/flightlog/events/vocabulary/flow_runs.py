@@ -91,6 +91,14 @@ class FlowCancelRequested(Payload):
     reason: str | None = Field(None, description="Why, secrets masked.")
 
 
+class FlowInputSent(Payload):
+    """Somebody sent something to a run, which takes it when it likes. It stands in ``inputs/<flow run id>``."""
+
+    type: str = Field(description="The name of its type.")
+    data: str = Field(description="The input, as JSON, secrets masked.")
+    sender: Identifier | None = Field(None, description="The flow run that sent it.")
+
+
 MODELS: dict[str, type[Payload]] = {
     "flow_run.created": FlowRunCreated,
     "flow_run.running": FlowRunning,
@@ -102,6 +110,7 @@ MODELS: dict[str, type[Payload]] = {
     "flow_run.resumed": StateChange,
     "flow_run.rolled_back": StateChange,
     "flow_run.answered": FlowAnswered,
+    "flow_run.input_sent": FlowInputSent,
     "flow_run.cancel_requested": FlowCancelRequested,
     "flow_run.cancelling": StateChange,
     "flow_run.completed": End,
