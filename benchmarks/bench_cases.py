@@ -92,6 +92,9 @@ class Row:
         return statistics.median(found) if found and side not in self.notes else None
 
 
+_EVERYONE = ("flightlog", "prefect", "dbos", "raw")
+
+
 class Bench:
     """Runs cases and keeps their rows.
 
@@ -162,11 +165,12 @@ class Bench:
 
     # --- the cases --------------------------------------------------------------------------------
 
-    def timed(self, key: str, title: str, case: str, n: int, mode: Mode = "default", raw: bool = True) -> None:
+    def timed(
+        self, key: str, title: str, case: str, n: int, mode: Mode = "default", names: tuple[str, ...] = _EVERYONE
+    ) -> None:
         """Time items inside a flow."""
         row = self.row(key, title, "s")
         slow = {"prefect": self.sizes.slow_subflows} if case == "subflows" else {}
-        names = ("flightlog", "prefect", "dbos", *(("raw",) if raw else ()))
         self._in_turns(row, names, lambda side: self._inside(side, case, slow.get(side.name, n), mode, key))
 
     def append(self, batch: int) -> None:
@@ -361,7 +365,6 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
     fsync = f"equal durability, power loss: sequential, n={few}, one fsync per commit on every side"
     commit = f"equal durability, process loss: sequential, n={few}, WAL + NORMAL on every side"
     on_record = "on record as completed after SIGKILL"
-    everyone = ("flightlog", "prefect", "dbos", "raw")
     return {
         "sequential-few": lambda: bench.timed(
             "sequential-few", f"sequential no-op task, n={few}", "sequential", sizes.few
@@ -374,15 +377,29 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
             f"subflow, n={sizes.subflows} (Prefect: {sizes.slow_subflows})",
             "subflows",
             sizes.subflows,
-            raw=False,
+            names=_EVERYONE[:3],
+        ),
+        "processes": lambda: bench.timed(
+            "processes",
+            f"no-op task submitted to 2 worker processes, n={few}",
+            "processes",
+            sizes.few,
+            names=("flightlog", "prefect", "raw"),
+        ),
+        "cached": lambda: bench.timed(
+            "cached",
+            f"task whose value is in the cache, n={many}",
+            "cached",
+            sizes.many,
+            names=("flightlog", "prefect"),
         ),
         "fsync": lambda: bench.timed("fsync", fsync, "sequential", sizes.few, "fsync"),
         "commit": lambda: bench.timed("commit", commit, "sequential", sizes.few, "commit"),
         "killed": lambda: bench.killed(
-            "killed", "killed", f"{killed} sequential tasks returned: {on_record}", everyone
+            "killed", "killed", f"{killed} sequential tasks returned: {on_record}", _EVERYONE
         ),
         "killed-submitted": lambda: bench.killed(
-            "killed_submitted", "killed-submitted", f"{killed} submitted tasks returned: {on_record}", everyone[:3]
+            "killed_submitted", "killed-submitted", f"{killed} submitted tasks returned: {on_record}", _EVERYONE[:3]
         ),
         "import": lambda: bench.imports(0, "import", "`import` of the package"),
         "import-names": lambda: bench.imports(1, "import-names", "import of what a flow file needs"),

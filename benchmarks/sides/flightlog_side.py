@@ -8,8 +8,10 @@ from pathlib import Path
 from side_tools import WARM_UP, Answer, die, main, per_item, resident_bytes
 
 from flightlog import flow, task
+from flightlog.cache_policies import INPUTS, TASK_SOURCE
 from flightlog.events.model import NewEvent
 from flightlog.events.opening import open_log
+from flightlog.task_runners import ProcessPoolTaskRunner
 
 _FILE = Path(os.environ["FLIGHTLOG_HOME"], "flightlog.db")
 _EVENTS_AT_MOST = 20_000
@@ -52,6 +54,34 @@ def submitted(n: int) -> float:
     start = time.perf_counter()
     for future in [noop.submit(i) for i in range(n)]:
         future.result()
+    return time.perf_counter() - start
+
+
+@task(cache_policy=INPUTS + TASK_SOURCE)
+def cached(i: int) -> int:
+    """Have a value in the cache."""
+    return i
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def processes(n: int) -> float:
+    """Submit n tasks to worker processes, then wait for each."""
+    for future in [noop.submit(i) for i in range(WARM_UP)]:
+        future.result()
+    start = time.perf_counter()
+    for future in [noop.submit(i) for i in range(n)]:
+        future.result()
+    return time.perf_counter() - start
+
+
+@flow
+def from_cache(n: int) -> float:
+    """Call a task n times whose value is known."""
+    for _ in range(WARM_UP):
+        cached(1)
+    start = time.perf_counter()
+    for _ in range(n):
+        cached(1)
     return time.perf_counter() - start
 
 
@@ -146,17 +176,20 @@ def _fill(n: int) -> Answer:
     return _nothing(n)
 
 
-main(
-    {
-        "sequential": lambda n: per_item(sequential(n), n),
-        "submitted": lambda n: per_item(submitted(n), n),
-        "gathered": lambda n: per_item(asyncio.run(gathered(n)), n),
-        "subflows": lambda n: per_item(subflows(n), n),
-        "fill": _fill,
-        "grow": lambda n: {"samples": grow(n)},
-        "killed": lambda n: {"samples": killed(n)},
-        "killed_submitted": lambda n: {"samples": killed_submitted(n)},
-        "recorded": _recorded,
-        "append": _append,
-    }
-)
+if __name__ == "__main__":  # worker processes load this file too
+    main(
+        {
+            "sequential": lambda n: per_item(sequential(n), n),
+            "submitted": lambda n: per_item(submitted(n), n),
+            "processes": lambda n: per_item(processes(n), n),
+            "cached": lambda n: per_item(from_cache(n), n),
+            "gathered": lambda n: per_item(asyncio.run(gathered(n)), n),
+            "subflows": lambda n: per_item(subflows(n), n),
+            "fill": _fill,
+            "grow": lambda n: {"samples": grow(n)},
+            "killed": lambda n: {"samples": killed(n)},
+            "killed_submitted": lambda n: {"samples": killed_submitted(n)},
+            "recorded": _recorded,
+            "append": _append,
+        }
+    )

@@ -4,7 +4,8 @@ import asyncio
 import os
 import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 from side_tools import WARM_UP, Answer, die, main, per_item
 
@@ -56,6 +57,16 @@ def _submitted(n: int) -> Answer:
         return per_item(time.perf_counter() - start, n)
 
 
+def _processes(n: int) -> Answer:
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for future in [pool.submit(_noop, i) for i in range(WARM_UP)]:
+            future.result()
+        start = time.perf_counter()
+        for future in [pool.submit(_noop, i) for i in range(n)]:
+            future.result()
+        return per_item(time.perf_counter() - start, n)
+
+
 async def _gather(n: int) -> float:
     await asyncio.gather(*[_anoop(i) for i in range(WARM_UP)])
     start = time.perf_counter()
@@ -85,12 +96,14 @@ def _killed(n: int) -> Answer:
     return {}
 
 
-main(
-    {
-        "sequential": _sequential,
-        "submitted": _submitted,
-        "gathered": lambda n: per_item(asyncio.run(_gather(n)), n),
-        "append": _append,
-        "killed": _killed,
-    }
-)
+if __name__ == "__main__":  # worker processes load this file too
+    main(
+        {
+            "sequential": _sequential,
+            "submitted": _submitted,
+            "processes": _processes,
+            "gathered": lambda n: per_item(asyncio.run(_gather(n)), n),
+            "append": _append,
+            "killed": _killed,
+        }
+    )
