@@ -8,19 +8,24 @@ the waits of `AsyncWaits` let other coroutines run.
 import asyncio
 import concurrent.futures
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
 from inspect import iscoroutinefunction
 from types import GeneratorType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from flightlog.clock import Clock
-from flightlog.engine.context import Abandoned, inside_async
+from flightlog.engine.context import CURRENT, Abandoned, RunContext, check, inside_async
 from flightlog.engine.promises import Promise
 from flightlog.events.log import Log
 from flightlog.events.store import Unit
 
 T = TypeVar("T")
+_LOOK_SECONDS = 0.2
+_THREADS = 64
 
 
 class TimedOut(BaseException):
@@ -77,8 +82,20 @@ class Waits(Protocol):
         """Wait for a time, or until `wake` is set (sync code; a coroutine is cancelled instead)."""
         ...
 
-    async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
-        """Wait for a promise; `help_out` does its work here and now if nobody has begun it."""
+    async def settled(
+        self, promise: Promise[T], help_out: Callable[[], object], watched: RunContext | None = None
+    ) -> T:
+        """Wait for a promise; `help_out` does its work here and now if nobody has begun it.
+
+        Args:
+            promise: what to wait for.
+            help_out: does its work.
+            watched: the run whose being cancelled ends the wait; the one that this code is in by default.
+        """
+        ...
+
+    async def until(self, promise: Promise[T], seconds: float | None) -> bool:
+        """Wait for a promise, so long at the most; tell whether it is settled."""
         ...
 
 
@@ -117,12 +134,26 @@ class SyncWaits:
         """Block for a time."""
         clock.sleep(seconds, wake)
 
-    async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
+    async def settled(
+        self, promise: Promise[T], help_out: Callable[[], object], watched: RunContext | None = None
+    ) -> T:
         """Block until a promise is settled."""
         if not promise.done():
             help_out()
-            promise.wait()
+            while not promise.wait(_LOOK_SECONDS):
+                if (context := watched or CURRENT.get()) is not None:
+                    check(context)
         return promise.value()
+
+    async def until(self, promise: Promise[T], seconds: float | None) -> bool:
+        """Block until a promise is settled, or the time is over."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while not promise.wait(_LOOK_SECONDS if end is None else min(_LOOK_SECONDS, end - time.monotonic())):
+            if (context := CURRENT.get()) is not None:
+                check(context)
+            if end is not None and time.monotonic() >= end:
+                return promise.done()
+        return True
 
 
 class HandedOver:
@@ -154,7 +185,7 @@ class AsyncWaits:
         """Wait until a unit is committed, without blocking the loop when others are writing."""
         await asyncio.sleep(0)  # coroutines that are ready too put their events in line: one commit for all
         if not log.try_commit(unit):
-            await asyncio.get_running_loop().run_in_executor(None, log.commit, unit)
+            await _in_thread(partial(log.commit, unit))
 
     async def call(
         self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None, *, isasync: bool
@@ -173,21 +204,54 @@ class AsyncWaits:
 
     async def aside(self, function: Callable[..., Any], args: Any, kwargs: Any, seconds: float) -> Any:
         """Await a function, or have it called in a thread of its own, and wait so long at the most."""
-        if is_async(function):
-            return await self.call(function, args, kwargs, seconds, isasync=True)
-        return await asyncio.to_thread(_call_in_thread, function, args, kwargs, seconds)
+        if not is_async(function):
+            return await _in_thread(partial(_call_in_thread, function, args, kwargs, seconds))
+        # As a task of its own: what it does to itself is not done to us.
+        task = asyncio.ensure_future(function(*args, **kwargs))
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        finally:
+            done = task.done()
+            task.cancel()
+        if not done:
+            raise TimedOut
+        return task.result()
 
     async def elsewhere(self, function: Callable[[], T]) -> T:
         """Call a function in a thread."""
-        return await asyncio.to_thread(function)
+        return await _in_thread(function)
 
     async def sleep(self, clock: Clock, seconds: float, wake: threading.Event) -> None:
         """Wait for a time."""
         await clock.sleep_async(seconds)
 
-    async def settled(self, promise: Promise[T], help_out: Callable[[], object]) -> T:
+    async def settled(
+        self, promise: Promise[T], help_out: Callable[[], object], watched: RunContext | None = None
+    ) -> T:
         """Wait for a promise that may be settled by another thread."""
         return await promise.settled()
+
+    async def until(self, promise: Promise[T], seconds: float | None) -> bool:
+        """Wait for a promise, so long at the most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await promise.settled()
+        except TimeoutError:
+            return promise.done()
+        return True
+
+
+_executor_lock = threading.Lock()
+_executor: concurrent.futures.ThreadPoolExecutor | None = None
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Call a function in a thread of ours: those of the event loop's own executor may all wait for this very call."""
+    global _executor  # noqa: PLW0603 - one for the process
+    with _executor_lock:
+        if _executor is None:
+            _executor = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="flightlog-wait")
+    return await asyncio.get_running_loop().run_in_executor(_executor, copy_context().run, function)
 
 
 async def _awaited(value: Any) -> Any:
@@ -262,7 +326,11 @@ def background_loop() -> asyncio.AbstractEventLoop:
 
 def stop_background_loop() -> None:
     """End the background loop's thread, if there is one."""
-    global _loop, _loop_thread  # noqa: PLW0603 - one loop for the process
+    global _loop, _loop_thread, _executor  # noqa: PLW0603 - one loop for the process
+    with _executor_lock:
+        executor, _executor = _executor, None
+    if executor is not None:
+        executor.shutdown()
     with _loop_lock:
         if _loop is not None and _loop_thread is not None and _loop_thread.is_alive():
             _loop.call_soon_threadsafe(_loop.stop)
@@ -272,32 +340,56 @@ def stop_background_loop() -> None:
         _loop = _loop_thread = None
 
 
-def start_in_loop(awaitable: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+class Started(Generic[T]):
+    """A coroutine that runs for sync code in an event loop of another thread."""
+
+    def __init__(self) -> None:
+        self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._task: asyncio.Task[T] | None = None
+        self._stopped = False
+
+    def begin(self, loop: asyncio.AbstractEventLoop, awaitable: Coroutine[Any, Any, T], context: Context) -> None:
+        """Start the coroutine; called in the loop."""
+        self._task = task = loop.create_task(awaitable, context=context)
+        task.add_done_callback(lambda done: _pass_on(done, self.outcome))
+        if self._stopped:
+            task.cancel()
+
+    def stop(self) -> None:
+        """Cancel the coroutine: nobody waits for it any more."""
+        self._stopped = True
+        if self._task is not None:
+            with suppress(RuntimeError):  # the loop may be closed by then
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+def start_in_loop(awaitable: Coroutine[Any, Any, T]) -> Started[T]:
     """Start a coroutine for sync code, in its context: on the background loop, or on a loop of its own.
 
     Sync code that some coroutine called may be what the background loop is waiting for.
     """
-    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    started: Started[T] = Started()
     context = copy_context()
     if inside_async():
-        thread = threading.Thread(target=context.run, args=(_run_alone, awaitable, outcome), name="flightlog-own-loop")
+        thread = threading.Thread(target=context.run, args=(_run_alone, awaitable, started), name="flightlog-own-loop")
         thread.start()
-        return outcome
+        return started
     loop = background_loop()
-
-    def start() -> None:
-        task = loop.create_task(awaitable, context=context)
-        task.add_done_callback(lambda done: _pass_on(done, outcome))
-
-    loop.call_soon_threadsafe(start)
-    return outcome
+    loop.call_soon_threadsafe(started.begin, loop, awaitable, context)
+    return started
 
 
-def _run_alone(awaitable: Coroutine[Any, Any, T], outcome: "concurrent.futures.Future[T]") -> None:
+def _run_alone(awaitable: Coroutine[Any, Any, T], started: Started[T]) -> None:
+    async def work() -> None:
+        started.begin(asyncio.get_running_loop(), awaitable, copy_context())
+        while not started.outcome.done():
+            await asyncio.wait([started._task] if started._task is not None else [])
+
     try:
-        outcome.set_result(asyncio.run(awaitable))
+        asyncio.run(work())
     except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
-        outcome.set_exception(error)
+        if not started.outcome.done():
+            started.outcome.set_exception(error)
 
 
 def _pass_on(done: "asyncio.Task[T]", outcome: "concurrent.futures.Future[T]") -> None:
@@ -311,4 +403,9 @@ def _pass_on(done: "asyncio.Task[T]", outcome: "concurrent.futures.Future[T]") -
 
 def run_in_loop(awaitable: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end while this thread waits, whatever loop may be running in it."""
-    return start_in_loop(awaitable).result()
+    started = start_in_loop(awaitable)
+    try:
+        return started.outcome.result()
+    finally:
+        if not started.outcome.done():
+            started.stop()  # this thread was interrupted

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from enum import StrEnum
 from functools import lru_cache
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Self
 
 from flightlog.engine.digests import input_digest
@@ -106,7 +107,11 @@ class _Sum(CachePolicy):
             parts = policy.parts(context, inputs)
             if parts is None:
                 return None
-            found |= parts
+            for name, part in parts.items():
+                # Two policies of one class have parts of one name, and both count.
+                while name in found:
+                    name += "'"  # noqa: PLW2901 - the name that is still free
+                found[name] = part
         return found
 
     def __sub__(self, name: str) -> CachePolicy:
@@ -153,11 +158,17 @@ class _TaskSource(CachePolicy):
 def source_digest(function: Any) -> str:
     """Return the SHA-256 of a function's source; of its code where there is no source."""
     try:
-        content = inspect.getsource(function).encode()
+        content = inspect.getsource(function)
     except (OSError, TypeError):
         code = getattr(function, "__code__", None)
-        content = repr(function).encode() if code is None else code.co_code + repr(code.co_consts).encode()
-    return hashlib.sha256(content).hexdigest()
+        content = repr(function) if code is None else repr(_code_parts(code))
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _code_parts(code: CodeType) -> tuple[Any, ...]:
+    """Return what a function's code consists of, without addresses and line numbers."""
+    constants = tuple(_code_parts(one) if isinstance(one, CodeType) else one for one in code.co_consts)
+    return code.co_name, code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants
 
 
 class _FlowParameters(CachePolicy):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from flightlog.clock import isoformat
 from flightlog.engine import results
 from flightlog.engine.bridge import Waits
-from flightlog.engine.cache_policies import IsolationLevel, NoKey, key_of
+from flightlog.engine.cache_policies import CacheKeyFnPolicy, IsolationLevel, NoKey, key_of
 from flightlog.engine.context import CURRENT, IN_HOOK, TaskRunContext, check
 from flightlog.engine.masking import MASKER
 from flightlog.engine.outcomes import text_of
 from flightlog.engine.recovery import is_dead
 from flightlog.engine.run_logs import get_run_logger
 from flightlog.engine.transitions import Wait
-from flightlog.errors import CorruptResult, LogCorrupt, MissingResult, VersionConflict
+from flightlog.errors import CorruptResult, LogCorrupt, MissingResult, TakenOver, VersionConflict
 from flightlog.events.inline import Kept
 from flightlog.events.liveness import this_process
 from flightlog.events.model import Append, NewEvent
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PATIENCE = (0.01, 0.1)
 """Seconds between two looks at what somebody else holds: the first, and the longest."""
 _SHOWN = 2000
+_LATEST = 2**62
 
 
 class Fresh:
@@ -38,21 +39,18 @@ class Fresh:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: dict[str, tuple[Unit, dict[str, Any]]] = {}
+        self._entries: dict[str, tuple[Unit, dict[str, Any], Mapping[bytes, bytes]]] = {}
 
-    def add(self, stream: str, entry: dict[str, Any], unit: Unit) -> None:
-        """Remember an entry until it is committed."""
+    def add(self, stream: str, entry: dict[str, Any], unit: Unit, blobs: Mapping[bytes, bytes]) -> None:
+        """Remember an entry until it is committed, and the blobs that it refers to."""
         with self._lock:
             self._entries = {name: found for name, found in self._entries.items() if not found[0].done}
-            self._entries[stream] = unit, entry
+            self._entries[stream] = unit, entry, blobs
 
     def get(self, stream: str) -> tuple[dict[str, Any], Mapping[bytes, bytes]] | None:
-        """Return the entry of a key, if it is not committed yet, with the blobs that are committed with it."""
+        """Return the entry of a key, if it is not committed yet, with the blobs that it refers to."""
         found = self._entries.get(stream)
-        if found is None or found[0].done:
-            return None
-        unit, entry = found
-        return entry, {digest: content for part in unit.parts for digest, content in part.blobs.items()}
+        return None if found is None or found[0].done else found[1:]
 
 
 @dataclass(slots=True)
@@ -65,7 +63,7 @@ class Lookup:
         stream: the stream of the key.
         reference: to the recorded value, if there is one that counts.
         value: that value.
-        claimed: whether others wait for this run to compute the value.
+        epoch: of the stream, if others wait for this run to compute the value: whoever is taken over is refused.
     """
 
     context: TaskRunContext
@@ -73,7 +71,7 @@ class Lookup:
     stream: str
     reference: Mapping[str, Any] | None = None
     value: Any = None
-    claimed: bool = False
+    epoch: int | None = None
     _entry: dict[str, Any] | None = None
 
     @property
@@ -89,23 +87,23 @@ class Lookup:
         now = engine.clock.now()
         told = {"key": self.facts["key"], "task": task.name, "result": dict(reference), **self._who()}
         if task.cache_expiration is not None:
-            told["expires"] = now + round(task.cache_expiration.total_seconds() * 1e6)
-        self.claimed = False
+            told["expires"] = min(now + round(task.cache_expiration.total_seconds() * 1e6), _LATEST)
         self._entry = {**told, "at": now, "expires": told.get("expires")}
-        return [self._append(CACHE_STORED, told)]
+        append, self.epoch = self._append(CACHE_STORED, told), None
+        return [append]
 
-    def in_line(self, unit: Unit) -> None:
+    def in_line(self, unit: Unit, blobs: Mapping[bytes, bytes]) -> None:
         """Let the computed value count in this process from now on; the log has it in its next commit."""
         if self._entry is not None:
-            self.context.flow_context.engine.fresh.add(self.stream, self._entry, unit)
+            self.context.flow_context.engine.fresh.add(self.stream, self._entry, unit, blobs)
             self._entry = None
 
     def released(self) -> list[Append]:
         """Return what lets others compute the value, if they wait for this run."""
-        if not self.claimed:
+        if self.epoch is None:
             return []
-        self.claimed = False
-        return [self._append(CACHE_RELEASED, {"task_run_id": self.context.task_run.key})]
+        append, self.epoch = self._append(CACHE_RELEASED, {"task_run_id": self.context.task_run.key}), None
+        return [append]
 
     def claim(self, version: int) -> Append:
         """Return what makes others wait for this run, if nobody was first."""
@@ -120,42 +118,47 @@ class Lookup:
     def _append(self, type_: str, data: dict[str, Any]) -> Append:
         engine = self.context.flow_context.engine
         event = NewEvent(engine.ids.new(), type_, data, engine.clock.now(), self.context.task_run.cause)
-        return Append(self.stream, [event])
+        return Append(self.stream, [event], None, self.epoch)
 
 
-async def look_up(waits: Waits, context: TaskRunContext, keeping: "Keeping") -> Lookup | None:
-    """Return what the cache has for a call; None if the call has no key, and runs uncached.
-
-    Where the policy is SERIALIZABLE and somebody else computes the value, this waits for it.
-    """
+def lookup_of(context: TaskRunContext) -> Lookup | None:
+    """Return a call's key, nothing looked up yet; None if the call has no key, and runs uncached."""
     parts = _parts(context)
     if parts is None:
         return None
     engine, task = context.flow_context.engine, context.task
-    key = parts["key"] if parts.keys() == {"key"} else key_of(parts)
+    key = parts["key"] if isinstance(task.cache_policy, CacheKeyFnPolicy) else key_of(parts)
     text = key.encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(text, key=engine.key, digest_size=32, person=b"flightlog cache").digest()
     shown = {name: MASKER.mask(part)[:_SHOWN] for name, part in parts.items()}
-    lookup = Lookup(context, {"key": MASKER.mask(key)[:_SHOWN], "parts": shown}, cache_stream(digest))
-    serializable = task.cache_policy.isolation_level is IsolationLevel.SERIALIZABLE
+    return Lookup(context, {"key": MASKER.mask(key)[:_SHOWN], "parts": shown}, cache_stream(digest))
+
+
+async def look_up(waits: Waits, lookup: Lookup, keeping: "Keeping") -> None:
+    """Look a call's key up. Where somebody else computes its value, and the policy is SERIALIZABLE, wait for that."""
+    context = lookup.context
+    engine, task = context.flow_context.engine, context.task
+    # A stream is as slow as whoever reads it, who may be the one that would wait for it.
+    serializable = task.cache_policy.isolation_level is IsolationLevel.SERIALIZABLE and not task.isgenerator
     delay, waiting = PATIENCE[0], False
     while True:
         fresh = engine.fresh.get(lookup.stream)
         if fresh is not None and (await _take(waits, lookup, *fresh, keeping) or not serializable):
-            return lookup
-        kept: Kept = await waits.elsewhere(partial(engine.kept, "result_cache", lookup.stream))
+            return
+        kept: Kept = await engine.looked(waits, partial(engine.kept, "result_cache", lookup.stream))
         entry = kept.state or {}
         if await _take(waits, lookup, entry, {}, keeping) or not serializable:
-            return lookup
+            return
         claim = entry.get("claim")
         if claim is None or _counts_no_more(context, claim):
+            lookup.epoch = kept.version + 1
             unit = engine.log.enqueue([lookup.claim(kept.version)])
             try:
                 await waits.commit(engine.log, unit)
-            except VersionConflict:
+            except (VersionConflict, TakenOver):
+                lookup.epoch = None
                 continue
-            lookup.claimed = True
-            return lookup
+            return
         if not waiting:
             waiting = True
             await _say_so(waits, context, claim)

@@ -8,13 +8,15 @@ everything else at the next call of a task or flow, or while it waits. A run tha
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flightlog.engine.context import FlowRunContext
+from flightlog.engine.context import CURRENT, DEFERRED
 from flightlog.engine.history import History, read_history
 from flightlog.engine.masking import MASKER
+from flightlog.engine.outcomes import Terminated
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.transitions import End, decide
 from flightlog.errors import CannotCancel, LogError, RunCancelled, RunNotFound, TakenOver, VersionConflict
@@ -50,35 +52,46 @@ class Inbox:
         log.add_ticker(self.look, LOOK_SECONDS)
 
     @contextmanager
-    def open_for(self, progress: "Progress", loop_task: "asyncio.Task[Any] | None") -> Iterator[None]:
+    def open_for(
+        self, progress: "Progress", loop_task: "asyncio.Task[Any] | None", after: int | None
+    ) -> Iterator[None]:
         """Take requests for a run while this is open.
 
         Args:
             progress: the run.
             loop_task: what runs it in an event loop, if that is so.
+            after: for a run that is gone on with, the version of its stream at that moment: a request may have come
+                since.
         """
-        key = progress.run.key
+        delivery = _Delivery(progress, loop_task)
         with self._lock:
             if not self._runs:
                 self._seen = self._log.head().position
-            self._runs[key] = _Delivery(progress, loop_task, key)
+            self._runs[progress.run.key] = delivery
         try:
+            if after is not None:
+                for event in self._log.read(progress.run.journal.stream, after):
+                    if event.type == CANCEL_REQUESTED:
+                        delivery.deliver(event, [delivery])
             yield
         finally:
             with self._lock:
-                self._runs.pop(key, None)
+                self._runs.pop(progress.run.key, None)
+            delivery.close()
 
     def look(self) -> None:
-        """Deliver the requests that have come since the last time."""
+        """Deliver the requests that have come since the last time; remind those runs that go on all the same."""
         if not self._runs:
             return
+        for delivery in list(self._runs.values()):
+            delivery.remind()
         try:
             for event in self._log.read_all(self._seen, [CANCEL_REQUESTED]):
                 self._seen = event.position
                 run = flow_run_of(event.stream)
-                delivery = None if run is None else self._runs.get(run)
-                if delivery is not None:
-                    delivery.deliver(event, list(self._runs.values()))
+                found = None if run is None else self._runs.get(run)
+                if found is not None:
+                    found.deliver(event, list(self._runs.values()))
         except LogError:
             return  # it will be looked at again
 
@@ -86,64 +99,142 @@ class Inbox:
 class _Delivery:
     """How a request reaches a run."""
 
-    def __init__(self, progress: "Progress", loop_task: "asyncio.Task[Any] | None", key: bytes) -> None:
+    def __init__(self, progress: "Progress", loop_task: "asyncio.Task[Any] | None") -> None:
         self.progress = progress
-        self.key = key
         self._loop_task = loop_task
+        self._open = True
         in_main = threading.current_thread() is threading.main_thread()
-        self._signals = in_main and loop_task is None and progress.context.parent is None
+        self._signals = in_main and loop_task is None and progress.context.parent is None and not progress.streams
 
     def deliver(self, event: "Event", others: "list[_Delivery]") -> None:
-        """Stop the run, and wake up whatever waits in it and in its subflows."""
+        """Stop the run, and wake up whatever waits in it and in its subflows; a second request changes nothing."""
+        progress = self.progress
+        if progress.cancelled is not None:
+            return
         reason = event.data.get("reason")
         message = f"Cancelled by {event.actor}{f': {reason}' if reason else ''}"
-        error = RunCancelled(id_text(self.key), message)
-        progress = self.progress
-        progress.cancelled = progress.context.stopped = error
+        progress.cancelled = progress.context.stopped = RunCancelled(id_text(progress.run.key), message)
         for other in others:
             if _is_within(other.progress.context, progress.run.key):
                 other.progress.context.wake.set()
+        self._strike()
+
+    def remind(self) -> None:
+        """Strike once more: the first time the run may have been where it must not be interrupted."""
+        if self.progress.cancelled is not None and self._signals:
+            self._strike()
+
+    def _strike(self) -> None:
         if self._loop_task is not None:
-            self._loop_task.get_loop().call_soon_threadsafe(self._loop_task.cancel)
-        elif self._signals and signal.getsignal(_SIGNAL) is _interrupt:
-            _PENDING.append(progress)
+            with suppress(RuntimeError):  # the loop may be closed by then
+                self._loop_task.get_loop().call_soon_threadsafe(self._strike_in_loop)
+        elif self._signals and self._open and signal.getsignal(_SIGNAL) is _interrupt:
+            _PENDING.append(self.progress)
             main = threading.main_thread().ident
             assert main is not None
             signal.pthread_kill(main, _SIGNAL)
 
+    def _strike_in_loop(self) -> None:
+        """Cancel what runs the flow, if it still does: what comes after the flow is none of our business."""
+        if self._loop_task is not None and self._open and self.progress.interruptible:
+            self.progress.struck += 1
+            self._loop_task.cancel()
 
-def _is_within(context: FlowRunContext, run: bytes) -> bool:
-    above: Any = context
-    while above is not None:
-        if above.flow_context.flow_run.key == run:
+    def close(self) -> None:
+        """Strike no more."""
+        self._open = False
+
+
+def _is_within(context: Any, run: bytes) -> bool:
+    """Tell whether code belongs to a flow run, at whatever depth."""
+    while context is not None:
+        if context.flow_context.flow_run.key == run:
             return True
-        above = above.flow_context.parent
+        context = context.flow_context.parent
     return False
 
 
 _PENDING: "list[Progress]" = []
+_OURS = str(Path(__file__).parents[1])
+_STOPPABLE = frozenset({
+    ("bridge.py", "call"), ("bridge.py", "run_in_loop"), ("bridge.py", "_call_in_thread"), ("streams.py", "call"),
+    ("clock.py", "sleep"), ("promises.py", "wait"), ("gathering.py", "__iter__"),
+})  # fmt: skip
+"""Where an interrupt may strike: in the user's code, and where we wait. In all else it waits for the next check."""
+_REMIND_SECONDS = 0.02
 
 
-def _interrupt(_: int, __: FrameType | None) -> None:
-    """Stop the run that this thread is in, unless it is about to end anyway."""
+def may_strike(frame: FrameType | None) -> bool:
+    """Tell whether code may be interrupted: the user's own, or ours where it waits; not ours where it keeps books."""
+    while frame is not None and not frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.f_back
+    return frame is None or (Path(frame.f_code.co_filename).name, frame.f_code.co_name) in _STOPPABLE
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Stop the run that this thread is in, if it can be stopped here; it is reminded otherwise."""
+    here = may_strike(frame)
+    if DEFERRED:
+        if here:
+            raise DEFERRED.pop()
+        _remind_later()
     while _PENDING:
         progress = _PENDING.pop()
-        if progress.cancelled is not None and progress.interruptible:
+        stoppable = here and progress.interruptible and _is_within(CURRENT.get(), progress.run.key)
+        if progress.cancelled is not None and stoppable:
             raise progress.cancelled
+
+
+def _strike_or_defer(number: int, frame: FrameType | None) -> None:
+    """Raise what a signal stands for: at once in the user's code and where we wait, else a moment later."""
+    error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number)
+    if may_strike(frame) or DEFERRED:  # whoever asks twice means it
+        DEFERRED.clear()
+        raise error
+    DEFERRED.append(error)
+    _remind_later()
+
+
+def _remind_later() -> None:
+    """Have this thread asked again in a moment: by then it may wait, or be in the user's code."""
+    main = threading.main_thread().ident
+
+    def remind() -> None:
+        if DEFERRED and main is not None:
+            signal.pthread_kill(main, _SIGNAL)
+
+    timer = threading.Timer(_REMIND_SECONDS, remind)
+    timer.daemon = True
+    timer.start()
+
+
+_HANDLERS: tuple[tuple[signal.Signals, Any, Any], ...] = (
+    (_SIGNAL, signal.SIG_DFL, _interrupt),
+    (signal.SIGTERM, signal.SIG_DFL, _strike_or_defer),
+    (signal.SIGINT, signal.default_int_handler, _strike_or_defer),
+)
 
 
 @contextmanager
 def interruptions() -> Iterator[None]:
-    """While this is open in the main thread, a run in it can be stopped at any moment."""
-    if signal.getsignal(_SIGNAL) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(_SIGNAL, _interrupt)
+    """While this is open in the main thread, a run in it can be stopped: cancelled, terminated, interrupted.
+
+    A signal that somebody else handles is left to him.
+    """
+    changed = []
+    for number, usual, ours in _HANDLERS:
+        if signal.getsignal(number) is usual:
+            signal.signal(number, ours)
+            changed.append((number, usual))
     try:
         yield
+        if DEFERRED:
+            raise DEFERRED.pop()
     finally:
+        DEFERRED.clear()
         _PENDING.clear()
-        signal.signal(_SIGNAL, signal.SIG_DFL)
+        for number, usual in changed:
+            signal.signal(number, usual)
 
 
 def cancel_run(run: str, *, reason: str | None = None, actor: str = "engine", engine: "Engine | None" = None) -> str:
@@ -172,6 +263,8 @@ def cancel_run(run: str, *, reason: str | None = None, actor: str = "engine", en
     reason = None if reason is None else MASKER.mask(reason)
     while True:
         history = read_history(engine.log, key)
+        if history.rules.type == "CANCELLING":
+            return "requested"
         if history.ended:
             raise CannotCancel(f"The run {history.name!r} has ended: it is {history.rules.type.capitalize()}.")
         if is_lost(engine.log, history):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine
 
 _LONGEST = 200
+_MOST = 1_000_000_000
 
 
 def set_limit(
@@ -40,8 +41,8 @@ def set_limit(
     """
     if not name or len(name) > _LONGEST or not name.isprintable():
         raise ValueError(f"A concurrency limit's name has 1 to {_LONGEST} printable characters, not {name[:40]!r}.")
-    if type(limit) is not int or limit < 0:
-        raise ValueError(f"A concurrency limit is a whole number from 0 on, not {limit!r}.")
+    if type(limit) is not int or not 0 <= limit <= _MOST:
+        raise ValueError(f"A concurrency limit is a whole number from 0 to {_MOST}, not {limit!r}.")
     if not 0 <= slot_decay_per_second < float("inf"):
         raise ValueError(f"slot_decay_per_second cannot be {slot_decay_per_second!r}.")
     told = {"name": name, "limit": limit} | ({"decay": float(slot_decay_per_second)} if slot_decay_per_second else {})
@@ -119,11 +120,12 @@ def concurrency(
         AcquireConcurrencySlotTimeoutError: none became free in time.
     """
     slots = _slots(names, occupy, strict=strict)
-    run_sync(_acquire(SYNC, slots, timeout_seconds))
-    try:
-        yield
-    finally:
-        _release(slots)
+    with slots.engine.heart:
+        try:
+            run_sync(_acquire(SYNC, slots, timeout_seconds))
+            yield
+        finally:
+            _release(slots)
 
 
 @asynccontextmanager
@@ -132,11 +134,12 @@ async def concurrency_async(
 ) -> AsyncIterator[None]:
     """Hold slots as `concurrency` does, in async code."""
     slots = _slots(names, occupy, strict=strict)
-    await _acquire(ASYNC, slots, timeout_seconds)
-    try:
-        yield
-    finally:
-        _release(slots)
+    with slots.engine.heart:
+        try:
+            await _acquire(ASYNC, slots, timeout_seconds)
+            yield
+        finally:
+            _release(slots)
 
 
 def rate_limit(

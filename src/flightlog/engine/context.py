@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Generator, Mapping
 
+    from flightlog.engine.bridge import Started
     from flightlog.engine.calls import CallMemory
     from flightlog.engine.futures import BaseFuture
     from flightlog.engine.promises import Promise
@@ -110,6 +111,7 @@ class FlowRunContext:
         self.loop_tasks: set[asyncio.Task[None]] = set()
         self.open_streams: dict[asyncio.Task[Any], Callable[[], None]] = {}
         self.open_generators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+        self.started: set[Started[Any]] = set()
         self.open_futures: set[BaseFuture[Any]] = set()
 
     @property
@@ -213,13 +215,20 @@ def current() -> RunContext | None:
     return context
 
 
+DEFERRED: list[BaseException] = []
+"""Interrupts that came while this process kept books, for the main thread to raise where it may stop."""
+
+
 def check(context: RunContext) -> None:
     """Stop code whose run is to go on no more, or a run that this one was called in.
 
     Raises:
         Abandoned: the run has ended (it timed out), though its code goes on.
         RunCancelled: somebody has cancelled it.
+        KeyboardInterrupt, SystemExit: an interrupt came just before.
     """
+    if DEFERRED and threading.current_thread() is threading.main_thread():
+        raise DEFERRED.pop()
     above: RunContext | None = context
     while above is not None:
         if above.stopped is not None:

@@ -70,6 +70,8 @@ class Progress:
         cancelled: the request to cancel the run, once it has come.
         interruptible: whether it may still be stopped; not while its end is put on record.
         listens_in_loop: whether a request to cancel it cancels what runs it in an event loop.
+        struck: how often that was done, and not taken note of yet.
+        streams: whether its pieces are handed out as they come, so that other code runs in between.
     """
 
     def __init__(self, context: FlowRunContext, mirror: TaskRun | None, digest: bytes | None, blobs: Any) -> None:
@@ -83,6 +85,8 @@ class Progress:
         self.cancelled: RunCancelled | None = None
         self.interruptible = True
         self.listens_in_loop = False
+        self.struck = 0
+        self.streams = False
 
     def create(self, facts: dict[str, Any]) -> None:
         """Put down that the run was asked for."""

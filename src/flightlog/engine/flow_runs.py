@@ -159,7 +159,7 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
             unit, state = _invalid(progress, refusal)
         else:
             await resolved(waits, {}, call.wait_for)
-            unit, state = await _listening(waits, progress)
+            unit, state = await _listening(waits, progress, call.past)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the run has an end
         unit, state = await _broken_off(progress, error)
     finally:
@@ -179,14 +179,16 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
     return state, progress
 
 
-async def _listening(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]:
+async def _listening(waits: Waits, progress: Progress, past: Past | None) -> tuple[Unit, State[Any]]:
     """Make the attempts while requests to cancel the run are taken."""
     context = progress.context
+    progress.streams = context.flow.isgenerator
+    after = None if past is None or past.history.foreign else past.history.version
     loop_task = None
     if context.isasync and not isinstance(waits, SyncWaits):
         loop_task, progress.listens_in_loop = asyncio.current_task(), True
     with (
-        context.engine.inbox.open_for(progress, loop_task),
+        context.engine.inbox.open_for(progress, loop_task, after),
         context.task_runner.start(),
         logged_prints() if context.log_prints else nullcontext(),
     ):
@@ -299,17 +301,21 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
             return await _suspend(waits, progress, outcome.error)
         if (request := _request(progress, outcome.error)) is not None:
             return await _cancel(waits, progress, request)
-        progress.interruptible = False
         found = unsuccessful(outcome, "Flow", flow.timeout_seconds)
         if found is not None and (outcome.timed_out or found[0].is_crashed()):
             await end_early(context)
         else:
             await wait_for_all(waits, context)
+        if progress.cancelled is not None and found is not None:
+            return await _cancel(waits, progress, progress.cancelled)
+        progress.interruptible = False
         state, facts, blobs = await _conclude(waits, context, found, outcome.value)
         unit, event = progress.end(end_of(state, facts, engine.clock.now()), blobs)
         if (due := event.data.get("scheduled")) is None:
             return unit, state
         context = progress.context = _next_attempt(context)
+        if progress.cancelled is not None:
+            return await _cancel(waits, progress, progress.cancelled)
         progress.interruptible = True
         await waits.sleep(engine.clock, max(0.0, (due - engine.clock.now()) / 1e6), context.wake)
         check(context)
@@ -318,11 +324,12 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
 def _request(progress: Progress, error: BaseException | None) -> RunCancelled | None:
     """Return the request to cancel that an exception stands for; None if it is about something else."""
     own = progress.cancelled
-    if own is not None and isinstance(error, (RunCancelled, asyncio.CancelledError)):
-        loop_task = asyncio.current_task() if progress.listens_in_loop else None
-        while loop_task is not None and loop_task.uncancel():
-            pass
-        return own
+    loop_task = asyncio.current_task() if progress.listens_in_loop and progress.struck else None
+    while loop_task is not None and progress.struck:
+        progress.struck -= 1  # others may have cancelled it besides
+        loop_task.uncancel()
+    if own is not None and error is not None:
+        return own  # whatever the code has made of it
     return error if isinstance(error, RunCancelled) else None
 
 
@@ -332,8 +339,9 @@ async def _cancel(waits: Waits, progress: Progress, request: RunCancelled) -> tu
     context = progress.context
     context.stopped = request
     message = str(request)
-    await waits.commit(context.engine.log, progress.change(Cancel({"message": message})))
-    await _hooks(waits, progress, State(StateType.CANCELLING, None, message).of_run(context.flow_run.id))
+    if not progress.run.is_cancelling:
+        await waits.commit(context.engine.log, progress.change(Cancel({"message": message})))
+        await _hooks(waits, progress, State(StateType.CANCELLING, None, message).of_run(context.flow_run.id))
     await end_soon(waits, context, context.engine.settings.cancel_grace_seconds)
     own = request.run_id == context.flow_run.id
     state: State[Any] = State(StateType.CANCELLED, None, message, CancelledRun(message) if own else request)
@@ -343,8 +351,10 @@ async def _cancel(waits: Waits, progress: Progress, request: RunCancelled) -> tu
 
 async def _suspend(waits: Waits, progress: Progress, suspension: RunSuspended) -> tuple[Unit, State[Any]]:
     """Let go of a run until somebody resumes it; what it has begun ends first."""
-    progress.interruptible = False
     await wait_for_all(waits, progress.context)
+    if progress.cancelled is not None:
+        return await _cancel(waits, progress, progress.cancelled)
+    progress.interruptible = False
     message = f"To go on: flightlog runs resume {progress.run.id[:18]}"
     unit = progress.change(Pause({**suspension.facts, "message": message}))
     return unit, State(StateType.PAUSED, "Suspended", message)

@@ -1,13 +1,11 @@
 """Flows: functions whose every call is a flow run."""
 
 import functools
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from flightlog.engine import loading, provenance
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
@@ -18,7 +16,6 @@ from flightlog.engine.flow_calls import FlowCall
 from flightlog.engine.flow_runs import run_flow
 from flightlog.engine.names import checked_template, source_file
 from flightlog.engine.options import FlowOptions, Hook
-from flightlog.engine.outcomes import Terminated
 from flightlog.engine.parameters import Validator, schema
 from flightlog.engine.runtime import current_engine
 from flightlog.engine.states import State
@@ -174,21 +171,12 @@ def _as_they_are(parameters: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def termination(*, outermost: bool) -> Iterator[None]:
-    """While an outermost flow runs in the main thread, SIGTERM ends it as an exception, so that it is recorded."""
-    main = threading.current_thread() is threading.main_thread()
-    if not (outermost and main) or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
+    """While an outermost flow runs in the main thread, SIGTERM and the like end it as an exception: it is recorded."""
+    if outermost and threading.current_thread() is threading.main_thread():
         with interruptions():
             yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    raise Terminated(128 + number)
+    else:
+        yield
 
 
 @overload

@@ -8,7 +8,7 @@ from flightlog.engine.transitions import Fact, Policy, RunState, evolve
 from flightlog.errors import RunNotFound
 from flightlog.events.log import Log
 from flightlog.events.model import Event
-from flightlog.events.types import ANSWERED, FLOW_RUN, STATES, TASK_RUN, TERMINAL, flow_run_stream
+from flightlog.events.types import ANSWER_REFUSED, ANSWERED, FLOW_RUN, STATES, TASK_RUN, TERMINAL, flow_run_stream
 from flightlog.garbage import no_collections
 from flightlog.ids import id_text
 
@@ -88,7 +88,7 @@ class History:
         running_at: when that was recorded, in microseconds since 1970 (UTC).
         retried: the position at which its latest failed attempt ended; 0 if none did.
         pause: what its present pause says; None if it is not paused.
-        answers: the pauses that somebody has answered.
+        answers: what somebody has answered, by pause.
         calls: its calls, in the order in which they were created.
         foreign: whether it is the history of another run, from which this one was forked.
         until: for a fork, the last position that counts.
@@ -105,7 +105,7 @@ class History:
     running_at: int = 0
     retried: int = 0
     pause: dict[str, Any] | None = None
-    answers: set[str] = field(default_factory=set)
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: dict[bytes, RecordedCall] = field(default_factory=dict)
     foreign: bool = False
     until: int | None = None
@@ -172,7 +172,9 @@ def apply_all(history: History, events: Iterable[Event], until: int | None) -> N
             history.epoch = envelope.epoch
         kind, _, suffix = envelope.type.partition(".")
         if envelope.type == ANSWERED:
-            history.answers.add(event.data["key"])
+            history.answers[event.data["key"]] = event.data
+        elif envelope.type == ANSWER_REFUSED:
+            history.answers.pop(event.data["key"], None)
         if suffix not in STATES:
             continue
         if kind == TASK_RUN:

@@ -4,7 +4,7 @@ They look on. One that raises, hangs or is slow never changes a run: it is calle
 the time that FLIGHTLOG_HOOKS_TIMEOUT_SECONDS says, in a thread of its own, and what came of it is on record.
 """
 
-import asyncio
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -50,7 +50,8 @@ async def call_hooks(
     token, inside = CURRENT.set(context), IN_HOOK.set(context)
     try:
         for hook in list(hooks):
-            await _call(waits, context, run, hook, state, {**subject, "state": state})
+            # Each gets a state of its own: what it does to it changes nothing.
+            await _call(waits, context, run, hook, state, {**subject, "state": copy.copy(state)})
     finally:
         IN_HOOK.reset(inside)
         CURRENT.reset(token)
@@ -105,7 +106,11 @@ async def _call(
 
 async def _outcome(waits: Waits, function: Any, arguments: dict[str, Any], limit: float) -> Outcome:
     try:
-        outcome: Outcome = await waits.aside(*_guarded(function, arguments), limit)
+        call = _guarded(function, arguments)
+    except Exception as error:  # noqa: BLE001 - the user's own object, looked at
+        return Outcome(error=error)
+    try:
+        outcome: Outcome = await waits.aside(*call, limit)
     except TimedOut:
         return Outcome(error=TimeoutError(f"It did not end within {limit:g} seconds."), timed_out=True)
     return outcome
@@ -113,7 +118,10 @@ async def _outcome(waits: Waits, function: Any, arguments: dict[str, Any], limit
 
 def _name(hook: Any) -> str:
     inner = hook.func if isinstance(hook, partial) else hook
-    return str(getattr(inner, "__name__", type(inner).__name__))
+    try:
+        return str(getattr(inner, "__name__", type(inner).__name__))
+    except Exception:  # noqa: BLE001 - the user's own object
+        return type(inner).__name__
 
 
 def _guarded(hook: Any, arguments: dict[str, Any]) -> tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]:
@@ -124,8 +132,6 @@ def _guarded(hook: Any, arguments: dict[str, Any]) -> tuple[Callable[..., Any], 
         async def call_async() -> Outcome:
             try:
                 return Outcome(await hook(*args, **kwargs))
-            except asyncio.CancelledError:
-                raise
             except BaseException as error:  # noqa: BLE001 - the border between user code and ours
                 return Outcome(error=error)
 
@@ -144,7 +150,7 @@ def _arguments(hook: Any, arguments: dict[str, Any]) -> tuple[Sequence[Any], dic
     """Give the arguments by name where the hook has these names, else in their order."""
     try:
         parameters = inspect.signature(hook).parameters
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - the user's own object
         return tuple(arguments.values()), {}
     by_name = arguments.keys() <= parameters.keys() or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return ((), arguments) if by_name else (tuple(arguments.values()), {})

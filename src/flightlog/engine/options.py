@@ -20,6 +20,7 @@ Delays = float | Sequence[float] | Callable[[int], Sequence[float]]
 Hook = Callable[..., Any]
 Hooks = Iterable[Hook] | None
 _MAX_DELAYS = 50
+_LONGEST_TAG = 400
 _CAUSES: Final = get_args(Cause)
 _RESET_BY_NONE: Final = frozenset({
     "flow_run_name", "task_run_name", "log_prints", "persist_result", "result_serializer", "result_storage",
@@ -216,9 +217,14 @@ def checked_tags(tags: Any) -> frozenset[str]:
         return frozenset()
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
         raise TypeError(f"Tags are a list of strings, not {type(tags).__name__}: write tags=['a'].")
-    found = frozenset(tags)
-    if not all(isinstance(tag, str) for tag in found):
-        raise TypeError(f"Tags are strings; {next(tag for tag in found if not isinstance(tag, str))!r} is none.")
+    given = list(tags)
+    for tag in given:
+        if not isinstance(tag, str):
+            raise TypeError(f"Tags are strings; {tag!r} is none.")
+    found: frozenset[str] = frozenset(given)
+    for tag in found:
+        if not tag.isprintable() or len(tag) > _LONGEST_TAG:
+            raise ValueError(f"A tag has at most {_LONGEST_TAG} printable characters; {tag[:80]!r} does not fit.")
     return found
 
 

@@ -14,7 +14,7 @@ from flightlog.engine.context import CURRENT, FlowRunContext, check
 from flightlog.engine.history import read_history
 from flightlog.engine.masking import MASKER
 from flightlog.engine.promises import Promise
-from flightlog.engine.recovery import mark_lost
+from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.run_inputs import Question, checked_answer, question_of
 from flightlog.engine.runtime import current_engine
 from flightlog.engine.transitions import Continue, Pause
@@ -27,13 +27,15 @@ from flightlog.errors import (
     VersionConflict,
 )
 from flightlog.events.model import NewEvent
-from flightlog.events.types import ANSWERED, flow_run_stream
+from flightlog.events.types import ANSWER_REFUSED, ANSWERED, flow_run_stream
 from flightlog.ids import parse_id
 
 if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine
 
 _POLL = (0.05, 1.0)
+_LONGEST = 1e9
+"""Seconds: some thirty years, for those who say infinity."""
 
 
 def pause_flow_run(
@@ -103,29 +105,44 @@ def _in_its_way(context: FlowRunContext, work: Any) -> Any:
 
 def _answer(context: FlowRunContext, key: str, after: int = 0) -> tuple[dict[str, Any] | None, int]:
     """Return the answer to a pause, if it is there, and the version up to which the run's stream was read."""
-    found = None
+    past = None if context.memory is None else context.memory.past
+    found = past.history.answers.get(key) if past is not None and not after else None
     for event in context.engine.log.read(context.flow_run.journal.stream, after):
         after = event.version
-        if event.type == ANSWERED and event.data["key"] == key:
-            found = event.data
+        if event.type in (ANSWERED, ANSWER_REFUSED) and event.data["key"] == key:
+            found = event.data if event.type == ANSWERED else None
     return found, after
+
+
+def _read(context: FlowRunContext, question: Question, key: str, answer: Mapping[str, Any]) -> Any:
+    """Return what was answered; an answer that the model's own validators refuse is not taken up again."""
+    try:
+        return question.read(answer.get("input"))
+    except Exception:
+        engine, run = context.engine, context.flow_run
+        event = NewEvent(engine.ids.new(), ANSWER_REFUSED, {"key": key}, engine.clock.now(), run.cause)
+        run.journal.put([event])
+        raise
 
 
 async def _pause(
     waits: Waits, context: FlowRunContext, kind: Any, timeout: float, poll_interval: float, key: str | None
 ) -> Any:
     check(context)
+    if context.paused is not None:
+        raise RuntimeError("The flow run is paused already, by other code of it. Pause once, and go on from there.")
     question, key = question_of(kind), key or str(next(context.pauses))
-    answer: Mapping[str, Any] | None
-    answer, version = _answer(context, key)
-    if answer is None:
-        context.paused = Promise()
-        try:
-            answer = await _waited(waits, context, question, (timeout, poll_interval), key, version)
-        finally:
-            paused, context.paused = context.paused, None
-            paused.set(None)
-    return question.read(answer.get("input"))
+    context.paused = Promise()
+    try:
+        answer: Mapping[str, Any] | None
+        answer, version = await waits.elsewhere(lambda: _answer(context, key))
+        if answer is None:
+            times = (min(timeout, _LONGEST), max(poll_interval, _POLL[0]))
+            answer = await _waited(waits, context, question, times, key, version)
+    finally:
+        paused, context.paused = context.paused, None
+        paused.set(None)
+    return _read(context, question, key, answer)
 
 
 async def _waited(
@@ -142,20 +159,21 @@ async def _waited(
     unit = run.journal.put([asked])
     run.tell(asked)
     await waits.commit(engine.log, unit)
-    delay = _POLL[0]
-    while True:
+    delay, answer = _POLL[0], None
+    while answer is None and (left := (end - engine.clock.now()) / 1e6) > 0:
+        await waits.sleep(engine.clock, min(delay, times[1], left), context.wake)
+        delay = min(delay * 1.5, _POLL[1])
+        check(context)
         answer, version = _answer(context, key, version)
-        if answer is None and engine.clock.now() < end:
-            left = max(0.0, (end - engine.clock.now()) / 1e6)
-            await waits.sleep(engine.clock, min(delay, times[1], left), context.wake)
-            delay = min(delay * 1.5, _POLL[1])
-            check(context)
-            continue
-        on = run.record(Continue({} if answer is not None else {"message": "Nobody resumed it in time."}))
-        run.journal.put([on])
-        if answer is None:
-            raise FlowPauseTimeout("The flow run was paused and never resumed.")
-        return answer
+    on = run.record(Continue())
+    unit = run.journal.put([on])
+    if answer is None:
+        # From here on nobody can answer; but somebody may have, just before.
+        await waits.commit(engine.log, unit)
+        answer, _ = _answer(context, key, version)
+    if answer is None:
+        raise FlowPauseTimeout("The flow run was paused and never resumed.")
+    return answer
 
 
 async def _suspend(waits: Waits, context: FlowRunContext, kind: Any, timeout: float, key: str | None) -> Any:
@@ -163,8 +181,8 @@ async def _suspend(waits: Waits, context: FlowRunContext, kind: Any, timeout: fl
     question, key = question_of(kind), key or str(next(context.pauses))
     answer, _ = await waits.elsewhere(lambda: _answer(context, key))
     if answer is not None:
-        return question.read(answer.get("input"))
-    end = context.engine.clock.now() + round(timeout * 1e6)
+        return _read(context, question, key, answer)
+    end = context.engine.clock.now() + round(min(timeout, _LONGEST) * 1e6)
     raise RunSuspended({"name": "Suspended", **_facts(question, key, end)})
 
 
@@ -209,6 +227,9 @@ def resume_flow_run(
         pause = history.pause
         if pause is None or pause["key"] in history.answers:
             raise NotPausedError(f"The run {history.name!r} is not paused: it is {history.rules.type.capitalize()}.")
+        if is_lost(engine.log, history):
+            mark_lost(engine.log, [key], actor=actor, clock=engine.clock, ids=engine.ids)
+            raise NotPausedError(f"The run {history.name!r} is not paused any more: its process is gone.")
         if pause["deadline"] <= engine.clock.now():
             mark_lost(engine.log, [key], actor=actor, clock=engine.clock, ids=engine.ids)
             raise FlowPauseTimeout(f"The run {history.name!r} was to be resumed before {isoformat(pause['deadline'])}.")

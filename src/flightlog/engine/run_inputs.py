@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 from flightlog.engine.messages import RunInputMessages
 from flightlog.errors import InvalidInput
+from flightlog.names import did_you_mean
 
 _VALUE = "value"
 
@@ -26,6 +27,8 @@ class RunInput(RunInputMessages):
             description: what whoever answers is shown.
             **initial: values by field.
         """
+        if unknown := [name for name in initial if name not in cls.model_fields]:
+            raise TypeError(f"{cls.__name__} has no field {unknown[0]!r}.{did_you_mean(unknown[0], cls.model_fields)}")
         fields: dict[str, Any] = {
             name: (field.annotation, initial.get(name, field)) for name, field in cls.model_fields.items()
         }
@@ -49,8 +52,9 @@ class Question:
         self.description: str | None = getattr(kind, "_description", None)
         if self._plain:
             inner = TypeAdapter(kind).json_schema()
+            shared = {"$defs": inner.pop("$defs")} if "$defs" in inner else {}  # they are referred to from the root
             shape = {"type": "object", "properties": {_VALUE: inner}, "required": [_VALUE]}
-            self.schema = {**shape, "additionalProperties": False}
+            self.schema = {**shape, "additionalProperties": False, **shared}
         elif kind is not None:
             self.schema = kind.model_json_schema()
         if '"format": "password"' in json.dumps(self.schema):
@@ -102,13 +106,16 @@ def checked_answer(schema: str | None, given: Any) -> str | None:
     if list(shape.get("properties", {})) == [_VALUE] and not (isinstance(document, dict) and _VALUE in document):
         document = {_VALUE: document}
     try:
-        jsonschema.validate(document, shape)
+        text = json.dumps(document, allow_nan=False)
+        jsonschema.validate(json.loads(text), shape)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"The input is not JSON: {type(error).__name__}: {error}."[:500]) from None
     except jsonschema.ValidationError as error:
         if given is None:
             names = ", ".join(shape.get("properties", {})) or "an object"
             raise InvalidInput(f"The run waits for input: {names}.") from None
-        raise InvalidInput(f"The input does not fit what the run asks for: {error.message}.") from None
-    return json.dumps(document)
+        raise InvalidInput(f"The input does not fit what the run asks for: {error.message[:500]}.") from None
+    return text
 
 
 __all__ = ["Question", "RunInput", "checked_answer", "question_of"]

@@ -74,6 +74,11 @@ class Run:
         return self._rules.attempt
 
     @property
+    def is_cancelling(self) -> bool:
+        """Whether a request to cancel it is on record."""
+        return self._rules.type == "CANCELLING"
+
+    @property
     def is_final(self) -> bool:
         """Whether the run has ended."""
         return self._rules.type in TERMINAL

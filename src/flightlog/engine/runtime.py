@@ -1,14 +1,15 @@
 """The engine of this process: its log, key, clock and ids. The one place with global state for them."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine import run_logs
 from flightlog.engine.caching import Fresh
 from flightlog.engine.cancelling import Inbox
+from flightlog.engine.gates import Gates
 from flightlog.engine.heart import Heart
 from flightlog.engine.masking import MASKER
 from flightlog.engine.results import PLAINLY, Keeping
@@ -29,9 +30,11 @@ from flightlog.settings import Settings, credentials
 from flightlog.settings import load as load_settings
 
 if TYPE_CHECKING:
+    from flightlog.engine.bridge import Waits
     from flightlog.engine.definitions import Definition
     from flightlog.engine.storages import ResultStorage
 
+T = TypeVar("T")
 _COMPLETED, _CREATED = "task_run.completed", "task_run.created"
 _UNUSUAL = frozenset({"child_flow_run_id", "error", "message", "name"})
 _PLAIN_END = (Line(INFO, f"Finished in state {state_text('COMPLETED', 'Completed', None)}"),)
@@ -60,6 +63,7 @@ class Engine:
         self.task_policy = Policy(settings.task_default_retries, settings.task_default_retry_delay_seconds)
         self.keeping = _keeping(settings)
         self.fresh = Fresh()
+        self.gates = Gates()
         self.inbox = Inbox(log)
         self._keeps_inline = False
         self.lines = run_logs.LineBuffer(self)
@@ -72,6 +76,10 @@ class Engine:
         """Return what a stream has come to for an inline projection. See `flightlog.events.log.Log.state`."""
         self._keep_inline()
         return self.log.state(projection, stream)
+
+    async def looked(self, waits: "Waits", look: Callable[[], T]) -> T:
+        """Return what a short look at the log gives; where that is on another machine, without blocking a loop."""
+        return await waits.elsewhere(look) if self.log.store.is_remote else look()
 
     def kept_states(self, projection: str) -> dict[str, Any]:
         """Return what all streams have come to for an inline projection, by stream."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.bridge import Waits
 from flightlog.engine.caching import PATIENCE
-from flightlog.engine.context import CURRENT, check
+from flightlog.engine.context import CURRENT, RunContext, TaskRunContext, check
+from flightlog.engine.promises import Promise
 from flightlog.engine.recovery import is_dead
 from flightlog.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, VersionConflict
 from flightlog.events.inline import Kept
@@ -28,6 +29,10 @@ from flightlog.projections.concurrency import taken
 
 if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine
+
+
+_LONGEST = 1e9
+"""Seconds: some thirty years, for those who say infinity."""
 
 
 class NoSlots(Exception):
@@ -59,6 +64,8 @@ class Slots:
     held: list[str] = field(default_factory=list)
     _holder: bytes = b""
     _waiting: list[str] = field(default_factory=list)
+    _wanted: list[str] = field(default_factory=list)
+    _said: bool = False
 
     async def acquire(
         self, waits: Waits, timeout: float | None = None, waiting: Callable[[str], Unit] | None = None
@@ -77,36 +84,85 @@ class Slots:
         """
         engine = self.engine
         self._holder = engine.ids.new()
-        end = None if timeout is None else engine.clock.now() + round(timeout * 1e6)
-        delay = PATIENCE[0]
+        end = None if timeout is None else engine.clock.now() + round(min(timeout, _LONGEST) * 1e6)
+        self._full(await engine.looked(waits, self._limits))
+        if not self._wanted:
+            return  # nothing limits it
+        gate = engine.gates.of(tuple(sorted(self._wanted)))
+        turn = gate.enter()
         try:
-            while True:
-                limits: dict[str, Kept] = await waits.elsewhere(self._limits)
-                full = self._full(limits)
-                if not full:
-                    if await self._take(waits, limits):
-                        return
-                    continue
-                if await self._expire(waits, limits, full):
-                    continue
-                if end is not None and engine.clock.now() >= end:
-                    raise AcquireConcurrencySlotTimeoutError(
-                        f"No slot of {_quoted(full)} became free within {timeout:g} seconds."
-                    )
-                if self.wake.is_set() and (context := CURRENT.get()) is not None:
-                    check(context)
-                await self._wait(waits, limits, full, waiting)
-                await waits.sleep(engine.clock, delay, self.wake)
-                delay = min(1.5 * delay, PATIENCE[1])
+            if not turn.done():
+                await self._queue(waits, turn, timeout, waiting)
+            await self._acquire(waits, end, timeout, waiting)
         finally:
             self._give_up()
+            gate.leave(turn)
+
+    async def _queue(
+        self, waits: Waits, turn: Promise[None], timeout: float | None, waiting: Callable[[str], Unit] | None
+    ) -> None:
+        """Wait until those of this process that came before have their slots."""
+        if waiting is not None and not self._said:
+            self._said = True
+            unit = waiting(f"It waits for its turn at {_quoted(self._wanted)}: others of this process came before it.")
+            await waits.commit(self.engine.log, unit)
+        if not await waits.until(turn, timeout):
+            raise self._late(self._wanted, timeout)
+
+    async def _acquire(
+        self, waits: Waits, end: int | None, timeout: float | None, waiting: Callable[[str], Unit] | None
+    ) -> None:
+        engine, delay = self.engine, PATIENCE[0]
+        while True:
+            limits: dict[str, Kept] = await engine.looked(waits, self._limits)
+            full = self._full(limits)
+            if not full:
+                if await self._take(waits, limits):
+                    return
+                continue
+            if await self._expire(waits, limits, full):
+                continue
+            if end is not None and engine.clock.now() >= end:
+                raise self._late(full, timeout)
+            if (context := CURRENT.get()) is not None:
+                check(context)
+                self._refuse_to_wait_for_itself(context, limits, full)
+            await self._wait(waits, limits, full, waiting)
+            await waits.sleep(engine.clock, delay, self.wake)
+            delay = min(1.5 * delay, PATIENCE[1])
+
+    def _late(self, names: Sequence[str], timeout: float | None) -> AcquireConcurrencySlotTimeoutError:
+        return AcquireConcurrencySlotTimeoutError(
+            f"No slot of {_quoted(names)} became free within {timeout:g} seconds."
+        )
+
+    def _refuse_to_wait_for_itself(self, context: RunContext, limits: dict[str, Kept], full: Sequence[str]) -> None:
+        """Tell a run that waits for slots which only the runs hold that it was called in.
+
+        Raises:
+            ConcurrencySlotAcquisitionError: that is so.
+        """
+        above: set[bytes] = set()
+        parent = context.parent if self.run.get("task_run_id") == _key_of(context) else context
+        while parent is not None:
+            above.add(_key_of(parent))
+            parent = parent.parent
+        for name in full:
+            holders = limits[name].state["holders"].values()
+            if holders and all(holder.get("task_run_id") in above for holder in holders):
+                raise ConcurrencySlotAcquisitionError(
+                    f"The task waits for a slot of {name!r}, all of which are held by the tasks that it was called in: "
+                    "it would wait for ever. Raise the limit, or take the tag off one of them."
+                )
 
     def _limits(self) -> dict[str, Kept]:
         """Return the limits that there are, by name."""
         found = {name: self.engine.kept("concurrency", limit_stream(name)) for name in self.names}
         if self.strict and (missing := [name for name, kept in found.items() if kept.state is None]):
             raise ConcurrencySlotAcquisitionError(f"There is no concurrency limit {_quoted(missing)}.")
-        return {name: kept for name, kept in found.items() if kept.state is not None}
+        limits = {name: kept for name, kept in found.items() if kept.state is not None}
+        self._wanted = list(limits)
+        return limits
 
     def _full(self, limits: dict[str, Kept]) -> list[str]:
         """Return the limits that have too few free slots.
@@ -136,13 +192,15 @@ class Slots:
         if not limits:
             return True
         told = self._told() | ({"decays": True} if self.decays else {})
+        # Before it is so: should the waiting be broken off, it may be so all the same, and is given back then.
+        self.held = [] if self.decays else list(limits)
         appends = [self._append(name, SLOTS_ACQUIRED, told, kept.version) for name, kept in limits.items()]
         unit = self.engine.log.enqueue(appends)
         try:
             await waits.commit(self.engine.log, unit)
         except VersionConflict:
+            self.held = []
             return False
-        self.held = [] if self.decays else list(limits)
         self._waiting = []
         return True
 
@@ -172,6 +230,7 @@ class Slots:
         log = self.engine.log
         unit = log.enqueue([self._append(name, SLOTS_AWAITED, self._told()) for name in limits])
         if waiting is not None:
+            self._said = True
             unit = waiting(f"It waits for a free slot of {_holders(full[0], limits[full[0]].state)}.")
         await waits.commit(log, unit)
 
@@ -195,6 +254,11 @@ class Slots:
 
     def _append(self, name: str, type_: str, data: dict[str, Any], version: int | None = None) -> Append:
         return Append(limit_stream(name), [self._event(type_, data)], version)
+
+
+def _key_of(context: RunContext) -> bytes:
+    run: bytes = context.task_run.key if isinstance(context, TaskRunContext) else context.flow_context.flow_run.key
+    return run
 
 
 def _quoted(names: Sequence[str]) -> str:

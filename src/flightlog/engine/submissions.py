@@ -124,9 +124,11 @@ def _start_async(call: TaskCall, future: BaseFuture[Any], in_async: bool) -> Non
         if isinstance(future, AsyncFuture):
             future.eager = not call.flow.task_runner.sequential
         return
-    done = start_in_loop(work())
+    started = start_in_loop(work())
+    call.flow.started.add(started)
+    started.outcome.add_done_callback(lambda _: call.flow.started.discard(started))
     if call.flow.task_runner.sequential:
-        done.result()
+        started.outcome.result()
 
 
 def abandon(flow: "FlowRunContext") -> None:
@@ -144,6 +146,8 @@ async def end_early(flow: "FlowRunContext") -> None:
     tasks: list[asyncio.Task[Any]] = [*flow.loop_tasks, *flow.open_streams]
     for task in tasks:
         task.cancel()
+    for started in list(flow.started):
+        started.stop()
     if tasks:
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -171,7 +175,7 @@ async def wait_for_all(waits: Waits, flow: "FlowRunContext") -> None:
         await asyncio.wait(streams)
     while flow.open_futures:
         future = next(iter(flow.open_futures))
-        await waits.settled(future._outcome, future.help_out if working_in_pool() else _nothing)
+        await waits.settled(future._outcome, future.help_out if working_in_pool() else _nothing, flow)
         flow.open_futures.discard(future)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flightlog.engine.context import TAGS
+from flightlog.engine.options import checked_tags
 
 
 @contextmanager
@@ -18,11 +19,10 @@ def tags(*names: str) -> Iterator[set[str]]:
 
     Raises:
         TypeError: a tag is no string.
+        ValueError: a tag is too long, or cannot be printed.
     """
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"Tags are strings; {name!r} is none.")
-    token = TAGS.set(TAGS.get() | frozenset(names))
+    checked = checked_tags(names)
+    token = TAGS.set(TAGS.get() | checked)
     try:
         yield set(TAGS.get())
     finally:

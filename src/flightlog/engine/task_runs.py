@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from flightlog.engine.bridge import Waits
-from flightlog.engine.caching import Lookup, look_up
+from flightlog.engine.caching import Lookup, look_up, lookup_of
 from flightlog.engine.calls import Call, CallMemory
 from flightlog.engine.context import Abandoned, TaskRunContext, check
 from flightlog.engine.digests import input_digest
@@ -19,6 +19,7 @@ from flightlog.engine.outcomes import (
     call_user,
     crash,
     end_of,
+    failure,
     unsuccessful,
     value_facts,
 )
@@ -34,8 +35,16 @@ from flightlog.engine.tracking import Tracker
 from flightlog.engine.transactions import TRANSACTION
 from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
-from flightlog.errors import CallsDiffer, InvalidNameError, LogError, RunCancelled, TakenOver, UpstreamTaskError
-from flightlog.events.model import Append, NewEvent
+from flightlog.errors import (
+    CallsDiffer,
+    ConcurrencySlotAcquisitionError,
+    InvalidNameError,
+    LogError,
+    RunCancelled,
+    TakenOver,
+    UpstreamTaskError,
+)
+from flightlog.events.model import NewEvent
 from flightlog.events.store import Unit
 
 _AS_IT_IS = nullcontext()
@@ -53,6 +62,9 @@ async def run_task(waits: Waits, call: TaskCall) -> State[Any]:
     try:
         state = await _resolve_and_run(waits, call)
     except (LogError, TakenOver, CallsDiffer):
+        for append in call.given_back(ended=True):
+            with suppress(LogError):
+                call.flow.engine.log.enqueue([append])
         raise
     except BaseException as error:
         if call.run is not None and call.run.is_final:
@@ -84,7 +96,7 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
             return state
     run = call.run or create(call)
     if task.cache_policy is not None:
-        call.lookup = await _looked_up(waits, call, run, parameters)
+        await _look_up(waits, call, run, parameters)
     if call.lookup is not None and call.lookup.hit:
         state = _cached(call, run, call.lookup, digest)
     else:
@@ -140,13 +152,15 @@ def _nothing() -> None:
     pass
 
 
-async def _looked_up(waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any]) -> Lookup | None:
-    """Return what the cache has for a call. What it is asked with is a context of its own: no attempt has begun."""
+async def _look_up(waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any]) -> None:
+    """Find what the cache has for a call. What it is asked with is a context of its own: no attempt has begun."""
     if call.pending:
         run.journal.put(call.pending)
         call.pending = []
     context = TaskRunContext(call.flow, call.task, run, parameters, log_prints=False, parent=call.parent)
-    return await look_up(waits, context, call.task.keeping(call.flow.keeping))
+    call.lookup = lookup_of(context)
+    if call.lookup is not None:
+        await look_up(waits, call.lookup, call.task.keeping(call.flow.keeping))
 
 
 def _cached(call: TaskCall, run: TaskRun, lookup: Lookup, digest: bytes | None) -> State[Any]:
@@ -199,6 +213,8 @@ async def _attempts(
                     await _acquired(waits, call, run)
                 except NoSlots as error:
                     return _end(call, (State(StateType.CANCELLED, message=str(error)), {"cause": "cancelled"}))
+                except ConcurrencySlotAcquisitionError as error:
+                    return _end(call, failure(error, "Task run encountered an exception"))
             call.pending.append(run.record(Start(facts)))
             unit = journal.put(call.pending)
             call.pending, facts = [], {}
@@ -213,9 +229,8 @@ async def _attempts(
             state, end, blobs = await _conclude(waits, call, context, outcome, keeping)
             event = run.record(end)
             due = event.data.get("scheduled")
-            unit = engine.log.enqueue([journal.append([event], blobs), *_given_back(call, event)])
-            if call.lookup is not None:
-                call.lookup.in_line(unit)
+            unit = journal.put([event], blobs)
+            _give_back(call, event, blobs)
             run.tell(event)
             if due is None:
                 if (part_of := TRANSACTION.get()) is not None and state.type is StateType.COMPLETED:
@@ -278,14 +293,18 @@ def _cancellation(context: TaskRunContext) -> BaseException | None:
     return None
 
 
-def _given_back(call: TaskCall, event: NewEvent) -> list[Append]:
-    """Return what goes with the end of an attempt: its value into the cache, and what it holds back to the others."""
+def _give_back(call: TaskCall, event: NewEvent, blobs: Mapping[bytes, bytes]) -> None:
+    """Put in line what goes with the end of an attempt: its value into the cache, and what it holds to the others.
+
+    In units of their own: should one be refused (its claim has passed to somebody else), the end is not.
+    """
     if call.lookup is None and call.slots is None:
-        return []
-    stored: list[Append] = []
-    if call.lookup is not None and event.type == _COMPLETED:
-        stored = call.lookup.stored(event.data["result"])
-    return stored + call.given_back(ended="scheduled" not in event.data)
+        return
+    log = call.flow.engine.log
+    if call.lookup is not None and event.type == _COMPLETED and (stored := call.lookup.stored(event.data["result"])):
+        call.lookup.in_line(log.enqueue(stored), blobs)
+    for append in call.given_back(ended="scheduled" not in event.data):
+        log.enqueue([append])
 
 
 def _keeping(call: TaskCall, context: TaskRunContext) -> Keeping:
@@ -362,7 +381,9 @@ def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]
     run = call.run or create(call)
     state.of_run(run.flow_run_id, run.key)
     event = run.record(end_of(state, facts, 0, retriable=False))
-    run.journal.engine.log.enqueue([run.journal.append([*call.pending, event]), *call.given_back(ended=True)])
+    run.journal.put([*call.pending, event])
+    for append in call.given_back(ended=True):
+        run.journal.engine.log.enqueue([append])
     call.pending = []
     run.tell(event)
     return state

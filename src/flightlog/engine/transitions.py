@@ -54,7 +54,7 @@ class RunState:
 
     def will_retry(self, type_: str, cause: str | None) -> bool:
         """Tell whether another attempt follows if the present one ends so."""
-        if self.type != "RUNNING" or self.attempt >= self.budget:
+        if self.type not in ("RUNNING", "PAUSED") or self.attempt >= self.budget:
             return False
         budgets = self.policy.budgets
         if not budgets:

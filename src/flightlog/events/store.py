@@ -157,10 +157,12 @@ class Store(Protocol):
     Attributes:
         log_id: the log's id, 16 bytes.
         location: where it is, in words that a person understands.
+        is_remote: whether every look at it goes over a network.
     """
 
     log_id: bytes
     location: str
+    is_remote: bool
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units in order, atomically each, all in one transaction; set `done` on each.

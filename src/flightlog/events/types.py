@@ -13,6 +13,7 @@ TASK_RUN: Final = "task_run"
 LOG_LINES: Final = "log.lines"
 HOOK_ENDED: Final = "hook.ended"
 ANSWERED: Final = "flow_run.answered"
+ANSWER_REFUSED: Final = "flow_run.answer_refused"
 INPUT_SENT: Final = "flow_run.input_sent"
 CANCEL_REQUESTED: Final = "flow_run.cancel_requested"
 CACHE_STORED: Final = "cache.stored"
@@ -58,7 +59,9 @@ TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 # brings an upcaster (flightlog.events.upcasting); a written event is never changed.
 SCHEMAS: Final[dict[str, int]] = {
     **{f"{kind}.{suffix}": 1 for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES},
-    **dict.fromkeys((LOG_LINES, HOOK_ENDED, ANSWERED, CANCEL_REQUESTED, INPUT_SENT, TRANSACTION_COMMITTED), 1),
+    **dict.fromkeys(
+        (LOG_LINES, HOOK_ENDED, ANSWERED, CANCEL_REQUESTED, INPUT_SENT, ANSWER_REFUSED, TRANSACTION_COMMITTED), 1
+    ),
     **dict.fromkeys((CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED, CACHE_DROPPED), 1),
     **dict.fromkeys((LIMIT_SET, LIMIT_DELETED), 1),
     **dict.fromkeys((SLOTS_AWAITED, SLOTS_ACQUIRED, SLOTS_RELEASED, SLOTS_GIVEN_UP, SLOTS_EXPIRED), 1),

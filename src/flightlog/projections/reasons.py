@@ -10,6 +10,7 @@ from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_stream
 from flightlog.ids import id_text, parse_id
 from flightlog.names import did_you_mean
 from flightlog.projections import queries
+from flightlog.projections.inline import inline_states
 from flightlog.projections.projector import Projector
 from flightlog.projections.queries import FlowRunView, TaskRunView
 
@@ -98,7 +99,9 @@ def _flow_reason(projector: Projector, run: FlowRunView, tasks: list[TaskRunView
     short = run.id[:18]
     match run.state_type:
         case "RUNNING":
-            waiting = [task for task in tasks if task.state_type in ("RUNNING", "SCHEDULED")]
+            held_up = ("AwaitingConcurrencySlot", "AwaitingCache")
+            waiting = [t for t in tasks if t.state_type in ("RUNNING", "SCHEDULED") or t.state_name in held_up]
+            slot = _awaited_slot(projector, run.id)
             if waiting:
                 slowest = min(waiting, key=lambda task: task.started or task.created)
                 text = f"Its code runs. It waits for the task run {slowest.name!r}, which is {slowest.state_name}."
@@ -106,6 +109,9 @@ def _flow_reason(projector: Projector, run: FlowRunView, tasks: list[TaskRunView
                     text += f" {len(waiting) - 1} more are under way."
                 event = _last_event(projector, run.id, TASK_RUN, slowest.id)
                 hint = f"flightlog runs why {short}/{slowest.name}"
+            elif slot is not None:
+                text = f"Its code waits for a free slot of the concurrency limit {slot!r}."
+                hint = f"flightlog concurrency show {slot}"
             else:
                 text = "Its code runs, outside of any task."
         case "SCHEDULED":
@@ -175,7 +181,9 @@ def _task_reason(
             due = last.data.get("scheduled")
             text = f"It failed, and waits for its next attempt, due at {isoformat(due)}." if due else "It goes on soon."
         case "RUNNING":
-            text = "Its function runs." + _cache_text(_cache_facts(projector, run, task))
+            slot = _awaited_slot(projector, run.id, task.id)
+            text = "Its function runs." if slot is None else f"Its function waits for a free slot of {slot!r}."
+            text += _cache_text(_cache_facts(projector, run, task))
         case "COMPLETED":
             text = (text or "It did what it was to do.") + _cache_text(_cache_facts(projector, run, task))
         case _:
@@ -184,6 +192,19 @@ def _task_reason(
                 f"\nCause: {cause} ({_CAUSES.get(cause, cause)})." if cause else ""
             )
     return _reason(f"{run.name}/{task.name}", task.state_type, task.state_name, text, event, hint)
+
+
+def _awaited_slot(projector: Projector, run: str, task: str | None = None) -> str | None:
+    """Return the concurrency limit that a run's own code waits for; None if there is none."""
+    if projector.is_past:
+        return None  # who waits now says nothing of then
+    for state in inline_states(projector.log, "concurrency").values():
+        for who in state["waiters"].values():
+            same = who.get("flow_run_id") == parse_id(run)
+            if same and who.get("task_run_id") == (None if task is None else parse_id(task)):
+                name: str = state["name"]
+                return name
+    return None
 
 
 def _cache_facts(projector: Projector, run: FlowRunView, task: TaskRunView) -> dict[str, Any] | None:

@@ -17,6 +17,8 @@ from flightlog.ids import RandomIds
 class MemoryStore:
     """Keeps records in lists. Nothing survives the process; everything else is as on disk."""
 
+    is_remote = False
+
     def __init__(self, clock: Clock | None = None, log_id: bytes | None = None) -> None:
         self.log_id = log_id or RandomIds().new()
         self.location = "memory://"

@@ -72,6 +72,8 @@ class PostgresStore(DatabaseStore):
         LogUnavailable: the database cannot be reached, or holds a log that is written by a newer version.
     """
 
+    is_remote = True
+
     def __init__(
         self, url: str, *, clock: Clock | None = None, create: bool = True, log_id: bytes | None = None
     ) -> None:

@@ -78,6 +78,8 @@ class SqliteStore(DatabaseStore):
         LogCorrupt: the file is damaged.
     """
 
+    is_remote = False
+
     def __init__(
         self,
         path: Path,

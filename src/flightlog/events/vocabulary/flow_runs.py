@@ -85,6 +85,12 @@ class FlowAnswered(Payload):
     shown: str | None = Field(None, description="What was shown.")
 
 
+class FlowAnswerRefused(Payload):
+    """The run's own code did not take an answer: the pause is asked again when the run is gone on with."""
+
+    key: str = Field(description="The pause.")
+
+
 class FlowCancelRequested(Payload):
     """Somebody (the actor) asked for a run to be cancelled."""
 
@@ -110,6 +116,7 @@ MODELS: dict[str, type[Payload]] = {
     "flow_run.resumed": StateChange,
     "flow_run.rolled_back": StateChange,
     "flow_run.answered": FlowAnswered,
+    "flow_run.answer_refused": FlowAnswerRefused,
     "flow_run.input_sent": FlowInputSent,
     "flow_run.cancel_requested": FlowCancelRequested,
     "flow_run.cancelling": StateChange,
