@@ -16,5 +16,9 @@ autodoc_typehints = "none"
 napoleon_google_docstring = True
 default_role = "code"
 napoleon_use_rtype = False
-nitpick_ignore_regex = [("py:class", r"collections\.abc\..*"), ("py:.*", r"flightlog\..*")]
+nitpick_ignore_regex = [
+    ("py:class", r"collections\.abc\..*"),
+    ("py:.*", r"flightlog\..*"),
+    ("py:exc", r"NoKey|NotRecordable"),  # the engine's own
+]
 suppress_warnings = ["myst.xref_missing"]
