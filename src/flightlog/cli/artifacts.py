@@ -6,11 +6,10 @@ from typing import Any
 
 import click
 
-from flightlog.cli.main import NOT_FOUND, OK
-from flightlog.cli.printing import clean, color_option, json_option, note, print_json, say, table
-from flightlog.cli.reading import actor, projected, reading
+from flightlog.cli.main import OK
+from flightlog.cli.printing import clean, color_option, json_option, not_found, note, print_json, say, table
+from flightlog.cli.reading import actor, projected, reading, writing
 from flightlog.clock import isoformat
-from flightlog.names import did_you_mean
 
 
 @click.group()
@@ -73,9 +72,7 @@ def show_artifact(key: str, as_json: bool) -> int:
         view = find_artifact(projector, key)
         known = [one.key for one in list_artifacts(projector, limit=1000) if one.key] if view is None else []
     if view is None:
-        hint = did_you_mean(key, known, else_say=None if known else " There are none with a key yet.")
-        click.echo(f"{click.style('Error:', fg='red')} There is no artifact {key!r}.{hint}", err=True)
-        return NOT_FOUND
+        return not_found("artifact", key, known)
     if as_json:
         print_json(_document(view))
         return OK
@@ -132,7 +129,7 @@ def get_variable(name: str) -> int:
     """
     found = _variables()
     if name not in found:
-        return _missing(name, list(found))
+        return not_found("variable", name, list(found))
     say(found[name]["value"])
     return OK
 
@@ -151,21 +148,17 @@ def set_variable(name: str, value: str, overwrite: bool, tags: tuple[str, ...]) 
       flightlog variables set threshold 0.5
       flightlog variables set tables '["a", "b"]' --overwrite
     """
-    from flightlog.engine.runtime import open_engine
     from flightlog.engine.variables import Variable
-    from flightlog.settings import load
 
     try:
         parsed = json.loads(value)
     except ValueError:
         parsed = value
-    engine = open_engine(load())
     try:
-        Variable.set(name, parsed, tags, overwrite, actor=actor(), engine=engine)
+        with writing() as engine:
+            Variable.set(name, parsed, tags, overwrite, actor=actor(), engine=engine)
     except ValueError as error:
         raise click.UsageError(str(error).replace("overwrite=True", "--overwrite")) from None
-    finally:
-        engine.log.close()
     note(f"{name} = {json.dumps(parsed)}")
 
 
@@ -179,26 +172,15 @@ def unset_variable(name: str) -> int:
     Examples:
       flightlog variables unset threshold
     """
-    from flightlog.engine.runtime import open_engine
     from flightlog.engine.variables import Variable
-    from flightlog.settings import load
 
     found = _variables()
     if name not in found:
-        return _missing(name, list(found))
-    engine = open_engine(load())
-    try:
+        return not_found("variable", name, list(found))
+    with writing() as engine:
         Variable.unset(name, actor=actor(), engine=engine)
-    finally:
-        engine.log.close()
     note(f"{name} is gone.")
     return OK
-
-
-def _missing(name: str, names: list[str]) -> int:
-    hint = did_you_mean(name, names, else_say=None if names else " There are none yet.")
-    click.echo(f"{click.style('Error:', fg='red')} There is no variable {name!r}.{hint}", err=True)
-    return NOT_FOUND
 
 
 def _variables() -> dict[str, dict[str, Any]]:

@@ -4,11 +4,10 @@ from typing import Any
 
 import click
 
-from flightlog.cli.main import NOT_FOUND, OK
-from flightlog.cli.printing import color_option, duration, json_option, note, print_json, say, table
-from flightlog.cli.reading import actor, reading
+from flightlog.cli.main import OK
+from flightlog.cli.printing import color_option, duration, json_option, not_found, note, print_json, say, table
+from flightlog.cli.reading import actor, reading, writing
 from flightlog.clock import isoformat
-from flightlog.names import did_you_mean
 
 
 @click.group()
@@ -52,7 +51,7 @@ def show_limit(name: str, as_json: bool) -> int:
     """
     limits, now = _limits()
     if name not in limits:
-        return _missing(name, list(limits))
+        return not_found("concurrency limit", name, list(limits))
     limit = limits[name]
     if as_json:
         print_json(_document(limit, now))
@@ -85,16 +84,12 @@ def set_limit(name: str, limit: int, decay: float) -> None:
       flightlog concurrency set api --limit 10 --decay 2
     """
     from flightlog.engine import concurrency as engine
-    from flightlog.engine.runtime import open_engine
-    from flightlog.settings import load
 
-    opened = open_engine(load())
     try:
-        engine.set_limit(name, limit, slot_decay_per_second=decay, actor=actor(), engine=opened)
+        with writing() as opened:
+            engine.set_limit(name, limit, slot_decay_per_second=decay, actor=actor(), engine=opened)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="NAME") from None
-    finally:
-        opened.log.close()
     note(f"{name}: {limit} slots.")
 
 
@@ -109,25 +104,14 @@ def delete_limit(name: str) -> int:
       flightlog concurrency delete tag:database
     """
     from flightlog.engine import concurrency as engine
-    from flightlog.engine.runtime import open_engine
-    from flightlog.settings import load
 
     limits, _ = _limits()
     if name not in limits:
-        return _missing(name, list(limits))
-    opened = open_engine(load())
-    try:
+        return not_found("concurrency limit", name, list(limits))
+    with writing() as opened:
         engine.delete_limit(name, actor=actor(), engine=opened)
-    finally:
-        opened.log.close()
     note(f"{name} is gone.")
     return OK
-
-
-def _missing(name: str, names: list[str]) -> int:
-    hint = did_you_mean(name, names, else_say=" There are none yet." if not names else None)
-    click.echo(f"{click.style('Error:', fg='red')} There is no concurrency limit {name!r}.{hint}", err=True)
-    return NOT_FOUND
 
 
 def _limits() -> tuple[dict[str, dict[str, Any]], int]:

@@ -37,6 +37,21 @@ def nearest(wanted: str | None, known: Sequence[str], option: str) -> str:
     return did_you_mean(wanted, known, before=f"{option} ", else_say=f" There is no {option} {wanted}.")
 
 
+def not_found(what: str, name: str, known: Sequence[str]) -> int:
+    """Say that there is nothing of that name, and which name may have been meant; return the exit code for that.
+
+    Args:
+        what: what it would have been, such as ``variable``.
+        name: what was typed.
+        known: the names that there are.
+    """
+    from flightlog.cli.main import NOT_FOUND
+
+    hint = did_you_mean(name, known, else_say=None if known else " There are none yet.")
+    click.echo(f"{click.style('Error:', fg='red')} There is no {what} {name!r}.{hint}", err=True)
+    return NOT_FOUND
+
+
 def json_option(function: F) -> F:
     """Add ``--json`` to a command."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)

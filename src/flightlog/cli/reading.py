@@ -13,6 +13,7 @@ from flightlog.settings import load
 
 if TYPE_CHECKING:
     from flightlog.engine.history import History
+    from flightlog.engine.runtime import Engine
     from flightlog.projections.places import Place
     from flightlog.projections.projector import Projector
 
@@ -38,6 +39,18 @@ def reading() -> Iterator[Log]:
         yield log
     finally:
         log.close()
+
+
+@contextmanager
+def writing() -> "Iterator[Engine]":
+    """Open the log that the settings name, to put something on record; it is made if there is none yet."""
+    from flightlog.engine.runtime import open_engine
+
+    engine = open_engine(load())
+    try:
+        yield engine
+    finally:
+        engine.log.close()
 
 
 @contextmanager
