@@ -1,1 +1,1 @@
-"""Notifications: rules, incidents, deliveries. Nobody lives here yet; the room is kept for them."""
+"""Notifications: rules that fold events into incidents, and messages about them that go out and are accounted for."""
