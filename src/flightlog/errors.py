@@ -4,6 +4,7 @@
 
     FlightlogError
     ├── SettingsError                a setting has a wrong value
+    ├── PluginError                  a plug-in cannot be used
     ├── LogError                     something about the log
     │   ├── LogUnavailable           it cannot be opened (a folder, a network share, not a log, too new)
     │   ├── LogCorrupt               its file is damaged
@@ -52,6 +53,10 @@ class FlightlogError(Exception):
 
 class SettingsError(FlightlogError):
     """A setting has a value that cannot be used."""
+
+
+class PluginError(FlightlogError):
+    """A plug-in cannot be used: it is broken, or made for another version."""
 
 
 class LogError(FlightlogError):

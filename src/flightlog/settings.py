@@ -50,6 +50,12 @@ class Settings:
         results_default_storage: where values are kept, a folder or an fsspec URL; None for the log itself.
         tasks_refresh_cache: compute the values of cached tasks anew, where they do not say otherwise.
         cancel_grace_seconds: how long a cancelled flow waits for task runs that are under way in threads.
+        plugins_mode: ``on``, ``strict`` (one that cannot be used is an error) or ``safe`` (only what comes with
+            Flightlog).
+        plugins_allow: the plug-ins that are used; empty for all.
+        plugins_deny: plug-ins that are not used.
+        plugins_folder: whether the files in ``./flightlog_plugins`` are plug-ins.
+        plugins_timeout_seconds: how long one call into a plug-in may take.
     """
 
     home: Path
@@ -72,6 +78,11 @@ class Settings:
     results_default_storage: str | None = None
     tasks_refresh_cache: bool = False
     cancel_grace_seconds: float = 5.0
+    plugins_mode: str = "on"
+    plugins_allow: tuple[str, ...] = ()
+    plugins_deny: tuple[str, ...] = ()
+    plugins_folder: bool = False
+    plugins_timeout_seconds: float = 10.0
 
     def __repr__(self) -> str:
         url = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", self.log_url)
@@ -127,6 +138,12 @@ def _workers(value: str) -> int:
 def _form(value: str) -> str:
     if value not in ("text", "json"):
         raise ValueError("say text or json")
+    return value
+
+
+def _mode(value: str) -> str:
+    if value not in ("on", "strict", "safe"):
+        raise ValueError("say on, strict or safe")
     return value
 
 
@@ -286,7 +303,39 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cancel_grace_seconds",
         _seconds,
     ),
+    Setting(
+        "FLIGHTLOG_PLUGINS_MODE",
+        "on",
+        "`on`; `strict`: a plug-in that cannot be used is an error (for CI); `safe`: none but what comes with "
+        "Flightlog.",
+        "plugins_mode",
+        _mode,
+    ),
+    Setting(
+        "FLIGHTLOG_PLUGINS_ALLOW",
+        "",
+        "The plug-ins that are used, separated by commas; all that are installed by default.",
+        "plugins_allow",
+        _names,
+    ),
+    Setting("FLIGHTLOG_PLUGINS_DENY", "", "Plug-ins that are not used, separated by commas.", "plugins_deny", _names),
+    Setting(
+        "FLIGHTLOG_PLUGINS_FOLDER",
+        "false",
+        "Take the files in `./flightlog_plugins` for plug-ins: code of the working directory is then imported.",
+        "plugins_folder",
+        _boolean,
+    ),
+    Setting(
+        "FLIGHTLOG_PLUGINS_TIMEOUT_SECONDS",
+        "10",
+        "How long one call into a plug-in may take; one that takes longer is switched off for the process.",
+        "plugins_timeout_seconds",
+        _seconds,
+    ),
 )
+OF_PLUGINS: Final = "FLIGHTLOG_PLUGIN_"
+"""What the names of plug-ins' own settings begin with; the plug-in's name follows."""
 
 
 class Given(NamedTuple):
@@ -364,6 +413,20 @@ def sources(environ: Mapping[str, str] | None = None) -> list[Given]:
     return found
 
 
+def plugin_settings(plugin: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what somebody has set of a plug-in's own settings, as text: the environment counts before the profile.
+
+    Args:
+        plugin: the plug-in's name.
+        environ: the environment.
+    """
+    environ = os.environ if environ is None else environ
+    profiles = read_profiles(home_of(environ))
+    prefix = f"{OF_PLUGINS}{plugin.upper().replace('-', '_')}_"
+    given = {**profiles.settings(environ.get(PROFILE) or profiles.active), **environ}
+    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix) and value}
+
+
 def check_names(names: Iterable[str], place: str) -> None:
     """Refuse settings that there are not.
 
@@ -376,7 +439,7 @@ def check_names(names: Iterable[str], place: str) -> None:
         if not in_environment and name in (HOME, PROFILE):
             raise SettingsError(f"{name} can be set in the environment only, not in {place}.")
         ours = name.startswith("FLIGHTLOG_") and not name.startswith("FLIGHTLOG__RUNTIME__")
-        if name in known or (in_environment and not ours):
+        if name in known or name.startswith(OF_PLUGINS) or (in_environment and not ours):
             continue
         hint = did_you_mean(name, known, else_say=" See `flightlog config view`.")
         raise SettingsError(f"{name}, in {place}, is no setting.{hint}")

@@ -13,7 +13,7 @@ import click
 
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import color_option, json_option, print_json, say, size
-from flightlog.cli.reading import mark_lost_runs, place, reading
+from flightlog.cli.reading import kept_projections, mark_lost_runs, place, reading
 from flightlog.errors import LogError, SettingsError
 from flightlog.events.keys import key_file, load_key
 from flightlog.events.opening import is_memory, location_of, path_of
@@ -77,6 +77,7 @@ def _findings(quick: bool) -> Iterator[Finding]:
         yield Finding("settings", "bad", str(error), "flightlog help environment lists all; then try again.")
         return
     yield Finding("log", "ok", location_of(chosen.log_url))
+    yield from _plugins()
     if is_memory(chosen.log_url):
         yield Finding("durability", "note", "in memory: gone with the process")
         return
@@ -93,6 +94,20 @@ def _findings(quick: bool) -> Iterator[Finding]:
             yield from _log(log, chosen, quick)
     except LogError as error:
         yield Finding("state", "bad", str(error))
+
+
+def _plugins() -> Iterator[Finding]:
+    """Import the plug-ins, and look for what is wrong with them."""
+    from flightlog.errors import PluginError
+    from flightlog.plugins.examination import examine
+    from flightlog.plugins.host import current_host
+
+    try:
+        found = [f"{one.plugin}: {one.problem}" for one in examine(current_host()) if one.problem is not None]
+    except PluginError as error:
+        found = [str(error)]
+    for problem in found:
+        yield Finding("plug-ins", "bad", problem, "Update it or take it away; flightlog plugins ls shows all.")
 
 
 def _file(path: Path, chosen: Settings) -> Iterator[Finding]:
@@ -204,7 +219,7 @@ def _progress() -> Any:
 def _projections(log: "Log") -> Iterator[Finding]:
     from flightlog.projections.projector import Projector
 
-    projector = Projector(log, place())
+    projector = Projector(log, place(), kept_projections())
     try:
         states = projector.status()
         text = ", ".join(f"{s.name} {s.behind} events behind" if s.behind else f"{s.name} up to date" for s in states)

@@ -37,6 +37,7 @@ _COMMANDS = {
     "artifacts": ("flightlog.cli.artifacts", "artifacts", "See what runs left to look at."),
     "variables": ("flightlog.cli.artifacts", "variables", "See and set values that flows and people share."),
     "concurrency": ("flightlog.cli.concurrency", "concurrency", "Limit what runs at the same time; see who waits."),
+    "plugins": ("flightlog.cli.plugins", "plugins", "See which plug-ins there are, and what is wrong with them."),
     "replay": ("flightlog.cli.log", "replay", "Rebuild the past in a database of its own, to look around in."),
     "log": ("flightlog.cli.log", "log", "Back the log up, copy it elsewhere, print what a writer's role needs."),
     "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),
@@ -57,15 +58,17 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in _COMMANDS:
-            return None
+            return _of_plugins(cmd_name)
         module, attribute, _ = _COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find a command; name the nearest one if there is none."""
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            hint = did_you_mean(args[0], _COMMANDS, before="flightlog ", else_say=" See `flightlog --help`.")
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS and _of_plugins(args[0]) is None:
+            hint = did_you_mean(
+                args[0], [*_COMMANDS, *_names_of_plugins()], before="flightlog ", else_say=" See `flightlog --help`."
+            )
             ctx.fail(f"There is no command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
@@ -73,6 +76,24 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+        if names := _names_of_plugins():
+            with formatter.section("Commands of plug-ins"):
+                formatter.write_dl([(name, "") for name in names])
+
+
+def _names_of_plugins() -> list[str]:
+    """Return the commands that plug-ins bring, by their manifests."""
+    from flightlog.plugins.host import current_host
+
+    return sorted(set(current_host().names("register_commands")) - _COMMANDS.keys())
+
+
+def _of_plugins(name: str) -> click.Command | None:
+    """Import a command that a plug-in brings."""
+    from flightlog.plugins.host import current_host
+
+    command = current_host().find("register_commands", name)
+    return command if isinstance(command, click.Command) else None
 
 
 @click.group(

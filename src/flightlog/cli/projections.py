@@ -7,7 +7,7 @@ import click
 
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import color_option, is_terminal, json_option, note, print_json, say, table
-from flightlog.cli.reading import place, reading
+from flightlog.cli.reading import kept_projections, place, reading
 from flightlog.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -35,11 +35,10 @@ def list_projections(as_json: bool) -> None:
       flightlog projections ls
     """
     from flightlog.projections.inline import INLINE
-    from flightlog.projections.projector import built_in
 
     found = [
         {"name": one.name, "version": one.version, "kept": "apart", "tables": [table.name for table in one.tables]}
-        for one in built_in()
+        for one in kept_projections()
     ]
     found += [{"name": one.name, "version": one.version, "kept": "in the log", "tables": []} for one in INLINE]
     if as_json:
@@ -63,7 +62,7 @@ def show_status(as_json: bool) -> None:
     from flightlog.projections.projector import Projector, Status
 
     with reading() as log:
-        projector = Projector(log, place())
+        projector = Projector(log, place(), kept_projections())
         try:
             states = projector.status()
         finally:
@@ -92,7 +91,7 @@ def rebuild(names: tuple[str, ...]) -> None:
     from flightlog.projections.projector import Projector
 
     with reading() as log:
-        projector = Projector(log, place())
+        projector = Projector(log, place(), kept_projections())
         try:
             chosen = _chosen(projector, names)
             apart = [name for name in chosen if name not in _inline()]
@@ -122,7 +121,7 @@ def check(names: tuple[str, ...], repair: bool, as_json: bool) -> int:
     from flightlog.projections.projector import Projector
 
     with reading() as log:
-        projector = Projector(log, place())
+        projector = Projector(log, place(), kept_projections())
         try:
             found = {name: _difference(log, projector, name) for name in _chosen(projector, names)}
             wrong = [name for name, difference in found.items() if difference is not None]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flightlog.engine.history import History
     from flightlog.engine.runtime import Engine
     from flightlog.projections.places import Place
+    from flightlog.projections.projection import Projection
     from flightlog.projections.projector import Projector
 
 
@@ -36,9 +37,17 @@ def reading() -> Iterator[Log]:
             raise
         log = open_log(chosen.log_url, read_only=True)
     try:
+        _learn_event_types()
         yield log
     finally:
         log.close()
+
+
+def _learn_event_types() -> None:
+    from flightlog.plugins.event_types import learn_event_types
+    from flightlog.plugins.host import current_host
+
+    learn_event_types(current_host())
 
 
 @contextmanager
@@ -65,15 +74,34 @@ def projected(as_of: str | None = None) -> Iterator["Projector"]:
     with reading() as log:
         if as_of is not None:
             position, at = moment_of(log, as_of)
-            projector = Projector(log, None, until=position, at=at)
+            projector = Projector(log, None, kept_projections(), until=position, at=at)
         else:
-            projector = Projector(log, place())
+            projector = Projector(log, place(), kept_projections())
         try:
             if as_of is None:
                 mark_lost_runs(log, projector)
             yield projector
         finally:
             projector.close()
+
+
+def kept_projections() -> "list[Projection]":
+    """Return what is kept: what comes with Flightlog, and what plug-ins bring under names of their own."""
+    from flightlog.plugins.host import current_host
+    from flightlog.projections.projector import built_in
+
+    host, found = current_host(), built_in()
+    for plugin, brought in host.all("register_projections"):
+        for projection in brought:
+            names = [projection.name, *(table.name for table in projection.tables)]
+            own = all(name.replace("_", "-").startswith(plugin.name) for name in names)
+            if own and projection.name not in [other.name for other in found]:
+                found.append(projection)
+            else:
+                host.complain(
+                    plugin, "register_projections", f"{projection.name!r} or a table of it has another's name"
+                )
+    return found
 
 
 def place() -> "Place":

@@ -59,6 +59,7 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
         parameters = await resolved(waits, call.parameters, None)
     call.digest = input_digest(call.engine.key, parameters)
     if parent is None:
+        call.engine.accompany()
         with call.engine.heart:
             state, _ = await _run(waits, call, parameters)
     elif parent.memory is None:

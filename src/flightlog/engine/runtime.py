@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from flightlog.engine.bridge import Waits
     from flightlog.engine.definitions import Definition
     from flightlog.engine.storages import ResultStorage
+    from flightlog.plugins.companions import Companions
+    from flightlog.plugins.host import Host
 
 T = TypeVar("T")
 _COMPLETED, _CREATED = "task_run.completed", "task_run.created"
@@ -49,10 +51,18 @@ class Engine:
         settings: the settings.
         clock: time.
         ids: identity and chance.
+        host: gives the plug-ins that run beside flows; None for none.
     """
 
     def __init__(
-        self, log: Log, key: bytes, settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None
+        self,
+        log: Log,
+        key: bytes,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        host: "Callable[[], Host] | None" = None,
     ) -> None:
         self.log = log
         self.key = key
@@ -66,11 +76,29 @@ class Engine:
         self.gates = Gates()
         self.inbox = Inbox(log)
         self._keeps_inline = False
+        self._host = host
+        self.companions: Companions | None = None
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)
         run_logs.configure(log_settings(settings))
         for secret in credentials():
             MASKER.learn(secret)
+
+    def accompany(self) -> None:
+        """Have what runs beside flows begin, unless it has: called with each outermost flow run.
+
+        Raises:
+            PluginError: a plug-in cannot be used, in strict mode.
+        """
+        if self._host is None:
+            return
+        if self.companions is None:
+            from flightlog.plugins.companions import Companions
+            from flightlog.plugins.offers import Surroundings
+
+            surroundings = Surroundings(self.log, self.key, self.settings, self.clock, self.ids, MASKER.mask)
+            self.companions = Companions(self._host(), surroundings)
+        self.companions.start()
 
     def kept(self, projection: str, stream: str) -> Kept:
         """Return what a stream has come to for an inline projection. See `flightlog.events.log.Log.state`."""
@@ -161,7 +189,13 @@ def open_engine(settings: Settings) -> Engine:
     except BaseException:
         log.close()
         raise
-    return Engine(log, key, settings)
+    return Engine(log, key, settings, host=_plugins)
+
+
+def _plugins() -> "Host":
+    from flightlog.plugins.host import current_host
+
+    return current_host()
 
 
 def _check_no_replay(log: Log) -> None:
@@ -192,6 +226,11 @@ def close_engine() -> None:
     with _lock:
         engine, _engine = _engine, None
     if engine is not None:
+        if engine.companions is not None:
+            from flightlog.plugins.host import close_host
+
+            engine.companions.stop()
+            close_host()
         engine.heart.stop()
         engine.log.close()
 

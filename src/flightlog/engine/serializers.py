@@ -89,9 +89,24 @@ def serializer_of(given: Any) -> Serializer:
     if not isinstance(given, str):
         raise TypeError(f"A result serializer is a Serializer or its name, not {type(given).__name__}.")
     kind, _, rest = given.partition("/")
-    if kind not in _KINDS:
-        raise ValueError(f"There is no serializer {given!r}.{did_you_mean(kind, _KINDS)}")
-    return _KINDS[kind].of_spec(rest)
+    if kind in _KINDS:
+        return _KINDS[kind].of_spec(rest)
+    return _of_plugins(kind)
+
+
+def _of_plugins(name: str) -> Serializer:
+    """Return a serializer that a plug-in brings."""
+    from flightlog.plugins.host import current_host
+
+    host = current_host()
+    make = host.find("register_serializers", name)
+    if make is None:
+        known = [*_KINDS, *host.names("register_serializers")]
+        raise ValueError(f"There is no serializer {name!r}.{did_you_mean(name, known)}")
+    made = make()
+    if not isinstance(made, Serializer):
+        raise TypeError(f"What a plug-in calls the serializer {name!r} is a {type(made).__name__}, and no Serializer.")
+    return made
 
 
 def _library(name: str, what: str) -> Any:

@@ -131,13 +131,26 @@ def storage_of(given: Any) -> ResultStorage:
             from urllib.parse import unquote, urlsplit
 
             return LocalFileSystem(unquote(urlsplit(given).path))
-        return RemoteFileSystem(given) if "://" in given else LocalFileSystem(given)
+        return _remote(given) if "://" in given else LocalFileSystem(given)
     if isinstance(given, ResultStorage):
         return given
     raise TypeError(
         f"A result storage is a folder, a URL, or an object with url, write_path and read_path; "
         f"not {type(given).__name__}."
     )
+
+
+def _remote(url: str) -> ResultStorage:
+    """Return the storage of a URL: a plug-in's where one brings that scheme, else fsspec's."""
+    from flightlog.plugins.host import current_host
+
+    make = current_host().find("register_result_storages", url.partition("://")[0])
+    if make is None:
+        return RemoteFileSystem(url)
+    made = make(url)
+    if not isinstance(made, ResultStorage):
+        raise TypeError(f"What a plug-in makes of {url.partition('://')[0]}:// is no result storage.")
+    return made
 
 
 __all__ = ["LocalFileSystem", "RemoteFileSystem", "ResultStorage", "storage_of"]

@@ -13,6 +13,7 @@ from flightlog.engine.context import get_run_context
 from flightlog.engine.futures import BaseFuture, enter_pool
 from flightlog.events.log import Log
 from flightlog.events.store import Unit
+from flightlog.names import did_you_mean
 
 _Begun = tuple[Context, Coroutine[Any, Any, None], Unit]
 _IDLE_SECONDS = 1.0
@@ -262,15 +263,34 @@ class SequentialTaskRunner(TaskRunner):
 
 
 def checked_runner(runner: Any) -> TaskRunner:
-    """Return a task runner from an instance, a class, or None for the default.
+    """Return a task runner from an instance, a class, a name that a plug-in gives one, or None for the default.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is none of these.
+        ValueError: no plug-in has a task runner of that name.
     """
     if runner is None:
         return ConcurrentTaskRunner()
+    if isinstance(runner, str):
+        runner = _named(runner)
     if isinstance(runner, type) and issubclass(runner, TaskRunner):
         return runner()
     if isinstance(runner, TaskRunner):
         return runner
     raise TypeError(f"A task runner is a TaskRunner, not {type(runner).__name__}.")
+
+
+def _named(name: str) -> Any:
+    """Return what a plug-in, or Flightlog itself, calls by a name."""
+    from flightlog.plugins.host import current_host
+
+    own: dict[str, Any] = {"threads": ConcurrentTaskRunner, "sequential": SequentialTaskRunner}
+    host = current_host()
+    make = own.get(name) or host.find("register_task_runners", name)
+    if make is None:
+        known = [*own, *host.names("register_task_runners")]
+        raise ValueError(
+            f"There is no task runner {name!r}.{did_you_mean(name, known)} A collection may bring it: "
+            f"pip install flightlog-{name}."
+        )
+    return make()

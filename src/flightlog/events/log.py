@@ -110,14 +110,19 @@ class Log:
         """Yield the events with positions above `after`, in order: of some types or of all, at most `limit`."""
         while limit != 0:
             page = _PAGE if limit is None else min(_PAGE, limit)
-            rows = self.store.read_all(after, types, page)
-            for row in rows:
-                after = row.position
-                yield Event(*row, fetch=self.blob)
+            events = self.page(after, types, page)
+            for event in events:
+                after = event.position
+                yield event
             if limit is not None:
-                limit -= len(rows)
-            if len(rows) < page:
+                limit -= len(events)
+            if len(events) < page:
                 return
+
+    def page(self, after: int, types: Sequence[str] | None, limit: int) -> list[Event]:
+        """Return up to `limit` events with positions above `after`, in order: of some types or of all."""
+        fetch = self.blob
+        return [Event(*row, fetch) for row in self.store.read_all(after, types, limit)]
 
     def subscribe(
         self, after: int = 0, types: Sequence[str] | None = None, stop: threading.Event | None = None

@@ -64,13 +64,21 @@ class Event:
         record: the stored bytes.
     """
 
-    __slots__ = ("_data", "_envelope", "_fetch", "position", "record", "recorded_at")
+    __slots__ = ("_data", "_envelope", "_fetch", "_type", "position", "record", "recorded_at")
 
-    def __init__(self, position: int, recorded_at: int, record: bytes, fetch: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self,
+        position: int,
+        recorded_at: int,
+        record: bytes,
+        fetch: Callable[[bytes], bytes],
+        type_: str | None = None,
+    ) -> None:
         self.position = position
         self.recorded_at = recorded_at
         self.record = record
         self._fetch = fetch
+        self._type = type_
         self._envelope: Envelope | None = None
         self._data: dict[str, Any] | None = None
 
@@ -99,7 +107,7 @@ class Event:
     @property
     def type(self) -> str:
         """The event's type, such as ``task_run.completed``."""
-        return self.envelope.type
+        return self._type or self.envelope.type
 
     @property
     def occurred_at(self) -> int:

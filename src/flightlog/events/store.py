@@ -4,7 +4,7 @@ A store keeps bytes. It knows streams, versions, hashes and positions, and nothi
 `flightlog.testing.LogContract` is the suite that a store has to pass.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -60,6 +60,15 @@ class Head:
     hash: bytes = GENESIS
     epoch: int = 0
     key: int = 0
+
+
+class Committed(NamedTuple):
+    """An event that this process has just committed; position and time are 0 where they are given later."""
+
+    position: int
+    recorded_at: int
+    record: bytes
+    type: str
 
 
 class Row(NamedTuple):
@@ -158,11 +167,13 @@ class Store(Protocol):
         log_id: the log's id, 16 bytes.
         location: where it is, in words that a person understands.
         is_remote: whether every look at it goes over a network.
+        tap: called after each commit with what this process has committed; None for nobody. It must be quick.
     """
 
     log_id: bytes
     location: str
     is_remote: bool
+    tap: Callable[[list[Committed]], object] | None
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units in order, atomically each, all in one transaction; set `done` on each.

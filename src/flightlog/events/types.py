@@ -33,6 +33,9 @@ SLOTS_ACQUIRED: Final = "slots.acquired"
 SLOTS_RELEASED: Final = "slots.released"
 SLOTS_GIVEN_UP: Final = "slots.given_up"
 SLOTS_EXPIRED: Final = "slots.expired"
+PLUGIN_SKIPPED: Final = "plugin.skipped"
+PLUGIN_FAILED: Final = "plugin.failed"
+PLUGIN_SWITCHED_OFF: Final = "plugin.switched_off"
 Cause = Literal["user_error", "timed_out", "lost_worker", "out_of_memory", "cancelled", "infrastructure"]
 """The classes of what goes wrong with an attempt."""
 
@@ -65,6 +68,7 @@ SCHEMAS: Final[dict[str, int]] = {
     **dict.fromkeys((CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED, CACHE_DROPPED), 1),
     **dict.fromkeys((LIMIT_SET, LIMIT_DELETED), 1),
     **dict.fromkeys((SLOTS_AWAITED, SLOTS_ACQUIRED, SLOTS_RELEASED, SLOTS_GIVEN_UP, SLOTS_EXPIRED), 1),
+    **dict.fromkeys((PLUGIN_SKIPPED, PLUGIN_FAILED, PLUGIN_SWITCHED_OFF), 1),
     **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
 }
 
@@ -122,6 +126,11 @@ def emitted_stream(resource: str) -> str:
 def limit_stream(name: str) -> str:
     """Return the name of the stream of a concurrency limit."""
     return f"concurrency-limit/{name}"
+
+
+def plugin_stream(name: str) -> str:
+    """Return the name of the stream of a plug-in."""
+    return f"plugin/{name}"
 
 
 def run_id_of(stream: str) -> str | None:

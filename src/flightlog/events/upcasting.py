@@ -28,6 +28,12 @@ def upcaster(type_: str, from_schema: int) -> Callable[[Upcaster], Upcaster]:
     return register
 
 
+def learn(type_: str, from_schema: int, function: Upcaster) -> None:
+    """Register the step from `from_schema` to the next version of somebody else's type; again is the same as once."""
+    if _UPCASTERS.get((type_, from_schema)) is not function:
+        upcaster(type_, from_schema)(function)
+
+
 def lift(type_: str, schema: int, data: dict[str, Any]) -> dict[str, Any]:
     """Return a payload in the newest shape that this program knows."""
     while step := _UPCASTERS.get((type_, schema)):

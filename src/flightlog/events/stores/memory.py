@@ -1,7 +1,7 @@
 """A log in the memory of one process: the reference that other stores are compared with."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,7 +10,7 @@ from flightlog.errors import LogError
 from flightlog.events import codec
 from flightlog.events.inline import Folding, Inlines, Recorded, on_record
 from flightlog.events.placing import follow, place
-from flightlog.events.store import Cursor, Head, IndexedRow, Inline, LogHead, NewRow, Row, StreamEnd, Unit
+from flightlog.events.store import Committed, Cursor, Head, IndexedRow, Inline, LogHead, NewRow, Row, StreamEnd, Unit
 from flightlog.ids import RandomIds
 
 
@@ -18,6 +18,7 @@ class MemoryStore:
     """Keeps records in lists. Nothing survives the process; everything else is as on disk."""
 
     is_remote = False
+    tap: Callable[[list[Committed]], object] | None = None
 
     def __init__(self, clock: Clock | None = None, log_id: bytes | None = None) -> None:
         self.log_id = log_id or RandomIds().new()
@@ -38,6 +39,7 @@ class MemoryStore:
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units; see `flightlog.events.store.Store.write`."""
+        before = len(self._rows)
         with self._lock:
             for unit in units:
                 folding = self._inline.folding(self._kept)
@@ -50,6 +52,10 @@ class MemoryStore:
                 if folding is not None:
                     folding.store()
                 unit.done = True
+            if self.tap is not None and len(self._rows) > before:
+                self.tap(
+                    [Committed(row.position, row.recorded_at, row.record, row.type) for row in self._rows[before:]]
+                )
         return True
 
     def _head(self, stream: str) -> Head:

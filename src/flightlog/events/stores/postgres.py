@@ -24,7 +24,7 @@ from flightlog.clock import Clock
 from flightlog.errors import LogCorrupt, LogUnavailable
 from flightlog.events import codec
 from flightlog.events.placing import KnownToo, follow, place
-from flightlog.events.store import Body, Head, IndexedRow, Inline, LogHead, NewRow, Part, Row, Unit
+from flightlog.events.store import Body, Committed, Head, IndexedRow, Inline, LogHead, NewRow, Part, Row, Unit
 from flightlog.events.stores import postgres_tables as pg
 from flightlog.events.stores import tables
 from flightlog.events.stores.postgres_errors import is_away, state_of, translate
@@ -73,6 +73,7 @@ class PostgresStore(DatabaseStore):
     """
 
     is_remote = True
+    tap: Callable[[list[Committed]], object] | None = None
 
     def __init__(
         self, url: str, *, clock: Clock | None = None, create: bool = True, log_id: bytes | None = None
@@ -273,6 +274,8 @@ class PostgresStore(DatabaseStore):
                 self._insert(connection, rows)
             if folding is not None:
                 folding.store()
+        if self.tap is not None and rows:
+            self.tap([Committed(0, 0, row.record, row.body.type) for row in rows])
 
     def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow]) -> None:
         values = [self._values(row.head, row.version, row.body, row.record) for row in rows]

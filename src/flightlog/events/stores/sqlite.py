@@ -7,7 +7,7 @@ for each other, and none is ever refused. Readers use connections of their own a
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable
 from flightlog.events import codec
 from flightlog.events.placing import KnownToo, follow, place
-from flightlog.events.store import Head, IndexedRow, Inline, Row, Unit
+from flightlog.events.store import Committed, Head, IndexedRow, Inline, NewRow, Row, Unit
 from flightlog.events.stores import sqlite_statements as sql
 from flightlog.events.stores.sharing import DatabaseStore, transaction
 from flightlog.events.stores.sqlite_inline import SqliteInlines, SqliteRows
@@ -79,6 +79,7 @@ class SqliteStore(DatabaseStore):
     """
 
     is_remote = False
+    tap: Callable[[list[Committed]], object] | None = None
 
     def __init__(
         self,
@@ -302,6 +303,7 @@ class SqliteStore(DatabaseStore):
         try:
             position, recorded_at = cache.position, max(cache.recorded_at, self._clock.now())
             rows: list[tuple[Any, ...]] = []
+            new: list[NewRow] = []
             folding = inline.folding(SqliteRows(connection))
             for unit in units:
                 if inline.refuses(unit):
@@ -315,6 +317,7 @@ class SqliteStore(DatabaseStore):
                     type_id = types.get(body.type) or self._type_id(connection, body.type, new_types)
                     rows.append((position, head.key, version, type_id, recorded_at, body.event_id, record))
                 if placed:
+                    new += placed
                     self._store_blobs(connection, unit)
             connection.executemany(sql.INSERT_EVENT, rows)
             connection.executemany(sql.UPDATE_STREAM, [(h.version, h.hash, h.epoch, h.key) for h in changed.values()])
@@ -328,6 +331,8 @@ class SqliteStore(DatabaseStore):
         cache.position = position
         cache.recorded_at = recorded_at if rows else cache.recorded_at
         self._cache = cache
+        if self.tap is not None and new:
+            self.tap([Committed(row[0], row[4], row[6], one.body.type) for row, one in zip(rows, new, strict=True)])
 
     def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
         """Store events of another place of the same log; see `flightlog.events.store.Store.adopt`."""

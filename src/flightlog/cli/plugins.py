@@ -1,0 +1,216 @@
+"""``flightlog plugins``: which there are, how they fare, and what they would do."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flightlog.cli.main import FAILED, OK
+from flightlog.cli.printing import color_option, json_option, not_found, note, print_json, say, table
+from flightlog.cli.reading import reading
+
+if TYPE_CHECKING:
+    from flightlog.events.model import Event
+    from flightlog.plugins.host import Host, Plugin
+
+_COLORS = {"skipped": "red", "switched off": "red", "not wanted": "yellow"}
+
+
+@click.group()
+def plugins() -> None:
+    """See which plug-ins there are, what they do, and what is wrong with them.
+
+    A plug-in is installed with pip, and found by its metadata. FLIGHTLOG_PLUGINS_ALLOW, FLIGHTLOG_PLUGINS_DENY and
+    FLIGHTLOG_PLUGINS_MODE say which are used; FLIGHTLOG_PLUGINS_FOLDER=true takes the files in ./flightlog_plugins.
+    """
+
+
+def _host() -> "Host":
+    from flightlog.plugins.host import current_host
+
+    return current_host()
+
+
+@plugins.command("ls")
+@json_option
+@color_option
+def list_plugins(as_json: bool) -> None:
+    """List the plug-ins by what they say of themselves; none is imported for it.
+
+    \b
+    Examples:
+      flightlog plugins ls
+      flightlog plugins ls --json
+    """
+    found = _host().plugins
+    if as_json:
+        print_json([_document(plugin) for plugin in found])
+        return
+    rows = [(p.name, p.manifest.version, p.status, _source(p), ", ".join(p.manifest.hooks)) for p in found]
+    table(["PLUG-IN", "VERSION", "STATUS", "FROM", "HOOKS"], rows, [_COLORS.get(p.status) for p in found])
+    if not found:
+        note("No plug-ins. To begin one: flightlog plugins new NAME")
+
+
+@plugins.command("show", short_help="Show one plug-in: what it offers, and what went wrong with it.")
+@click.argument("name")
+@json_option
+@color_option
+def show(name: str, as_json: bool) -> int:
+    """Show what a plug-in says of itself, its settings, and what the log says went wrong with it.
+
+    \b
+    Examples:
+      flightlog plugins show slack
+    """
+    host = _host()
+    plugin = host.plugin(name)
+    if plugin is None:
+        return not_found("plug-in", name, [plugin.name for plugin in host.plugins])
+    problems = _recorded(name)
+    if as_json:
+        print_json({**_document(plugin), "problems": [_problem(event) for event in problems]})
+        return OK
+    say(f"{plugin.name} {plugin.manifest.version}".rstrip(), bold=True)
+    say(f"  status    {plugin.status}{f': {plugin.reason}' if plugin.reason else ''}")
+    say(f"  from      {_source(plugin)}")
+    if not plugin.manifest.is_own:
+        say(f"  made for  {f'Flightlog {plugin.manifest.made_for}' if plugin.manifest.made_for else 'it does not say'}")
+    say(f"  offers    {', '.join(plugin.manifest.contributes) or 'nothing'}")
+    for event in problems:
+        problem = _problem(event)
+        say(f"  {problem['at']}  {problem['what']}  {problem['hook'] or ''}  {problem['problem']}")
+    return OK
+
+
+@plugins.command("doctor", short_help="Import every plug-in, and say what is wrong with it.")
+@json_option
+@color_option
+def doctor(as_json: bool) -> int:
+    """Import every plug-in, ask it for what it offers, and say what is wrong. Exit code 1 if anything is.
+
+    \b
+    Examples:
+      flightlog plugins doctor
+    """
+    from flightlog.plugins.examination import examine
+
+    found = examine(_host())
+    if as_json:
+        print_json([{"plugin": finding.plugin, "problem": finding.problem} for finding in found])
+    for finding in found if not as_json else ():
+        say(f"{'✓' if finding.problem is None else '✕'} {finding.plugin}: {finding.problem or finding.told}",
+            fg=None if finding.problem is None else "red")  # fmt: skip
+    return FAILED if any(finding.problem for finding in found) else OK
+
+
+@plugins.command("trace", short_help="Hand recorded events to observers, and show each call.")
+@click.argument("name", required=False)
+@click.option("--run", "run", metavar="RUN", help="The events of this run: an id, a prefix, a name or @last.")
+@click.option("--last", default=100, show_default=True, type=click.IntRange(1), help="How many of the latest events.")
+@color_option
+def trace(name: str | None, run: str | None, last: int) -> int:
+    """Hand events that are on record to the plug-ins that observe, and show each call: hook, time, what went wrong.
+
+    What a plug-in does with them it does for real. Nothing is put on record of the calls.
+
+    \b
+    Examples:
+      flightlog plugins trace
+      flightlog plugins trace my-plugin --run @last
+    """
+    from flightlog.plugins.examination import traced
+
+    host = _host()
+    if name is not None and host.plugin(name) is None:
+        return not_found("plug-in", name, [plugin.name for plugin in host.plugins])
+    with reading() as log:
+        rows = [
+            (call.plugin, call.hook, call.what, f"{call.took * 1000:.1f} ms", call.problem or "")
+            for call in traced(host, log, _events(log, run, last), name)
+        ]
+    table(["PLUG-IN", "HOOK", "WITH", "TOOK", "PROBLEM"], rows, ["red" if row[-1] else None for row in rows])
+    if not rows:
+        note("No plug-in observes events." if name is None else f"{name} observes no events.")
+    return FAILED if any(row[-1] for row in rows) else OK
+
+
+def _events(log: Any, run: str | None, last: int) -> "Sequence[Event]":
+    if run is None:
+        return list(log.read_all(max(0, log.head().position - last)))
+    from flightlog.cli.reading import projected
+    from flightlog.events.types import flow_run_stream
+    from flightlog.projections import queries
+
+    with projected() as projector:
+        return list(log.read(flow_run_stream(queries.find_flow_run(projector, run).id)))
+
+
+@plugins.command("run", short_help="Hand over what no process has handed over yet.")
+@color_option
+def run() -> int:
+    """Hand every event to the plug-ins that must miss none (`on_log_events`), from where each has come; then end.
+
+    Processes that run flows do so on the way. This is for what was left, and for plug-ins that were installed since.
+
+    \b
+    Examples:
+      flightlog plugins run
+    """
+    from flightlog.cli.reading import writing
+    from flightlog.plugins.companions import DURABLE, Follower, NotTaken
+
+    host, failed = _host(), False
+    with writing() as engine:
+        for plugin in host.usable(DURABLE):
+            try:
+                count = Follower(host, plugin, engine.log, None).drain()
+                note(f"{plugin.name}: {count} events.")
+            except NotTaken as problem:
+                failed = True
+                note(f"{plugin.name} failed: {problem}. It gets the same events again next time.")
+    return FAILED if failed else OK
+
+
+def _source(plugin: "Plugin") -> str:
+    manifest = plugin.manifest
+    return str(manifest.file) if manifest.file is not None else manifest.distribution
+
+
+def _document(plugin: "Plugin") -> dict[str, Any]:
+    manifest = plugin.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version or None,
+        "status": plugin.status,
+        "reason": plugin.reason or None,
+        "from": _source(plugin),
+        "made_for": manifest.made_for or None,
+        "contributes": list(manifest.contributes),
+        "hooks": list(manifest.hooks),
+    }
+
+
+def _recorded(name: str) -> "list[Event]":
+    """Return what the log says of a plug-in; nothing if there is no log."""
+    from flightlog.errors import LogUnavailable
+    from flightlog.events.types import plugin_stream
+
+    try:
+        with reading() as log:
+            return list(log.read(plugin_stream(name)))[-20:]
+    except LogUnavailable:
+        return []
+
+
+def _problem(event: "Event") -> dict[str, Any]:
+    from flightlog.clock import isoformat
+
+    data = event.data
+    return {
+        "at": isoformat(event.occurred_at),
+        "what": event.type.partition(".")[2].replace("_", " "),
+        "hook": data.get("hook"),
+        "problem": data["problem"],
+        "failures": data.get("failures"),
+    }

@@ -1,0 +1,186 @@
+"""The hooks: what plug-ins are told, and what they are asked for.
+
+A plug-in is a module whose functions bear the names below and are marked with `hookimpl`. A function takes those of
+the hook's arguments that it wants, by name. Hooks that begin with ``on_`` tell what happened: nothing that they do
+changes a run. Hooks that begin with ``register_`` ask what a plug-in has to offer, by name.
+
+`FIRED` says of each hook when it is called, and in which process and thread; the reference is made from it, and a test
+fails when a hook lacks it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from pluggy import HookimplMarker, HookspecMarker
+
+from flightlog.events.model import Event
+from flightlog.plugins.offers import EventType, PluginSetting, Service, StateChange
+
+if TYPE_CHECKING:
+    import click
+
+    from flightlog.projections.projection import Projection
+
+hookspec = HookspecMarker("flightlog")
+hookimpl = HookimplMarker("flightlog")
+"""Marks a function of a plug-in as an implementation of the hook of the same name."""
+
+
+@hookspec
+def on_events(events: Sequence[Event]) -> None:
+    """Events that this process has committed, a batch at a time, in order.
+
+    Args:
+        events: the events, oldest first; some 500 at the most. In a log on PostgreSQL, `position` and `recorded_at`
+            are 0: they are given after the commit.
+    """
+
+
+@hookspec
+def on_log_events(events: Sequence[Event]) -> None:
+    """Every committed event from a durable cursor: none is missed, whichever process is there to hand it over.
+
+    At least once and in order; should it raise, or the process die, the same events come again. Of several processes
+    one hands them over. It begins with what is recorded after the plug-in was first seen.
+
+    Args:
+        events: some of the log's events in the order of their positions, oldest first; 500 at the most.
+    """
+
+
+@hookspec
+def on_flow_run_state(change: StateChange) -> None:
+    """A flow run entered a state, and that is committed.
+
+    Args:
+        change: which run, and which state.
+    """
+
+
+@hookspec
+def on_task_run_state(change: StateChange) -> None:
+    """A task run entered a state, and that is committed.
+
+    Args:
+        change: which run, and which state.
+    """
+
+
+@hookspec
+def register_task_runners() -> Mapping[str, Callable[[], Any]]:  # type: ignore[empty-body]
+    """Task runners by the name that users give: ``@flow(task_runner="dask")``.
+
+    Returns:
+        By name, what makes one without arguments, such as a subclass of `flightlog.task_runners.TaskRunner`.
+    """
+
+
+@hookspec
+def register_result_storages() -> Mapping[str, Callable[[str], Any]]:  # type: ignore[empty-body]
+    """Places for recorded values, by the scheme of their URLs: ``result_storage="vault://reports"``.
+
+    Returns:
+        By scheme, what makes a storage of a URL. It passes `flightlog.testing.StorageContract`.
+    """
+
+
+@hookspec
+def register_serializers() -> Mapping[str, Callable[[], Any]]:  # type: ignore[empty-body]
+    """Ways to make bytes of values, by the name that users give: ``result_serializer="arrow"``.
+
+    Returns:
+        By name, what makes a `flightlog.serializers.Serializer` without arguments.
+    """
+
+
+@hookspec
+def register_notifiers() -> Mapping[str, type[Any]]:  # type: ignore[empty-body]
+    """Kinds of channels that messages go out through, by the name that configurations give: ``kind = "slack"``.
+
+    Returns:
+        By kind, a subclass of `flightlog.notifications.Notifier`. It passes `flightlog.testing.NotifierContract`.
+    """
+
+
+@hookspec
+def register_blocks() -> Sequence[type[Any]]:  # type: ignore[empty-body]
+    """Types of configuration documents that are saved by name.
+
+    Returns:
+        Subclasses of `flightlog.blocks.Block`.
+    """
+
+
+@hookspec
+def register_projections() -> "Sequence[Projection]":  # type: ignore[empty-body]
+    """Views of the log that are kept beside ours, and caught up, checked and rebuilt with them.
+
+    Returns:
+        Projections; the names of their tables begin with the plug-in's. They pass
+        `flightlog.testing.ProjectionContract`.
+    """
+
+
+@hookspec
+def register_event_types() -> Sequence[EventType]:  # type: ignore[empty-body]
+    """Event types of the plug-in's own, with what lifts their older shapes.
+
+    Returns:
+        The types; their names begin with the plug-in's.
+    """
+
+
+@hookspec
+def register_commands() -> "Mapping[str, click.Command]":  # type: ignore[empty-body]
+    """Commands for the command line: ``flightlog NAME``.
+
+    Returns:
+        By name, a command or a group. Names that Flightlog has itself stay its own.
+    """
+
+
+@hookspec
+def register_settings() -> Sequence[PluginSetting]:  # type: ignore[empty-body]
+    """Settings of the plug-in's own: ``FLIGHTLOG_PLUGIN_<plug-in>_<name>``, in the environment or a profile.
+
+    Returns:
+        The settings.
+    """
+
+
+@hookspec
+def register_services() -> Mapping[str, Callable[[], Service]]:  # type: ignore[empty-body]
+    """What is to run beside flows in their process, from the first flow run on until the process lets go of the log.
+
+    Returns:
+        By name, what makes a service.
+    """
+
+
+_WATCHING = (
+    "After the commit, within some 0.1 s, in a process that runs flows. In a thread of the plug-in's own, one call at "
+    "a time."
+)
+_ASKED = "In a thread of its own, in whichever process asks; once in a process."
+
+FIRED: Final[dict[str, str]] = {
+    "on_events": _WATCHING + " When the process ends, what is committed by then is still handed over, within 5 s.",
+    "on_log_events": "As `on_events`; what no process has handed over goes out with the next one that runs flows, or "
+    "with `flightlog plugins run`.",
+    "on_flow_run_state": _WATCHING,
+    "on_task_run_state": _WATCHING,
+    "register_task_runners": _ASKED + " When a flow names a runner that Flightlog does not know.",
+    "register_result_storages": _ASKED + " When a URL has a scheme that the plug-in's manifest names.",
+    "register_serializers": _ASKED + " When a serializer is named that Flightlog does not know.",
+    "register_notifiers": _ASKED + " When a channel of a kind is made that the plug-in's manifest names.",
+    "register_blocks": _ASKED + " When a block of a type is asked for that this process does not know.",
+    "register_projections": _ASKED + " When projections are read or caught up.",
+    "register_event_types": _ASKED + " When a log is opened.",
+    "register_commands": _ASKED + " When the command is called.",
+    "register_settings": _ASKED + " When the plug-in's settings are read or shown.",
+    "register_services": _ASKED + " With the first flow run.",
+}
+OBSERVERS: Final = ("on_events", "on_flow_run_state", "on_task_run_state")
+"""The hooks that are told of events while this process runs flows."""
+HOOKS: Final = tuple(FIRED)
+"""The names of all hooks."""
