@@ -84,15 +84,19 @@ class Subscription:
         cursor = self._cursor or self._claim()
         if cursor is None:
             return None
-        end = self.log.head().position
-        events = list(self.log.read_all(cursor.position, self._types, _BATCH))
-        last = events[-1].position if len(events) == _BATCH else max(end, *(e.position for e in events[-1:]), 0)
+        events, last = self._read(cursor.position)
         if last <= cursor.position and not self._is_due():
             return 0
         if not self._hand_over(cursor, events, max(last, cursor.position)):
             self._cursor = None  # somebody took it for dead
             return None
         return len(events)
+
+    def _read(self, after: int) -> tuple[list[Event], int]:
+        """Return the next batch after a position, and the position up to which it goes."""
+        end = self.log.head().position
+        events = self.log.page(after, self._types, _BATCH)
+        return events, events[-1].position if len(events) == _BATCH else max(end, *(e.position for e in events[-1:]), 0)
 
     def _now(self) -> int:
         return self.log.store.now() if self._clock is None else self._clock.now()

@@ -33,6 +33,24 @@ SLOTS_ACQUIRED: Final = "slots.acquired"
 SLOTS_RELEASED: Final = "slots.released"
 SLOTS_GIVEN_UP: Final = "slots.given_up"
 SLOTS_EXPIRED: Final = "slots.expired"
+RULE_SET: Final = "rule.set"
+RULE_REMOVED: Final = "rule.removed"
+CHANNEL_SET: Final = "channel.set"
+CHANNEL_REMOVED: Final = "channel.removed"
+ROUTES_SET: Final = "routes.set"
+SILENCE_ADDED: Final = "silence.added"
+SILENCE_ENDED: Final = "silence.ended"
+INCIDENT_OPENED: Final = "incident.opened"
+INCIDENT_UPDATED: Final = "incident.updated"
+INCIDENT_RESOLVED: Final = "incident.resolved"
+INCIDENT_ACKNOWLEDGED: Final = "incident.acknowledged"
+NOTIFICATION_WITHHELD: Final = "notification.withheld"
+NOTIFICATION_QUEUED: Final = "notification.queued"
+NOTIFICATION_ATTEMPTED: Final = "notification.attempted"
+NOTIFICATION_DELIVERED: Final = "notification.delivered"
+NOTIFICATION_FAILED: Final = "notification.failed"
+NOTIFICATION_DEAD: Final = "notification.dead"
+NOTIFICATION_RETRIED: Final = "notification.retried"
 PLUGIN_SKIPPED: Final = "plugin.skipped"
 PLUGIN_FAILED: Final = "plugin.failed"
 PLUGIN_SWITCHED_OFF: Final = "plugin.switched_off"
@@ -68,6 +86,12 @@ SCHEMAS: Final[dict[str, int]] = {
     **dict.fromkeys((CACHE_STORED, CACHE_CLAIMED, CACHE_RELEASED, CACHE_DROPPED), 1),
     **dict.fromkeys((LIMIT_SET, LIMIT_DELETED), 1),
     **dict.fromkeys((SLOTS_AWAITED, SLOTS_ACQUIRED, SLOTS_RELEASED, SLOTS_GIVEN_UP, SLOTS_EXPIRED), 1),
+    **dict.fromkeys(
+        (RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET, SILENCE_ADDED, SILENCE_ENDED), 1
+    ),
+    **dict.fromkeys((INCIDENT_OPENED, INCIDENT_UPDATED, INCIDENT_RESOLVED, INCIDENT_ACKNOWLEDGED), 1),
+    **dict.fromkeys((NOTIFICATION_WITHHELD, NOTIFICATION_QUEUED, NOTIFICATION_ATTEMPTED, NOTIFICATION_DELIVERED), 1),
+    **dict.fromkeys((NOTIFICATION_FAILED, NOTIFICATION_DEAD, NOTIFICATION_RETRIED), 1),
     **dict.fromkeys((PLUGIN_SKIPPED, PLUGIN_FAILED, PLUGIN_SWITCHED_OFF), 1),
     **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
 }
@@ -126,6 +150,40 @@ def emitted_stream(resource: str) -> str:
 def limit_stream(name: str) -> str:
     """Return the name of the stream of a concurrency limit."""
     return f"concurrency-limit/{name}"
+
+
+def rule_stream(name: str) -> str:
+    """Return the name of the stream of a rule."""
+    return f"rule/{name}"
+
+
+def channel_stream(name: str) -> str:
+    """Return the name of the stream of a channel."""
+    return f"channel/{name}"
+
+
+ROUTES_STREAM: Final = "routes/all"
+"""The stream of the routing tree."""
+
+
+def silence_stream(silence_id: str) -> str:
+    """Return the name of the stream of a silence."""
+    return f"silence/{silence_id}"
+
+
+def incident_stream(incident_id: str) -> str:
+    """Return the name of the stream of an incident."""
+    return f"incident/{incident_id}"
+
+
+def withheld_stream(rule: str) -> str:
+    """Return the name of the stream of what a rule has matched and led to no incident."""
+    return f"withheld/{rule}"
+
+
+def notification_stream(key: str) -> str:
+    """Return the name of the stream of a notification, which is known by its idempotency key."""
+    return f"notification/{key}"
 
 
 def plugin_stream(name: str) -> str:

@@ -6,10 +6,11 @@ from flightlog.errors import LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.store import Inline
 from flightlog.projections.concurrency import ConcurrencyLimits
+from flightlog.projections.outbox import Outbox
 from flightlog.projections.result_cache import ResultCache
 from flightlog.projections.variables import Variables
 
-INLINE: tuple[Inline, ...] = (ResultCache(), ConcurrencyLimits(), Variables())
+INLINE: tuple[Inline, ...] = (ResultCache(), ConcurrencyLimits(), Variables(), Outbox())
 
 
 def inline_states(log: Log, name: str) -> dict[str, Any]:

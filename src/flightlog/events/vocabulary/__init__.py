@@ -17,12 +17,13 @@ from flightlog.events.vocabulary import (
     flow_runs,
     hooks,
     logs,
+    notifications,
     plugins,
     task_runs,
     transactions,
 )
 
-_SUBJECTS = (flow_runs, task_runs, logs, hooks, caches, concurrency, artifacts, transactions, plugins)
+_SUBJECTS = (flow_runs, task_runs, logs, hooks, caches, concurrency, artifacts, transactions, plugins, notifications)
 MODELS: dict[str, type[BaseModel]] = {name: model for subject in _SUBJECTS for name, model in subject.MODELS.items()}
 
 _FOREIGN: dict[str, tuple[int, type[BaseModel]]] = {}

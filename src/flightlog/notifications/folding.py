@@ -1,0 +1,527 @@
+"""The fold of rules: events and time in, decisions out. Pure, so live and in a back-test it decides the same.
+
+An event goes the way that every rule lays down: match, hold until it cannot mend itself any more, count up to the
+threshold, group into an incident; from there on `flightlog.notifications.telling` says who is told, when, and why not.
+
+Time is the log's: what is due by the clock happens at its due time, before any event that was recorded later, however
+late somebody looks.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from flightlog.events.model import Event
+from flightlog.events.types import (
+    CHANNEL_REMOVED,
+    CHANNEL_SET,
+    FLOW_RUN,
+    INCIDENT_ACKNOWLEDGED,
+    NOTIFICATION_DEAD,
+    NOTIFICATION_DELIVERED,
+    ROUTES_SET,
+    RULE_REMOVED,
+    RULE_SET,
+    SILENCE_ADDED,
+    SILENCE_ENDED,
+    STATES,
+    TERMINAL,
+)
+from flightlog.ids import id_text
+from flightlog.notifications.decisions import Decision, IncidentChanged, Withheld
+from flightlog.notifications.durations import microseconds, text
+from flightlog.notifications.matching import LookUp, fits, group_of, is_about, matches, occurrence_of
+from flightlog.notifications.rules import Channel, Match, Route, Rule
+from flightlog.notifications.state import (
+    DURATIONS,
+    ENTRIES,
+    LATEST,
+    FlowMemory,
+    Group,
+    Held,
+    Incident,
+    Memory,
+    Occurrence,
+    RunMemory,
+)
+from flightlog.notifications.telling import Telling
+
+_ROUTES: Final = TypeAdapter(tuple[Route, ...])
+_ALWAYS: Final = frozenset(
+    {f"{FLOW_RUN}.{suffix}" for suffix in STATES}
+    | {f"task_run.{suffix}" for suffix in ("failed", "crashed", "cancelled", "awaiting_retry")}
+    | {RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET, SILENCE_ADDED, SILENCE_ENDED}
+    | {INCIDENT_ACKNOWLEDGED, NOTIFICATION_DEAD, NOTIFICATION_DELIVERED}
+)
+_OWN: Final = ("rule.", "channel.", "routes.", "silence.", "incident.", "notification.")
+CHANNEL_DOWN: Final = Rule(
+    name="channel down",
+    severity="critical",
+    match=Match(event=(NOTIFICATION_DEAD,)),
+    hold="no",
+    group_by=("resource",),
+    resolve="never",
+    description="Messages cannot be delivered through a channel; the others are told.",
+)
+"""The rule that comes with Flightlog: a dead channel is an incident itself."""
+_PARENT: Final = "its parent run goes on"
+_FEWEST: Final = 5
+"""From so many completed runs on there are percentiles."""
+
+
+class Fold:
+    """Rules at work.
+
+    Args:
+        look_up: finds what created a run, in the log.
+        memory: where an earlier fold had come; nothing by default.
+        only: rules to use instead of those that the log has, for a back-test.
+
+    Attributes:
+        memory: what is remembered.
+    """
+
+    def __init__(self, look_up: LookUp, memory: Memory | None = None, *, only: Iterable[Rule] | None = None) -> None:
+        self.memory = memory or Memory()
+        self._look_up = look_up
+        self._only = only is not None
+        self.rules: dict[str, Rule] = {}
+        self._telling = Telling(self.memory, self.rules)
+        self._learn(only)
+        self._out: list[Decision] = []
+
+    def _learn(self, only: Iterable[Rule] | None) -> None:
+        memory = self.memory
+        for rule in only if only is not None else map(Rule.model_validate_json, memory.rules.values()):
+            self.rules[rule.name] = rule
+        for name, content in memory.channels.items():
+            self._telling.channels[name] = Channel.model_validate_json(content)
+        self._telling.routes = _ROUTES.validate_json(memory.routes)
+        self.rules[CHANNEL_DOWN.name] = CHANNEL_DOWN
+
+    @property
+    def types(self) -> frozenset[str] | None:
+        """The event types that the rules need; None for all."""
+        wanted = set(_ALWAYS)
+        for rule in self.rules.values():
+            if any(not pattern.replace(".", "").replace("_", "").isalnum() for pattern in rule.match.event):
+                return None
+            if rule.match.event:
+                wanted |= {*rule.match.event, "event.emitted"}  # a custom event's name is in its payload
+            if rule.match.task and rule.match.state:
+                wanted |= {f"task_run.{suffix}" for suffix in STATES}
+        return frozenset(wanted)
+
+    # --- events and time ----------------------------------------------------------------------------
+
+    def apply(self, event: Event) -> list[Decision]:
+        """Fold one event, after all that was due before it; return what is decided.
+
+        Args:
+            event: the next event of the log that the rules need.
+        """
+        self._out = self.tick(event.recorded_at)
+        self.memory.position = event.position
+        handle = _HANDLERS.get(event.type)
+        if handle is not None:
+            handle(self, event)
+        if not event.type.startswith(_OWN) or event.type == NOTIFICATION_DEAD:
+            self._observe(event)
+        return self._out
+
+    def tick(self, now: int) -> list[Decision]:
+        """Let happen what is due at a moment or before; return what is decided.
+
+        Args:
+            now: in microseconds since 1970 (UTC).
+        """
+        self._out = self._telling.out = []
+        memory = self.memory
+        while memory.timers and memory.timers[0][0] <= now:
+            due, _, kind, *args = heapq.heappop(memory.timers)
+            memory.now = max(memory.now, due)
+            _TIMERS[kind](self, due, *args)
+        memory.now = max(memory.now, now)
+        return self._out
+
+    @property
+    def next_due(self) -> int | None:
+        """When something is due by the clock, in microseconds since 1970; None if nothing is."""
+        return self.memory.timers[0][0] if self.memory.timers else None
+
+    # --- what people set ----------------------------------------------------------------------------
+
+    def _set_rule(self, event: Event) -> None:
+        if not self._only:
+            rule = Rule.model_validate_json(event.data["rule"])
+            self.memory.rules[rule.name] = event.data["rule"]
+            self.rules[rule.name] = rule
+            self._arm_all(rule, event.recorded_at)
+
+    def _remove_rule(self, event: Event) -> None:
+        name = event.data["name"]
+        if not self._only and self.memory.rules.pop(name, None) is not None:
+            self.rules.pop(name)
+            for group in self.memory.groups.pop(name, {}).values():
+                if incident := self.memory.incidents.pop(group.incident, None):
+                    self._changed("resolved", incident, event.recorded_at, incident.latest, "the rule is gone")
+
+    def _set_channel(self, event: Event) -> None:
+        channel = Channel.model_validate_json(event.data["channel"])
+        self.memory.channels[channel.name] = event.data["channel"]
+        self._telling.channels[channel.name] = channel
+
+    def _remove_channel(self, event: Event) -> None:
+        self.memory.channels.pop(event.data["name"], None)
+        self._telling.channels.pop(event.data["name"], None)
+
+    def _set_routes(self, event: Event) -> None:
+        self.memory.routes = event.data["routes"]
+        self._telling.routes = _ROUTES.validate_json(self.memory.routes)
+
+    def _silence(self, event: Event) -> None:
+        self._telling.silence(event.data)
+
+    def _end_silence(self, event: Event) -> None:
+        self._telling.end_silence(event.data["silence"], event.recorded_at)
+
+    def _acknowledge(self, event: Event) -> None:
+        if incident := self.memory.incidents.get(event.data["incident"]):
+            incident.acknowledged = True
+
+    def _delivered(self, event: Event) -> None:
+        """A channel that was down works again."""
+        group = self.memory.groups.get(CHANNEL_DOWN.name, {}).get(f"resource={event.data['channel']}")
+        if group is not None and group.incident:
+            self._resolve(CHANNEL_DOWN, group, event.recorded_at, None, "a message was delivered again")
+
+    # --- what happens -------------------------------------------------------------------------------
+
+    def _observe(self, event: Event) -> None:
+        run = self._run_of(event)
+        occurrence = occurrence_of(event, run, self._look_up)
+        if event.type == NOTIFICATION_DEAD:
+            occurrence.stream = event.data["channel"]
+        if event.type == "flow_run.running" and run is not None:
+            run.started_at = run.started_at or event.recorded_at
+            self._watch_duration(run, occurrence)
+        for rule in list(self.rules.values()):
+            if rule.enabled and _is_triggered(rule) and matches(rule, occurrence, event, self._look_up):
+                self._match(rule, occurrence, run, event)
+        if event.type.startswith("flow_run.") and occurrence.state_type in TERMINAL and run is not None:
+            self._end_run(event, run, occurrence)
+
+    def _run_of(self, event: Event) -> RunMemory | None:
+        """Return the flow run that an event belongs to; one that is not known is looked up."""
+        runs, stream = self.memory.runs, event.stream
+        if not stream.startswith("flow-run/"):
+            identifier = event.data.get("flow_run_id") if event.type == "event.emitted" else None
+            stream = f"flow-run/{id_text(identifier)}" if identifier else ""
+            return runs.get(stream) or (_run_memory(self._look_up(stream, None), 0) if stream else None)
+        if stream not in runs:
+            created = event.data if event.type == "flow_run.created" else self._look_up(stream, None)
+            run = _run_memory(created, event.recorded_at)
+            if run is None:
+                return None
+            runs[stream] = run
+            self._first_seen(run, event.recorded_at)
+        return runs[stream]
+
+    def _match(self, rule: Rule, occurrence: Occurrence, run: RunMemory | None, event: Event) -> None:
+        """Hold a match back, or count it."""
+        if rule.hold == "retries" and run is not None and (why := self._may_mend(rule, occurrence, run, event)):
+            holder = self.memory.runs[run.parent] if why == _PARENT else run
+            holder.held.append(Held(rule.name, occurrence, why))
+            self._withhold(rule, occurrence, "held", why)
+        elif isinstance(rule.hold, int):
+            group = self._group(rule, occurrence)
+            if not group.incident:
+                group.held.append(Held(rule.name, occurrence, f"held for {text(rule.hold)}"))
+                self._withhold(rule, occurrence, "held", f"it is told if nothing completes within {text(rule.hold)}")
+                self._at(occurrence.at + rule.hold, "hold", rule.name, group.key)
+                return
+            self._count(rule, occurrence)
+        else:
+            self._count(rule, occurrence)
+
+    def _may_mend(self, rule: Rule, occurrence: Occurrence, run: RunMemory, event: Event) -> str:
+        """Return why a match may still mend itself, or be told by another; empty if not."""
+        if event.type == "flow_run.awaiting_retry":
+            return "the run is tried again"
+        if event.type.startswith("task_run.") and occurrence.state_type not in ("RUNNING", "PENDING"):
+            return "its flow run goes on"
+        if rule.inhibit.parents and event.type.startswith("flow_run.") and run.parent in self.memory.runs:
+            return _PARENT
+        return ""
+
+    def _end_run(self, event: Event, run: RunMemory, occurrence: Occurrence) -> None:
+        """Let go of what waited for the end of a run."""
+        self.memory.runs.pop(event.stream, None)
+        above = self.memory.runs.get(run.parent)
+        passed_on = above is not None and any(one.occurrence.event == occurrence.event for one in above.held)
+        told = any(isinstance(one, IncidentChanged) and one.cause.event == occurrence.event for one in self._out)
+        for held in run.held:
+            if held.why == _PARENT and passed_on and above is not None:
+                above.held.append(held)  # whether the parent is told hangs on its own parent
+            elif (rule := self.rules.get(held.rule)) is not None:
+                self._let_go(rule, held, run, occurrence, told=told)
+        flow = self.memory.flows.setdefault(run.flow, FlowMemory())
+        flow.ends = [*flow.ends, occurrence.state_type][-LATEST:]
+        if occurrence.state_type == "COMPLETED":
+            flow.completed_at = event.recorded_at
+            if occurrence.took is not None:
+                flow.durations = [*flow.durations, occurrence.took][-DURATIONS:]
+            self._succeed(occurrence)
+
+    def _let_go(self, rule: Rule, held: Held, run: RunMemory, end: Occurrence, *, told: bool) -> None:
+        """Count a match that waited for the end of a run, or say why it counts no more."""
+        if held.why == _PARENT and told and end.state_type != "COMPLETED":
+            self._withhold(rule, held.occurrence, "inhibited", f"its parent {run.name} failed too, and that is told")
+        elif held.why != _PARENT and end.state_type == "COMPLETED":
+            self._withhold(rule, held.occurrence, "recovered", "the flow run completed after all")
+        else:
+            self._count(rule, held.occurrence, at=end.at)
+
+    def _succeed(self, occurrence: Occurrence) -> None:
+        """A flow run completed: what waits for that is over."""
+        for rule in list(self.rules.values()):
+            # A rule about tasks takes the flow's end for theirs: by then none of them can fail any more.
+            about = rule.match.model_copy(update={"task": (), "event": ()})
+            if not rule.enabled or rule.match.event or not (is_about(about, occurrence) or rule.match.task):
+                continue
+            if rule.threshold.not_succeeded_within is not None:
+                self._arm(rule, self._group(rule, occurrence), occurrence.at)
+            for group in list(self.memory.groups.get(rule.name, {}).values()):
+                if group.flow == occurrence.flow and ("run" not in rule.group_by or group.run == occurrence.run):
+                    self._recover(rule, group, occurrence)
+
+    def _recover(self, rule: Rule, group: Group, occurrence: Occurrence) -> None:
+        group.streak = 0
+        for held in group.held:
+            self._withhold(rule, held.occurrence, "recovered", "a run completed before its time was over")
+        group.held = []
+        if rule.threshold.recovered and group.failed:
+            self._open(rule, group, occurrence, occurrence.at, "a run completed after one that did not")
+            self._close(rule, group, occurrence.at, occurrence, "it has recovered")
+        elif group.incident and rule.resolve == "success":
+            self._resolve(rule, group, occurrence.at, occurrence, f"{occurrence.run_name} completed")
+        group.failed = False
+
+    # --- thresholds ---------------------------------------------------------------------------------
+
+    def _count(self, rule: Rule, occurrence: Occurrence, at: int | None = None) -> None:
+        """Count a match; once it is enough, there is an incident."""
+        now = occurrence.at if at is None else at
+        group, threshold = self._group(rule, occurrence), rule.threshold
+        group.failed = True
+        if threshold.recovered:
+            self._withhold(rule, occurrence, "counted", "the rule tells when a run completes again")
+            return
+        if group.incident:
+            self._join(rule, group, occurrence, now)
+            return
+        group.streak += 1
+        if threshold.within is not None:
+            group.times = [time for time in [*group.times, occurrence.at] if time > occurrence.at - threshold.within]
+            needed, have, what = threshold.failures, len(group.times), f"within {text(threshold.within)}"
+        else:
+            needed, have, what = threshold.consecutive or 1, group.streak, "in a row"
+        if have < needed:
+            self._withhold(rule, occurrence, "counted", f"{have} of {needed} {what}")
+        else:
+            group.times = []
+            self._open(rule, group, occurrence, now, f"{have} {what}" if needed > 1 else "it matched")
+
+    def _watch_duration(self, run: RunMemory, occurrence: Occurrence) -> None:
+        for rule in self.rules.values():
+            limit = self._limit(rule, run.flow)
+            if rule.enabled and limit is not None and is_about(rule.match, occurrence):
+                self._at(occurrence.at + limit, "slow", rule.name, occurrence.stream, limit)
+
+    def _limit(self, rule: Rule, flow: str) -> int | None:
+        """Return how long a run may take by a rule, in microseconds; None for as long as it likes."""
+        wanted = rule.threshold.slower_than
+        if wanted is None or wanted[:1] != "p":
+            return None if wanted is None else microseconds(wanted)
+        known = sorted(self.memory.flows.get(flow, FlowMemory()).durations)
+        if len(known) < _FEWEST:
+            return None
+        return known[min(len(known) - 1, len(known) * int(wanted[1:]) // 100)]
+
+    def _slow(self, due: int, name: str, stream: str, limit: int) -> None:
+        rule, run = self.rules.get(name), self.memory.runs.get(stream)
+        if rule is None or not rule.enabled or run is None:
+            return
+        wanted = rule.threshold.slower_than or ""
+        than = f"{text(limit)} ({wanted} of its runs)" if wanted[:1] == "p" else wanted
+        occurrence = self._by_clock(due, f"{run.flow} is running for longer than {than}", run.flow)
+        occurrence.stream, occurrence.run, occurrence.run_name = stream, stream.removeprefix("flow-run/"), run.name
+        occurrence.tags, occurrence.state_name, occurrence.state_type = list(run.tags), "Running", "RUNNING"
+        occurrence.took = limit
+        self._count(rule, occurrence)
+
+    def _by_clock(self, due: int, told: str, flow: str) -> Occurrence:
+        return Occurrence(due, self.memory.position, "", "clock", told, flow=flow)
+
+    def _first_seen(self, run: RunMemory, at: int) -> None:
+        """Begin to wait for a first success of a flow."""
+        occurrence = self._by_clock(at, "", run.flow)
+        occurrence.run_name, occurrence.tags = run.name, list(run.tags)
+        for rule in self.rules.values():
+            if rule.enabled and rule.threshold.not_succeeded_within and is_about(rule.match, occurrence):
+                group = self._group(rule, occurrence)
+                if not group.armed:
+                    self._arm(rule, group, at)
+
+    def _arm_all(self, rule: Rule, at: int) -> None:
+        """Begin to wait for the successes of all flows that are known, for a rule that is new."""
+        if rule.threshold.not_succeeded_within is None:
+            return
+        for name, flow in self.memory.flows.items():
+            if fits(rule.match.flow, name):
+                group = self._group(rule, self._by_clock(at, "", name))
+                self._arm(rule, group, max(flow.completed_at, at - rule.threshold.not_succeeded_within))
+
+    def _arm(self, rule: Rule, group: Group, since: int) -> None:
+        group.armed = since
+        self._at(since + (rule.threshold.not_succeeded_within or 0), "missed", rule.name, group.key, since)
+
+    def _missed(self, due: int, name: str, key: str, since: int) -> None:
+        rule, group = self.rules.get(name), self.memory.groups.get(name, {}).get(key)
+        if rule is None or group is None or group.armed != since or not rule.threshold.not_succeeded_within:
+            return
+        span = text(rule.threshold.not_succeeded_within)
+        occurrence = self._by_clock(due, f"No run of {group.flow} has completed for {span}", group.flow)
+        if not group.incident:
+            self._open(rule, group, occurrence, due, f"nothing completed for {span}")
+
+    def _hold_over(self, due: int, name: str, key: str) -> None:
+        rule, group = self.rules.get(name), self.memory.groups.get(name, {}).get(key)
+        if rule is None or group is None or not isinstance(rule.hold, int):
+            return
+        ripe = [held for held in group.held if held.occurrence.at + rule.hold <= due]
+        group.held = group.held[len(ripe) :]
+        for held in ripe:
+            self._count(rule, held.occurrence, at=due)
+
+    # --- incidents ----------------------------------------------------------------------------------
+
+    def _group(self, rule: Rule, occurrence: Occurrence) -> Group:
+        key = group_of(rule, occurrence)
+        groups = self.memory.groups.setdefault(rule.name, {})
+        if key not in groups:
+            groups[key] = Group(key)
+        group = groups[key]
+        group.flow, group.run = occurrence.flow or group.flow, occurrence.run or group.run
+        return group
+
+    def _open(self, rule: Rule, group: Group, occurrence: Occurrence, at: int, reason: str) -> None:
+        source = f"{rule.name}\0{group.key}\0{occurrence.event or at}"
+        incident = Incident(
+            sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:32],
+            rule.name,
+            group.key,
+            at,
+            occurrence.position,
+            occurrence,
+            occurrence,
+            entries=[occurrence],
+        )
+        self.memory.incidents[incident.id] = incident
+        group.incident = incident.id
+        self._changed("opened", incident, at, occurrence, reason)
+        self._telling.opened(rule, group, incident, at)
+        if rule.ends_after is not None:
+            self._at(at + rule.ends_after, "quiet", rule.name, group.key, incident.id)
+
+    def _join(self, rule: Rule, group: Group, occurrence: Occurrence, at: int) -> None:
+        incident = self.memory.incidents[group.incident]
+        incident.count += 1
+        incident.latest = occurrence
+        incident.entries = [*incident.entries, occurrence][-ENTRIES:]
+        self._changed("updated", incident, at, occurrence, f"event {incident.count} of the incident")
+        self._telling.joined(rule, incident, at)
+
+    def _resolve(self, rule: Rule, group: Group, at: int, occurrence: Occurrence | None, reason: str) -> None:
+        self._close(rule, group, at, occurrence or self.memory.incidents[group.incident].latest, reason)
+
+    def _close(self, rule: Rule, group: Group, at: int, occurrence: Occurrence, reason: str) -> None:
+        incident = self.memory.incidents.pop(group.incident)
+        group.incident, group.streak = "", 0
+        self._changed("resolved", incident, at, occurrence, reason)
+        self._telling.resolved(rule, group, incident, at, occurrence)
+        if "run" in rule.group_by:
+            self.memory.groups[rule.name].pop(group.key, None)  # there is one for each run: they would pile up
+
+    def _quiet(self, due: int, name: str, key: str, identifier: str) -> None:
+        """End an incident that nothing has happened in for a while."""
+        rule, group = self.rules.get(name), self.memory.groups.get(name, {}).get(key)
+        incident = self.memory.incidents.get(identifier)
+        if rule is None or group is None or incident is None or rule.ends_after is None:
+            return
+        if incident.latest.at + rule.ends_after > due:
+            self._at(incident.latest.at + rule.ends_after, "quiet", name, key, identifier)
+        else:
+            self._resolve(rule, group, due, None, f"nothing more happened for {text(rule.ends_after)}")
+
+    def _changed(self, what: Any, incident: Incident, at: int, cause: Occurrence, reason: str) -> None:
+        changed = IncidentChanged(what, at, incident.id, incident.rule, incident.group, incident.count, cause, reason)
+        self._telling.out.append(changed)
+
+    def _withhold(self, rule: Rule, occurrence: Occurrence, reason: str, why: str) -> None:
+        at = max(self.memory.now, occurrence.at)
+        group = group_of(rule, occurrence)
+        self._telling.out.append(Withheld(at, rule.name, group, "", occurrence, reason, why))
+
+    def _at(self, due: int, kind: str, *args: Any) -> None:
+        self._telling.at(due, kind, *args)
+
+
+def _is_triggered(rule: Rule) -> bool:
+    """Tell whether events that match lead to a rule's incidents, and not the clock."""
+    return rule.threshold.slower_than is None and rule.threshold.not_succeeded_within is None
+
+
+def _run_memory(created: Any, at: int) -> RunMemory | None:
+    if "flow" not in created:
+        return None
+    parent = created.get("parent_flow_run_id")
+    return RunMemory(
+        created["flow"],
+        created["name"],
+        list(created.get("tags") or ()),
+        f"flow-run/{id_text(parent)}" if parent else "",
+        at,
+    )
+
+
+def _told(name: str) -> Callable[..., None]:
+    """Return a timer's handler that is the telling's."""
+
+    def handle(fold: Fold, due: int, *args: Any) -> None:
+        getattr(fold._telling, name)(due, *args)
+
+    return handle
+
+
+_HANDLERS: Final[dict[str, Callable[[Fold, Event], None]]] = {
+    RULE_SET: Fold._set_rule,
+    RULE_REMOVED: Fold._remove_rule,
+    CHANNEL_SET: Fold._set_channel,
+    CHANNEL_REMOVED: Fold._remove_channel,
+    ROUTES_SET: Fold._set_routes,
+    SILENCE_ADDED: Fold._silence,
+    SILENCE_ENDED: Fold._end_silence,
+    INCIDENT_ACKNOWLEDGED: Fold._acknowledge,
+    NOTIFICATION_DELIVERED: Fold._delivered,
+}
+_TIMERS: Final[dict[str, Callable[..., None]]] = {
+    "hold": Fold._hold_over,
+    "slow": Fold._slow,
+    "missed": Fold._missed,
+    "quiet": Fold._quiet,
+    **{name: _told(name) for name in ("update", "repeat", "escalate", "calm", "speak", "digest", "relieve")},
+}

@@ -1,0 +1,170 @@
+"""Which events are about what, and which rules match them. Pure: an event, what is remembered, and the log itself."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any, Final
+
+from flightlog.events.model import Event
+from flightlog.events.narration import state_of
+from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_of
+from flightlog.ids import id_text
+from flightlog.notifications.expressions import compiled
+from flightlog.notifications.rules import Match, Rule
+from flightlog.notifications.state import Occurrence, RunMemory
+
+LookUp = Callable[[str, bytes | None], Mapping[str, Any]]
+"""Returns the payload of the event that created a flow run (by stream) or a task run in it; empty if there is none."""
+BAD: Final = frozenset({"FAILED", "CRASHED"})
+CUSTOM: Final = "event.emitted"
+
+
+def occurrence_of(event: Event, run: RunMemory | None, look_up: LookUp) -> Occurrence:
+    """Return what an event says, with what is known of its run.
+
+    Args:
+        event: the event.
+        run: its flow run; None if it has none, or that is not known.
+        look_up: finds what created a task run.
+    """
+    kind, _, suffix = event.type.partition(".")
+    data = event.data
+    found = Occurrence(event.recorded_at, event.position, event.id.hex(), event.type, event.type, event.stream)
+    if run is not None:
+        identifier = flow_run_of(event.stream)
+        found.flow, found.run_name, found.tags = run.flow, run.name, list(run.tags)
+        found.run = "" if identifier is None else id_text(identifier)
+        found.took = event.occurred_at - run.started_at if run.started_at else None
+    if suffix in STATES and kind in (FLOW_RUN, TASK_RUN):
+        _add_state(found, kind, event, look_up)
+    else:
+        found.type = data["event"] if event.type == CUSTOM else event.type
+        found.text = _told(found.type, data)
+    return found
+
+
+def _add_state(found: Occurrence, kind: str, event: Event, look_up: LookUp) -> None:
+    data = event.data
+    found.state_type, found.state_name = state_of(event.type, data)
+    found.attempt = data.get("attempt", 0)
+    error = data.get("error") or {}
+    found.error = f"{error['type']}: {error['message']}" if error else ""
+    if kind == TASK_RUN:
+        created = look_up(event.stream, data["task_run_id"])
+        found.task = created.get("task", "")
+        found.tags = list(created.get("tags") or found.tags)
+    why = found.error or data.get("message") or ""
+    found.text = f"{found.task or found.flow} {found.state_name}{f': {_first_line(why)}' if why else ''}"
+
+
+def _told(name: str, data: Mapping[str, Any]) -> str:
+    message = data.get("message") or data.get("problem") or ""
+    return f"{name}{f': {_first_line(str(message))}' if message else ''}"
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")[:300]
+
+
+def is_about(match: Match, occurrence: Occurrence) -> bool:
+    """Tell whether an occurrence is of the flows, tasks and tags that a rule is about, whatever its state."""
+    if match.flow and not fits(match.flow, occurrence.flow):
+        return False
+    if match.tags and not has_tags(match.tags, occurrence.tags):
+        return False
+    if bool(match.task) != bool(occurrence.task) and not match.event:
+        return False
+    return not match.task or fits(match.task, occurrence.task)
+
+
+def matches(rule: Rule, occurrence: Occurrence, event: Event, look_up: LookUp) -> bool:
+    """Tell whether a rule matches what an event says."""
+    match = rule.match
+    if not _is_wanted(match, occurrence, event.type) or not is_about(match, occurrence):
+        return False
+    return match.where is None or compiled(match.where)(_names(occurrence, event, look_up))
+
+
+def _is_wanted(match: Match, occurrence: Occurrence, type_: str) -> bool:
+    """Tell whether an event's type, or the state that it leads to, is one that a rule asks for."""
+    if match.event and not (fits(match.event, occurrence.type) or fits(match.event, type_)):
+        return False
+    if match.state:
+        return occurrence.state_name in match.state or occurrence.state_type in match.state
+    return bool(match.event) or occurrence.state_type in BAD
+
+
+def _names(occurrence: Occurrence, event: Event, look_up: LookUp) -> dict[str, Any]:
+    """Return what a rule's expression can use."""
+    return {
+        "type": occurrence.type,
+        "data": _Fields(event.data),
+        "flow": occurrence.flow or None,
+        "run": occurrence.run_name or None,
+        "task": occurrence.task or None,
+        "tags": occurrence.tags,
+        "state": occurrence.state_name,
+        "state_type": occurrence.state_type,
+        "parameters": _parameters(look_up(occurrence.stream, None)),
+        "duration": None if occurrence.took is None else occurrence.took / 1e6,
+    }
+
+
+class _Fields(dict[str, Any]):
+    """A payload; what `emit_event` was given as JSON can be looked into."""
+
+    def __missing__(self, key: str) -> Any:
+        return _parsed(self.get("payload") or "{}").get(key)
+
+
+def _parameters(created: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _parsed(created.get("parameters") or "{}")
+
+
+def _parsed(text: Any) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def group_of(rule: Rule, occurrence: Occurrence) -> str:
+    """Return what tells the incidents of a rule apart: ``flow=etl, tag:team=core``."""
+    return ", ".join(f"{name}={_group_value(name, occurrence)}" for name in rule.group_by)
+
+
+def _group_value(name: str, occurrence: Occurrence) -> str:
+    if name.startswith("tag:"):
+        prefix = name.removeprefix("tag:")
+        return ",".join(sorted(tag.removeprefix(prefix) for tag in occurrence.tags if tag.startswith(prefix)))
+    values = {
+        "flow": occurrence.flow,
+        "run": occurrence.run_name or occurrence.run,
+        "task": occurrence.task,
+        "state": occurrence.state_name,
+        "error": occurrence.error.partition(":")[0],
+        "event": occurrence.type,
+        "resource": occurrence.stream,
+    }
+    return values[name]
+
+
+@lru_cache(4096)
+def fits(patterns: tuple[str, ...], name: str) -> bool:
+    """Tell whether a name fits one of some patterns, and none of those with ``!`` in front."""
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    if any(fnmatchcase(name, pattern) for pattern in unwanted):
+        return False
+    return not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
+
+
+def has_tags(patterns: Iterable[str], tags: Iterable[str]) -> bool:
+    """Tell whether some tags have all that are asked for, and none with ``!`` in front."""
+    own = list(tags)
+    return all(
+        any(fnmatchcase(tag, pattern.removeprefix("!")) for tag in own) != pattern.startswith("!")
+        for pattern in patterns
+    )

@@ -1,0 +1,123 @@
+"""Notifications beside flows: the rules are folded and messages sent by the process that runs flows, in a thread.
+
+Where nobody has configured anything it costs a look at two files and one fact of the log, and nothing else is imported.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from flightlog.errors import FlightlogError, LogError
+from flightlog.plugins.offers import Surroundings
+
+_LONGEST_WAIT: Final = 1.0
+_FACT: Final = "notifications"
+
+
+class NotificationService:
+    """Folds rules and sends messages while a process runs flows."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._until = 0.0
+
+    def start(self, surroundings: Surroundings) -> None:
+        """Begin, if there is a file that configures notifications, or the log has rules."""
+        from flightlog.notifications.files import find_file
+
+        file = find_file(Path.cwd(), surroundings.settings.home)
+        if file is None and _FACT not in surroundings.log.store.facts():
+            return
+        self._thread = threading.Thread(
+            target=self._run, args=(surroundings, file), name="flightlog-notifications", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Send what is due, for so many seconds at the most, and end; the rest goes out with the next process."""
+        self._until = time.monotonic() + seconds
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _run(self, surroundings: Surroundings, file: Path | None) -> None:
+        try:
+            with Working(surroundings, file) as working:
+                while not self._stop.is_set():
+                    working.step()
+                    working.wait(_LONGEST_WAIT, self._stop)
+                while working.step() and time.monotonic() < self._until:
+                    pass
+        except FlightlogError as error:
+            _warn(str(error))
+
+
+class Working:
+    """Rules at work on a log: folding and sending, a step at a time.
+
+    Args:
+        surroundings: the log, time, identity.
+        file: the file that configures notifications; None if there is none.
+    """
+
+    def __init__(self, surroundings: Surroundings, file: Path | None) -> None:
+        from flightlog.notifications.delivery import Delivery
+        from flightlog.notifications.following import Follower
+        from flightlog.projections.asides import Asides
+        from flightlog.projections.places import place_of
+
+        self._log = surroundings.log
+        self._clock = surroundings.clock
+        if file is not None:
+            _synchronise(surroundings, file)
+        self._asides = Asides(surroundings.log, place_of(surroundings.settings.log_url))
+        self.follower: Follower = Follower(surroundings.log, asides=self._asides, mask=surroundings.mask)
+        self.delivery: Delivery = Delivery(
+            surroundings.log, surroundings.clock, surroundings.ids, mask=surroundings.mask
+        )
+
+    def __enter__(self) -> "Working":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.follower.close()
+        self._asides.close()
+
+    def step(self) -> bool:
+        """Fold what has come and send what is due; tell if there was anything."""
+        try:
+            folded = self.follower.step()
+            return bool(self.delivery.step()) or bool(folded)
+        except LogError:
+            return False  # a full disk, a server that restarts: the cursor is where it was
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """Wait until there are new events, something is due, or `stop` is set."""
+        due = min((one for one in (self.follower.next_due, self.delivery.next_due) if one is not None), default=None)
+        if due is not None:
+            seconds = min(seconds, max(0.0, (due - self._clock.now()) / 1e6))
+        position = self.follower.position
+        if position is None:
+            stop.wait(min(seconds, 0.5))
+        else:
+            self._log.wait(position, seconds, stop)
+
+
+def _synchronise(surroundings: Surroundings, file: Path) -> None:
+    """Bring the log's configuration to what the file says; a file that is wrong changes nothing."""
+    from flightlog.notifications.configuring import Configurator
+    from flightlog.notifications.files import read_file
+
+    configurator = Configurator(surroundings.log, surroundings.clock, surroundings.ids, "file")
+    try:
+        configurator.synchronise(read_file(file), str(file))
+    except FlightlogError as error:
+        _warn(f"{error} The rules stay as they were.")
+
+
+def _warn(text: str) -> None:
+    import logging
+
+    logging.getLogger("flightlog.notifications").warning(text)
