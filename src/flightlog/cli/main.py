@@ -37,6 +37,7 @@ _COMMANDS = {
     "artifacts": ("flightlog.cli.artifacts", "artifacts", "See what runs left to look at."),
     "variables": ("flightlog.cli.artifacts", "variables", "See and set values that flows and people share."),
     "concurrency": ("flightlog.cli.concurrency", "concurrency", "Limit what runs at the same time; see who waits."),
+    "notify": ("flightlog.cli.notify", "notify", "Say who is told of what; see what became of each message, and why."),
     "plugins": ("flightlog.cli.plugins", "plugins", "See which plug-ins there are, and what is wrong with them."),
     "replay": ("flightlog.cli.log", "replay", "Rebuild the past in a database of its own, to look around in."),
     "log": ("flightlog.cli.log", "log", "Back the log up, copy it elsewhere, print what a writer's role needs."),

@@ -96,6 +96,11 @@ class Delivery:
         return asyncio.run(self._send_all(channels)) if channels else 0
 
     @property
+    def left(self) -> int:
+        """How many messages wait for an attempt."""
+        return len(self._waiting())
+
+    @property
     def next_due(self) -> int | None:
         """When the next message is due, in microseconds since 1970 (UTC); None if none waits."""
         return min((max(one["due"], one["claimed_until"]) for one in self._waiting()), default=None)

@@ -83,7 +83,7 @@ def matches(rule: Rule, occurrence: Occurrence, event: Event, look_up: LookUp) -
     match = rule.match
     if not _is_wanted(match, occurrence, event.type) or not is_about(match, occurrence):
         return False
-    return match.where is None or compiled(match.where)(_names(occurrence, event, look_up))
+    return match.where is None or compiled(match.where)(names_of(occurrence, event, look_up))
 
 
 def _is_wanted(match: Match, occurrence: Occurrence, type_: str) -> bool:
@@ -95,7 +95,7 @@ def _is_wanted(match: Match, occurrence: Occurrence, type_: str) -> bool:
     return bool(match.event) or occurrence.state_type in BAD
 
 
-def _names(occurrence: Occurrence, event: Event, look_up: LookUp) -> dict[str, Any]:
+def names_of(occurrence: Occurrence, event: Event, look_up: LookUp) -> dict[str, Any]:
     """Return what a rule's expression can use."""
     return {
         "type": occurrence.type,

@@ -60,6 +60,9 @@ class Working:
     Args:
         surroundings: the log, time, identity.
         file: the file that configures notifications; None if there is none.
+
+    Attributes:
+        sent: how many messages were tried so far.
     """
 
     def __init__(self, surroundings: Surroundings, file: Path | None) -> None:
@@ -68,6 +71,7 @@ class Working:
         from flightlog.projections.asides import Asides
         from flightlog.projections.places import place_of
 
+        self.sent = 0
         self._log = surroundings.log
         self._clock = surroundings.clock
         if file is not None:
@@ -88,8 +92,9 @@ class Working:
     def step(self) -> bool:
         """Fold what has come and send what is due; tell if there was anything."""
         try:
-            folded = self.follower.step()
-            return bool(self.delivery.step()) or bool(folded)
+            folded, sent = self.follower.step(), self.delivery.step()
+            self.sent += sent
+            return bool(folded or sent)
         except LogError:
             return False  # a full disk, a server that restarts: the cursor is where it was
 
