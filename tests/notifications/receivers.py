@@ -138,7 +138,7 @@ class Receiver:
                 self.close_connection = True
                 if answer is None:
                     return
-                self.send_response(answer.status)
+                self.send_response_only(answer.status)
                 content = answer.body.encode()
                 for name, value in {"Content-Type": answer.kind, "Content-Length": str(len(content)),
                                     "Connection": "close", **answer.headers}.items():  # fmt: skip
