@@ -57,3 +57,19 @@ def to_datetime(microseconds: int) -> datetime:
 def isoformat(microseconds: int) -> str:
     """Return the moment as ISO 8601 in UTC with milliseconds, such as ``2026-01-02T03:04:05.678Z``."""
     return to_datetime(microseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(microseconds: int | None) -> str:
+    """Return a time span as people read it: ``850 ms``, ``4.2 s``, ``3m 20s``, ``2h 05m``."""
+    if microseconds is None:
+        return ""
+    seconds = microseconds / 1e6
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {seconds:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m"

@@ -5,9 +5,9 @@ from typing import Any
 import click
 
 from flightlog.cli.main import OK
-from flightlog.cli.printing import color_option, duration, json_option, not_found, note, print_json, say, table
+from flightlog.cli.printing import color_option, json_option, not_found, note, print_json, say, table
 from flightlog.cli.reading import actor, reading, writing
-from flightlog.clock import isoformat
+from flightlog.clock import duration, isoformat
 
 
 @click.group()

@@ -5,7 +5,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flightlog.cli.printing import duration, state_color, state_label
+from flightlog.cli.printing import state_color, state_label
+from flightlog.clock import duration
 from flightlog.projections.queries import FlowRunView, TaskCounts, TaskRunView
 
 _MOST_OPEN = 6

@@ -8,7 +8,6 @@ import click
 from flightlog.cli.printing import (
     as_of_option,
     color_option,
-    duration,
     json_option,
     nearest,
     note,
@@ -17,7 +16,7 @@ from flightlog.cli.printing import (
     table,
 )
 from flightlog.cli.reading import projected
-from flightlog.clock import isoformat
+from flightlog.clock import duration, isoformat
 
 _HOUR = 3_600_000_000
 _DAY_HOURS = 24.0

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from flightlog.events.narration import ICONS, NO_ICON
 from flightlog.names import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -16,18 +17,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NARROWEST = 9  # an id's first eight digits tell it from the others
 _WHOLE = frozenset({"STATE", "CREATED", "WHEN", "POSITION", "TOOK", "TASKS", "TYPE"})
 
-ICONS = {
-    "COMPLETED": ("✓", "green"),
-    "FAILED": ("✕", "red"),
-    "CRASHED": ("!", "magenta"),
-    "CANCELLED": ("⊘", "yellow"),
-    "CANCELLING": ("⊘", "yellow"),
-    "RUNNING": ("▶", "blue"),
-    "SCHEDULED": ("↻", "yellow"),
-    "PAUSED": ("‖", "yellow"),
-    "PENDING": ("◷", "bright_black"),
+_COLORS = {
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "CRASHED": "magenta",
+    "CANCELLED": "yellow",
+    "CANCELLING": "yellow",
+    "RUNNING": "blue",
+    "SCHEDULED": "yellow",
+    "PAUSED": "yellow",
+    "PENDING": "bright_black",
 }
-_NO_ICON = ("?", "white")
 
 
 def nearest(wanted: str | None, known: Sequence[str], option: str) -> str:
@@ -128,12 +128,12 @@ def print_json_line(document: Any) -> None:
 
 def state_label(state_type: str, state_name: str) -> str:
     """Return a state as icon and word."""
-    return f"{ICONS.get(state_type, _NO_ICON)[0]} {state_name}"
+    return f"{ICONS.get(state_type, NO_ICON)} {state_name}"
 
 
 def state_color(state_type: str) -> str:
     """Return the colour that goes with a state type."""
-    return ICONS.get(state_type, _NO_ICON)[1]
+    return _COLORS.get(state_type, "white")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], colors: Sequence[str | None] = ()) -> None:
@@ -173,22 +173,6 @@ def _cell(text: str, width: int) -> str:
     from rich.cells import cell_len, set_cell_size
 
     return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
-
-
-def duration(microseconds: int | None) -> str:
-    """Return a time span as people read it: ``850 ms``, ``4.2 s``, ``3m 20s``, ``2h 05m``."""
-    if microseconds is None:
-        return ""
-    seconds = microseconds / 1e6
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m {seconds:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02d}m"
 
 
 def size(count: float) -> str:

@@ -14,7 +14,6 @@ from flightlog.cli.printing import (
     as_of_option,
     clean,
     color_option,
-    duration,
     is_terminal,
     json_option,
     nearest,
@@ -29,7 +28,7 @@ from flightlog.cli.printing import (
 from flightlog.cli.reading import projected
 from flightlog.cli.resuming import cancel, fork, restart, resume
 from flightlog.cli.why import why
-from flightlog.clock import SystemClock, isoformat, to_datetime
+from flightlog.clock import SystemClock, duration, isoformat, to_datetime
 
 if TYPE_CHECKING:
     from flightlog.projections.projector import Projector

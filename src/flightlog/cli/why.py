@@ -34,7 +34,7 @@ def why(run: str, as_of: str | None, as_json: bool) -> None:
       flightlog runs why @last/load-2ca9fbe1-0 --json
       flightlog runs why @last --as-of 2026-01-31T06:00
     """
-    from flightlog.cli.printing import duration
+    from flightlog.clock import duration
     from flightlog.projections import reasons
     from flightlog.projections.queries import find_flow_run
 

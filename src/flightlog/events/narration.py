@@ -10,7 +10,19 @@ from typing import Any, NamedTuple
 from flightlog.events.types import STATES, TERMINAL
 
 INFO, ERROR = 20, 40
-
+NO_ICON = "?"
+ICONS = {
+    "COMPLETED": "✓",
+    "FAILED": "✕",
+    "CRASHED": "!",
+    "CANCELLED": "⊘",
+    "CANCELLING": "⊘",
+    "RUNNING": "▶",
+    "SCHEDULED": "↻",
+    "PAUSED": "‖",
+    "PENDING": "◷",
+}
+"""What stands for a state type, before its name: the same sign everywhere."""
 
 _SAID = {
     "paused": "Paused: it waits to be resumed.",

@@ -5,19 +5,23 @@ it gets a `Message`, sends it once, and returns a receipt or raises a `DeliveryE
 makes sense. All else is the delivery's business.
 """
 
+import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr
 
+from flightlog.clock import Clock, SystemClock
 from flightlog.errors import FlightlogError
 
 Kind = Literal["opened", "updated", "escalated", "resolved", "digest", "drill"]
 Severity = Literal["info", "warning", "error", "critical"]
 Receipt = Mapping[str, str]
 """What a channel says of a message that it took, such as Slack's ``ts``: recorded, and handed to later messages."""
+MASK = "********"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,14 @@ class Message:
         left_out: how many more entries there are.
         facts: further facts as label and value, in order.
         commands: commands that help now, in order.
+        links: further places to look at, as label and URL, the most useful one first.
         group: what the incident's events have in common, such as ``flow=etl``.
         position: the log's position of the event that led to it.
         repeat: whether an earlier attempt may have arrived already: its outcome is not known.
         is_drill: whether it is a test, to be marked so.
         first: the receipt of the incident's first message through this channel; None if this is the first.
+        reached: the receipt of an earlier attempt to send this very message that reached a part of its recipients,
+            from `DeliveryError.reached`; None if there was none.
     """
 
     key: str
@@ -122,11 +129,13 @@ class Message:
     left_out: int = 0
     facts: tuple[tuple[str, str], ...] = ()
     commands: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
     group: str = ""
     position: int = 0
     repeat: bool = False
     is_drill: bool = False
     first: Receipt | None = None
+    reached: Receipt | None = None
 
 
 class DeliveryError(FlightlogError):
@@ -138,6 +147,8 @@ class DeliveryError(FlightlogError):
         retry_after: how many seconds the channel asks us to wait; None if it does not say.
         is_unknown: whether the message may have arrived all the same.
         code: the channel's answer, such as ``429`` or ``channel_not_found``.
+        reached: what the next attempt has to know of this one, handed to it as `Message.reached`: such as which
+            recipients have the message already. Recorded, so without secrets.
     """
 
     def __init__(
@@ -148,26 +159,51 @@ class DeliveryError(FlightlogError):
         retry_after: float | None = None,
         is_unknown: bool = False,
         code: str | None = None,
+        reached: Receipt | None = None,
     ) -> None:
         super().__init__(text)
         self.is_final = is_final
         self.retry_after = retry_after
         self.is_unknown = is_unknown
         self.code = code
+        self.reached = reached
+
+
+def masked(text: str, *secrets: SecretStr | str | None) -> str:
+    """Return a text without secrets: what may be recorded.
+
+    Args:
+        text: what a channel or a library said.
+        secrets: what must not be in it; None and empty ones do not count.
+    """
+    values = [one.get_secret_value() if isinstance(one, SecretStr) else one for one in secrets if one]
+    for value in sorted(filter(None, values), key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return text
+
+
+def token(text: str) -> str:
+    """Return a key as headers can carry it: as it is, or its digest if it has other characters."""
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", text):
+        return text
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Notifier(BaseModel, ABC):
     """A channel's configuration, and how one message goes out through it. Its fields are what the user configures.
 
-    Fields with secrets are `pydantic.SecretStr`. Whatever else a subclass needs is made in `send`.
+    Fields with secrets are `pydantic.SecretStr`. Whatever else a subclass needs is made in `send`, which is called in
+    any thread and any event loop.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # An error about a field would quote what was given for it: a secret with a slip of the pen.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     kind: ClassVar[str]
     """What the channel is called in configurations, such as ``slack``."""
     threads: ClassVar[bool] = False
     """Whether an incident's later messages join its first one: then each change is worth one."""
+    _clock: Clock = PrivateAttr(default_factory=SystemClock)
 
     @abstractmethod
     async def send(self, message: Message, *, timeout: float) -> Receipt:
@@ -184,6 +220,9 @@ class Notifier(BaseModel, ABC):
             DeliveryError: it did not go out, or may not have.
         """
 
-    def check(self) -> Any:
-        """Say what is wrong with the configuration that the fields' types cannot say; None for nothing."""
+    def check(self) -> str | None:
+        """Say in a sentence what somebody ought to know of this configuration, though it works; None for nothing.
+
+        What cannot work is refused when the configuration is made.
+        """
         return None

@@ -1,4 +1,4 @@
-"""For tests, yours and ours: a log in memory, a clock that does not wait, suites that stores and runners pass."""
+"""For tests, yours and ours: a log in memory, a clock that does not wait, suites for stores, runners and notifiers."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from flightlog.testing.engines import memory_engine
     from flightlog.testing.harness import FlowTest, disable_run_logger, flightlog_test_harness
     from flightlog.testing.log_contract import LogContract
+    from flightlog.testing.notifier_contract import NotifierContract
     from flightlog.testing.runner_contract import RunnerContract
 
 _HOMES = {
     "FlowTest": "flightlog.testing.harness",
     "LogContract": "flightlog.testing.log_contract",
+    "NotifierContract": "flightlog.testing.notifier_contract",
     "RunnerContract": "flightlog.testing.runner_contract",
     "VirtualClock": "flightlog.testing.clocks",
     "disable_run_logger": "flightlog.testing.harness",
@@ -23,6 +25,7 @@ _HOMES = {
 __all__ = [
     "FlowTest",
     "LogContract",
+    "NotifierContract",
     "RunnerContract",
     "VirtualClock",
     "disable_run_logger",
