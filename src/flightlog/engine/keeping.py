@@ -68,6 +68,6 @@ def named(keeping: Keeping, home: Path, template: str, context: "TaskRunContext"
         CURRENT.reset(token)
     if keeping.storage is not None:
         return replace(keeping, key=key)
-    from flightlog.engine.storages import LocalFileSystem
+    from flightlog.plugins.file_systems import LocalFileSystem
 
     return replace(keeping, key=key, storage=LocalFileSystem(home / "storage"))

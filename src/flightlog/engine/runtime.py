@@ -26,6 +26,7 @@ from flightlog.events.store import REPLAY
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
 from flightlog.masking import MASKER
+from flightlog.plugins import engine_port
 from flightlog.settings import Settings, credentials
 from flightlog.settings import load as load_settings
 
@@ -246,3 +247,6 @@ def using(engine: Engine) -> Iterator[Engine]:
     finally:
         with _lock:
             _engine = before
+
+
+engine_port.provide(current_engine)
