@@ -5,6 +5,9 @@
     FlightlogError
     ├── SettingsError                a setting has a wrong value
     ├── PluginError                  a plug-in cannot be used
+    ├── BlockError                   (ValueError) a block cannot be saved or loaded so
+    │   ├── BlockNotFound            there is none of that name
+    │   └── BlockKeyError            the key of the secrets in blocks is missing or another one
     ├── LogError                     something about the log
     │   ├── LogUnavailable           it cannot be opened (a folder, a network share, not a log, too new)
     │   ├── LogCorrupt               its file is damaged
@@ -57,6 +60,18 @@ class SettingsError(FlightlogError):
 
 class PluginError(FlightlogError):
     """A plug-in cannot be used: it is broken, or made for another version."""
+
+
+class BlockError(FlightlogError, ValueError):
+    """A block cannot be saved, or loaded, as asked."""
+
+
+class BlockNotFound(BlockError):
+    """There is no block of that name, or it is of a type that is not known here."""
+
+
+class BlockKeyError(BlockError):
+    """The key that the secrets in blocks are encrypted with is missing, unreadable, or another one."""
 
 
 class LogError(FlightlogError):

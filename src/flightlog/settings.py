@@ -6,6 +6,7 @@ documentation and ``flightlog doctor`` share.
 
 import os
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ Durability = Literal["commit", "fsync"]
 HOME: Final = "FLIGHTLOG_HOME"
 PROFILE: Final = "FLIGHTLOG_PROFILE"
 _TRUE = frozenset({"1", "true", "yes", "on"})
-_CREDENTIALS = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|LOG_KEY)", re.IGNORECASE)
+_CREDENTIALS = re.compile(
+    r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|(LOG|BLOCKS)_KEY)", re.IGNORECASE
+)
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
@@ -34,6 +37,7 @@ class Settings:
         log_durability: ``commit`` survives the end of the process at any moment, ``fsync`` also the
             loss of power, and costs one disk sync per commit.
         log_key: the log's key as 64 hexadecimal digits; None to keep it in a file beside the database.
+        blocks_key: the keys of the secrets in blocks, the newest first; none to keep them in files beside the database.
         logging_level: the lowest level of log lines that are shown and recorded.
         logging_colors: colours on a terminal.
         logging_log_prints: record what flows and tasks print as log lines, unless they say otherwise.
@@ -62,6 +66,7 @@ class Settings:
     log_url: str
     log_durability: Durability = "commit"
     log_key: str | None = None
+    blocks_key: tuple[str, ...] = ()
     logging_level: int = 20
     logging_colors: bool = True
     logging_log_prints: bool = False
@@ -91,13 +96,23 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table of settings: its name in the environment, its default, what it does, how it is read."""
+    """One row of the table of settings.
+
+    Attributes:
+        name: its name in the environment.
+        default: its value where nobody says otherwise.
+        help: what it does.
+        field: the attribute of `Settings` that has it.
+        read: makes the value of the text.
+        is_secret: whether its value is shown to nobody.
+    """
 
     name: str
     default: str
     help: str
     field: str
     read: Callable[[str], Any]
+    is_secret: bool = False
 
 
 def _boolean(value: str) -> bool:
@@ -127,6 +142,16 @@ def _key(value: str) -> str:
     if len(value) != 64 or not set(value.lower()) <= set("0123456789abcdef"):
         raise ValueError("a key has 64 hexadecimal digits")
     return value.lower()
+
+
+def _fernet_keys(value: str) -> tuple[str, ...]:
+    keys = _names(value)
+    try:
+        if all(len(key) == 44 and len(urlsafe_b64decode(key)) == 32 for key in keys):
+            return keys
+    except ValueError:
+        pass
+    raise ValueError("a key of blocks has 32 bytes, written as 44 characters of URL-safe base64")
 
 
 def _workers(value: str) -> int:
@@ -195,6 +220,16 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "The log's key, 64 hexadecimal digits, instead of the file beside the database.",
         "log_key",
         _key,
+        is_secret=True,
+    ),
+    Setting(
+        "FLIGHTLOG_BLOCKS_KEY",
+        "",
+        "The key of the secrets in blocks, 44 characters of URL-safe base64 (a Fernet key), instead of the file beside "
+        "the database; several with commas, the newest first, to change it.",
+        "blocks_key",
+        _fernet_keys,
+        is_secret=True,
     ),
     Setting(
         "FLIGHTLOG_LOGGING_LEVEL",
@@ -370,7 +405,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         except UnicodeEncodeError:
             raise SettingsError(f"The setting {setting.name} is not in UTF-8.") from None
         except ValueError as error:
-            shown = "its value" if setting.field == "log_key" else repr(given.raw)
+            shown = "its value" if setting.is_secret else repr(given.raw)
             place = "" if given.source == "environment" else f" (in the {given.source})"
             raise SettingsError(f"The setting {setting.name} cannot be {shown}{place}: {error}.") from None
     values["home"] = home = home_of(environ)

@@ -45,7 +45,7 @@ def view(everything: bool, as_json: bool) -> None:
 
 
 def _shown(given: Given) -> str:
-    if given.setting.field == "log_key":
+    if given.setting.is_secret:
         return "********" if given.raw else ""
     return re.sub(r"(//[^:/@]*):[^@]*@", r"\1:********@", given.raw)
 

@@ -190,6 +190,30 @@ def _keys(log: "Log", chosen: Settings, known: bool) -> Iterator[Finding]:
             load_key(log, file, chosen.log_key)
         except LogError as error:
             yield Finding("key", "bad", str(error))
+    yield from _block_key(log, chosen)
+
+
+def _block_key(log: "Log", chosen: Settings) -> Iterator[Finding]:
+    """Look for the key that the secrets in blocks are encrypted with."""
+    from flightlog.errors import BlockKeyError
+    from flightlog.events.types import BLOCK_KEY_STREAM
+    from flightlog.plugins.block_keys import BlockKeys
+    from flightlog.projections.inline import inline_states
+
+    state = inline_states(log, "blocks").get(BLOCK_KEY_STREAM)
+    if state is None:
+        return
+    keys = BlockKeys(log, chosen)
+    file = keys.path(state["key_id"])
+    try:
+        keys.get(state["key_id"])
+    except BlockKeyError as error:
+        yield Finding("blocks' key", "bad", str(error))
+        return
+    if file is not None and file.exists() and file.stat().st_mode & 0o077:
+        yield Finding("blocks' key", "bad", f"{file} can be read by others.", f"chmod 600 {file}")
+        return
+    yield Finding("blocks' key", "ok", str(file) if file is not None and file.exists() else "in FLIGHTLOG_BLOCKS_KEY")
 
 
 def _verified(log: "Log") -> Iterator[Finding]:

@@ -19,7 +19,7 @@ def log() -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @color_option
 def backup_log(target: Path) -> None:
-    """Copy the log's file while flows go on: as it is at one moment, verified, with its key beside it.
+    """Copy the log's file while flows go on: as it is at one moment, verified, with its keys beside it.
 
     For a log in PostgreSQL: flightlog log copy --to FILE, or the server's own tools.
 
@@ -49,7 +49,7 @@ def copy_log(target: str, until: str | None, as_json: bool) -> None:
     """Copy the log to another place, from SQLite to PostgreSQL or back, and verify it there.
 
     Records, ids, versions, positions and hashes stay as they are. Interrupted, or repeated later, it goes on from
-    where it was. The key is not copied: it is needed to run flows there.
+    where it was. The keys are not copied: they are needed to run flows and to load blocks there.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flightlog.errors import FlightlogError, LogUnavailable, RunNotFound, ScriptError
+from flightlog.errors import BlockNotFound, FlightlogError, LogUnavailable, RunNotFound, ScriptError
 from flightlog.names import did_you_mean
 from flightlog.version import __version__
 
@@ -20,7 +20,7 @@ Exit codes:
     0   all is well
     1   the command failed
     2   the command line is wrong
-    3   there is no such run, flow or log
+    3   there is no such run, flow, block or log
    10   the run failed
    11   the run crashed
    12   the run was cancelled
@@ -36,6 +36,7 @@ _COMMANDS = {
     "metrics": ("flightlog.cli.metrics", "metrics", "Show how runs went over time; also as text for Prometheus."),
     "artifacts": ("flightlog.cli.artifacts", "artifacts", "See what runs left to look at."),
     "variables": ("flightlog.cli.artifacts", "variables", "See and set values that flows and people share."),
+    "blocks": ("flightlog.cli.blocks", "blocks", "Keep configuration by name, its secrets encrypted."),
     "concurrency": ("flightlog.cli.concurrency", "concurrency", "Limit what runs at the same time; see who waits."),
     "notify": ("flightlog.cli.notify", "notify", "Say who is told of what; see what became of each message, and why."),
     "plugins": ("flightlog.cli.plugins", "plugins", "See which plug-ins there are, and what is wrong with them."),
@@ -47,6 +48,8 @@ _COMMANDS = {
     "version": ("flightlog.cli.version", "version", "Show the versions of Flightlog and what it stands on."),
     "help": ("flightlog.cli.version", "help_", "Explain: exit-codes, environment."),
 }
+# what users may know from elsewhere, and what it is called here
+_ALIASES = {"block": "blocks"}
 
 
 class LazyGroup(click.Group):
@@ -58,6 +61,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _COMMANDS:
             return _of_plugins(cmd_name)
         module, attribute, _ = _COMMANDS[cmd_name]
@@ -66,7 +70,8 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find a command; name the nearest one if there is none."""
-        if args and not args[0].startswith("-") and args[0] not in _COMMANDS and _of_plugins(args[0]) is None:
+        known = args and (args[0] in _COMMANDS | _ALIASES or _of_plugins(args[0]) is not None)
+        if args and not args[0].startswith("-") and not known:
             hint = did_you_mean(
                 args[0], [*_COMMANDS, *_names_of_plugins()], before="flightlog ", else_say=" See `flightlog --help`."
             )
@@ -133,7 +138,7 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (RunNotFound, ScriptError, LogUnavailable) as error:
+    except (RunNotFound, ScriptError, LogUnavailable, BlockNotFound) as error:
         _say(error)
         sys.exit(NOT_FOUND)
     except FlightlogError as error:

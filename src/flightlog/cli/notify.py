@@ -668,7 +668,7 @@ def run(watch: bool) -> int:
 def _deliver(*, watch: bool = False) -> int:
     import threading
 
-    from flightlog.engine.masking import MASKER
+    from flightlog.masking import MASKER
     from flightlog.notifications.files import find_file
     from flightlog.notifications.service import Working
     from flightlog.plugins.offers import Surroundings

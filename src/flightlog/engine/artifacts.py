@@ -8,10 +8,10 @@ from typing import Any, Self
 from uuid import UUID
 
 from flightlog.engine.emitting import put_on_record
-from flightlog.engine.masking import MASKER
 from flightlog.engine.runtime import current_engine
 from flightlog.events.types import ARTIFACT_CREATED, ARTIFACT_UPDATED, artifact_stream
 from flightlog.ids import RandomIds, parse_id
+from flightlog.masking import MASKER
 
 _KEY = re.compile(r"[a-z0-9-]*")
 _IDS = RandomIds()

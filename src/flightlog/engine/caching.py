@@ -12,7 +12,6 @@ from flightlog.engine import results
 from flightlog.engine.bridge import Waits
 from flightlog.engine.cache_policies import CacheKeyFnPolicy, IsolationLevel, NoKey, key_of
 from flightlog.engine.context import CURRENT, IN_HOOK, TaskRunContext, check
-from flightlog.engine.masking import MASKER
 from flightlog.engine.outcomes import text_of
 from flightlog.engine.recovery import is_dead
 from flightlog.engine.run_logs import get_run_logger
@@ -24,6 +23,7 @@ from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
 from flightlog.events.types import CACHE_CLAIMED, CACHE_RELEASED, CACHE_STORED, cache_stream
 from flightlog.ids import id_text
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.results import Keeping

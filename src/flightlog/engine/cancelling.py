@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.context import CURRENT, DEFERRED
 from flightlog.engine.history import History, read_history
-from flightlog.engine.masking import MASKER
 from flightlog.engine.outcomes import Terminated
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.transitions import End, decide
@@ -24,6 +23,7 @@ from flightlog.events.log import Log
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.types import CANCEL_REQUESTED, flow_run_of, flow_run_stream
 from flightlog.ids import id_text, parse_id
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     import asyncio

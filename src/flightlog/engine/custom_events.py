@@ -10,10 +10,10 @@ from uuid import UUID
 from flightlog.clock import SystemClock, to_datetime
 from flightlog.engine.context import CURRENT
 from flightlog.engine.emitting import put_on_record
-from flightlog.engine.masking import MASKER
 from flightlog.engine.runtime import current_engine
 from flightlog.events.types import EVENT_EMITTED, emitted_stream
 from flightlog.ids import RandomIds, parse_id
+from flightlog.masking import MASKER
 
 RESOURCE_ID = "flightlog.resource.id"
 _OTHER_ID = "prefect.resource.id"

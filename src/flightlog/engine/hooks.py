@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.bridge import TimedOut, Waits, is_async
 from flightlog.engine.context import CURRENT, IN_HOOK, RunContext
-from flightlog.engine.masking import MASKER
 from flightlog.engine.outcomes import Outcome, text_of
 from flightlog.engine.run_logs import get_run_logger
 from flightlog.events.model import NewEvent
 from flightlog.events.types import HOOK_ENDED, TASK_RUN
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.runs import Run

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from flightlog.engine import facts, results
 from flightlog.engine.bridge import Waits
 from flightlog.engine.context import CURRENT
-from flightlog.engine.masking import MASKER
 from flightlog.engine.outcomes import value_facts
 from flightlog.engine.results import Keeping
 from flightlog.engine.states import MISSING, State
 from flightlog.errors import InvalidNameError, MissingResult
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.context import TaskRunContext
@@ -68,6 +68,6 @@ def named(keeping: Keeping, home: Path, template: str, context: "TaskRunContext"
         CURRENT.reset(token)
     if keeping.storage is not None:
         return replace(keeping, key=key)
-    from flightlog.engine.storages import LocalFileSystem
+    from flightlog.plugins.file_systems import LocalFileSystem
 
     return replace(keeping, key=key, storage=LocalFileSystem(home / "storage"))

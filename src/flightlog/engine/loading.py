@@ -47,7 +47,7 @@ def load_flow(target: str) -> "Flow[Any, Any]":
     place, _, name = target.rpartition(":") if ":" in target else (target, "", "")
     if not place.strip("."):
         raise ScriptError(f"{target!r} names no file or module. Name a flow as FILE.py:FLOW, or MODULE:FLOW.")
-    module = _load_file(Path(place)) if place.endswith(".py") or "/" in place else _load_module(place)
+    module = load_module(place)
     flows = {key: value for key, value in vars(module).items() if isinstance(value, Flow)}
     if not flows:
         raise ScriptError(f"{place} has no flow. Decorate a function with @flow.")
@@ -65,6 +65,15 @@ def load_flow(target: str) -> "Flow[Any, Any]":
 
 def _options(place: str, flows: dict[str, Any]) -> str:
     return ", ".join(f"{place}:{key}" for key in sorted(flows))
+
+
+def load_module(place: str) -> ModuleType:
+    """Return what is at a place: the path of a file, or the name of a module.
+
+    Raises:
+        ScriptError: there is no such file, or it cannot be loaded.
+    """
+    return _load_file(Path(place)) if place.endswith(".py") or "/" in place else _load_module(place)
 
 
 def _load_file(path: Path) -> ModuleType:

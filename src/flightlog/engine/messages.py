@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from flightlog.engine.context import CURRENT, check, get_run_context
-from flightlog.engine.masking import MASKER
 from flightlog.engine.runtime import Engine, current_engine
 from flightlog.errors import RunNotFound
 from flightlog.events.model import Event, NewEvent
 from flightlog.events.types import INPUT_SENT, input_stream
 from flightlog.ids import id_text, parse_id
+from flightlog.masking import MASKER
 
 _POLL = 0.02
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from flightlog.engine.masking import MASKER
 from flightlog.errors import InvalidNameError
+from flightlog.masking import MASKER
 
 _RESERVED = "/%&><"
 SCRIPT_MODULE = "__flightlog_script__"

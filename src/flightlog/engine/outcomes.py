@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from flightlog.engine import results
 from flightlog.engine.bridge import Stopped, TimedOut, Waits
 from flightlog.engine.context import CURRENT, abandoned
-from flightlog.engine.masking import MASKER
 from flightlog.engine.states import DEFAULT_NAMES, State, StateType
 from flightlog.engine.transitions import End
 from flightlog.errors import CallsDiffer, LogError, LostWorker, RunCancelled, TakenOver
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.context import FlowRunContext, TaskRunContext

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from flightlog.engine import results
 from flightlog.engine.arguments import are_plain, items_of
-from flightlog.engine.masking import MASKER
 from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArgumentError
+from flightlog.masking import MASKER
 
 _MANY = 2000
 

@@ -12,7 +12,6 @@ from flightlog.clock import isoformat
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
 from flightlog.engine.context import CURRENT, FlowRunContext, check
 from flightlog.engine.history import read_history
-from flightlog.engine.masking import MASKER
 from flightlog.engine.promises import Promise
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.run_inputs import Question, checked_answer, question_of
@@ -29,6 +28,7 @@ from flightlog.errors import (
 from flightlog.events.model import NewEvent
 from flightlog.events.types import ANSWER_REFUSED, ANSWERED, flow_run_stream
 from flightlog.ids import parse_id
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine

@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any
 
 from flightlog.engine.arguments import items_of
-from flightlog.engine.masking import MASKER
 from flightlog.engine.names import SCRIPT_MODULE, module_name
+from flightlog.masking import MASKER
 
 _PLAIN = frozenset({int, float, str, bytes})
 _MANY = 2000

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from flightlog.engine.masking import MASKER
 from flightlog.engine.pickles import NotRecordable, dumps, is_secret, knows_secrets, refuse_secrets
 from flightlog.engine.serializers import PICKLE, Serializer, serializer_of
 from flightlog.engine.storages import ResultStorage, storage_of
 from flightlog.errors import CorruptResult, LogCorrupt, MissingResult
+from flightlog.masking import MASKER
 
 _NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
 _PERSON = b"flightlog pickle"

@@ -19,10 +19,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flightlog.engine.context import CURRENT, RunContext, TaskRunContext, get_run_context
-from flightlog.engine.masking import MASKER
 from flightlog.engine.runs import Journal
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.types import LOG_LINES, logs_stream
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine

@@ -11,7 +11,6 @@ from flightlog.engine.caching import Fresh
 from flightlog.engine.cancelling import Inbox
 from flightlog.engine.gates import Gates
 from flightlog.engine.heart import Heart
-from flightlog.engine.masking import MASKER
 from flightlog.engine.results import PLAINLY, Keeping
 from flightlog.engine.runs import Run, TaskRun
 from flightlog.engine.serializers import PICKLE, serializer_of
@@ -26,6 +25,8 @@ from flightlog.events.opening import open_log
 from flightlog.events.store import REPLAY
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
+from flightlog.masking import MASKER
+from flightlog.plugins import engine_port
 from flightlog.settings import Settings, credentials
 from flightlog.settings import load as load_settings
 
@@ -246,3 +247,6 @@ def using(engine: Engine) -> Iterator[Engine]:
     finally:
         with _lock:
             _engine = before
+
+
+engine_port.provide(current_engine)

@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from flightlog.engine import pickles
-from flightlog.engine.masking import MASKER
 from flightlog.engine.names import module_name
+from flightlog.masking import MASKER
 from flightlog.names import did_you_mean
 
 _KINDS: dict[str, type["Serializer"]] = {}

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from flightlog.engine.masking import MASKER
 from flightlog.engine.options import checked_tags
 from flightlog.engine.runtime import current_engine
 from flightlog.errors import VersionConflict
 from flightlog.events.model import NewEvent
 from flightlog.events.types import VARIABLE_SET, VARIABLE_UNSET, variable_stream
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine

@@ -4,6 +4,7 @@ The key lives outside the database, in a file of mode 0600 (beside an SQLite fil
 in PostgreSQL) or in the setting FLIGHTLOG_LOG_KEY. The log keeps the key's fingerprint, so that a wrong one is noticed.
 """
 
+import glob
 import hmac
 import os
 from pathlib import Path
@@ -20,6 +21,21 @@ _FACT = "key_id"
 def key_path(database: Path) -> Path:
     """Return where the key of the log in that file is kept."""
     return database.with_name(database.name + ".key")
+
+
+def block_key_path(key: Path, key_id: bytes) -> Path:
+    """Return where a key of the secrets in blocks is kept: beside the log's own.
+
+    Args:
+        key: the file of the log's key.
+        key_id: the fingerprint of the key of blocks.
+    """
+    return key.with_name(f"{key.stem}.{key_id.hex()}.block-key")
+
+
+def block_key_files(database: Path) -> list[Path]:
+    """Return the keys of the secrets in blocks that are beside the file of a log."""
+    return sorted(database.parent.glob(f"{glob.escape(database.name)}.*.block-key"))
 
 
 def key_file(log: Log, settings: Settings) -> Path | None:
@@ -83,19 +99,28 @@ def _make(path: Path) -> None:
     """Write a new key, whole or not at all, unless another process was first."""
     if path.exists():
         return
+    try:
+        write_key(path, os.urandom(32))
+    except OSError as error:
+        raise LogKeyError(f"The log's key cannot be written to {path}: {error.strerror}.") from None
+
+
+def write_key(path: Path, content: bytes) -> None:
+    """Write a key to a file of mode 0600, whole or not at all; leave one alone that is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(32))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(draft, path)  # unlike a rename, it does not replace the key of whoever was first
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    except OSError as error:
-        raise LogKeyError(f"The log's key cannot be written to {path}: {error.strerror}.") from None
+        os.link(draft, path)  # unlike a rename, it does not replace the key of whoever was first
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from flightlog.errors import LogCorrupt, LogUnavailable
 from flightlog.events import codec
 from flightlog.events.integrity import verify
-from flightlog.events.keys import key_path
+from flightlog.events.keys import block_key_files, key_path
 from flightlog.events.log import Log
 from flightlog.events.opening import open_log, path_of
 from flightlog.events.store import PARTIAL, REPLAY, IndexedRow
@@ -41,7 +41,7 @@ class Copied:
 
 
 def backup(path: Path, target: Path) -> None:
-    """Copy a log's file while others write to it: as it is at one moment, with its key.
+    """Copy a log's file while others write to it: as it is at one moment, with its key and the keys of its blocks.
 
     Args:
         path: the log's file.
@@ -51,6 +51,9 @@ def backup(path: Path, target: Path) -> None:
         LogUnavailable: the target exists, or cannot be written.
         LogCorrupt: the copy is not sound.
     """
+    keys = [(key_path(path), key_path(target))] if key_path(path).exists() else []
+    # Before the log: a key that comes into use later may be missing in the copy, and nothing there needs it.
+    keys += [(key, target.with_name(key.name.replace(path.name, target.name, 1))) for key in block_key_files(path)]
     for taken in (target, key_path(target)):
         if taken.exists():
             raise LogUnavailable(f"{taken} exists already; name another file.")
@@ -65,9 +68,9 @@ def backup(path: Path, target: Path) -> None:
         finally:
             copy.close()
             source.close()
-        if key_path(path).exists():
-            key_path(target).touch(0o600, exist_ok=False)
-            shutil.copyfile(key_path(path), key_path(target))
+        for key, copied in keys:
+            copied.touch(0o600, exist_ok=False)
+            shutil.copyfile(key, copied)
     except (OSError, sqlite3.Error) as error:
         raise LogUnavailable(f"The log could not be copied to {target}: {error}.") from None
     with open_log(f"sqlite:///{target}", create=False) as log:

@@ -26,6 +26,11 @@ ARTIFACT_UPDATED: Final = "artifact.updated"
 VARIABLE_SET: Final = "variable.set"
 VARIABLE_UNSET: Final = "variable.unset"
 EVENT_EMITTED: Final = "event.emitted"
+BLOCK_SAVED: Final = "block.saved"
+BLOCK_REENCRYPTED: Final = "block.reencrypted"
+BLOCK_DELETED: Final = "block.deleted"
+BLOCK_SECRETS_READ: Final = "block.secrets_read"
+BLOCK_KEY_CHANGED: Final = "block_key.changed"
 LIMIT_SET: Final = "concurrency_limit.set"
 LIMIT_DELETED: Final = "concurrency_limit.deleted"
 SLOTS_AWAITED: Final = "slots.awaited"
@@ -54,6 +59,10 @@ NOTIFICATION_RETRIED: Final = "notification.retried"
 PLUGIN_SKIPPED: Final = "plugin.skipped"
 PLUGIN_FAILED: Final = "plugin.failed"
 PLUGIN_SWITCHED_OFF: Final = "plugin.switched_off"
+BLOCKS: Final = "block/"
+"""How the name of every block's stream begins."""
+BLOCK_KEY_STREAM: Final = "block-key"
+"""The stream that says which key the secrets of blocks are encrypted with from when on."""
 Cause = Literal["user_error", "timed_out", "lost_worker", "out_of_memory", "cancelled", "infrastructure"]
 """The classes of what goes wrong with an attempt."""
 
@@ -94,6 +103,7 @@ SCHEMAS: Final[dict[str, int]] = {
     **dict.fromkeys((NOTIFICATION_FAILED, NOTIFICATION_DEAD, NOTIFICATION_RETRIED), 1),
     **dict.fromkeys((PLUGIN_SKIPPED, PLUGIN_FAILED, PLUGIN_SWITCHED_OFF), 1),
     **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
+    **dict.fromkeys((BLOCK_SAVED, BLOCK_REENCRYPTED, BLOCK_DELETED, BLOCK_SECRETS_READ, BLOCK_KEY_CHANGED), 1),
 }
 
 
@@ -140,6 +150,11 @@ def input_stream(flow_run_id: str) -> str:
 def variable_stream(name: str) -> str:
     """Return the name of the stream of a variable."""
     return f"variable/{name}"
+
+
+def block_stream(place: str) -> str:
+    """Return the name of the stream of a block, which is known by its type's slug and its name: ``secret/api-key``."""
+    return f"{BLOCKS}{place}"
 
 
 def emitted_stream(resource: str) -> str:

@@ -5,12 +5,13 @@ from typing import Any
 from flightlog.errors import LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.store import Inline
+from flightlog.projections.blocks import Blocks
 from flightlog.projections.concurrency import ConcurrencyLimits
 from flightlog.projections.outbox import Outbox
 from flightlog.projections.result_cache import ResultCache
 from flightlog.projections.variables import Variables
 
-INLINE: tuple[Inline, ...] = (ResultCache(), ConcurrencyLimits(), Variables(), Outbox())
+INLINE: tuple[Inline, ...] = (ResultCache(), ConcurrencyLimits(), Variables(), Blocks(), Outbox())
 
 
 def inline_states(log: Log, name: str) -> dict[str, Any]:

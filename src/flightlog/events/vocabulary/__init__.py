@@ -12,6 +12,7 @@ from flightlog.events.model import Event
 from flightlog.events.types import SCHEMAS
 from flightlog.events.vocabulary import (
     artifacts,
+    blocks,
     caches,
     concurrency,
     flow_runs,
@@ -23,7 +24,19 @@ from flightlog.events.vocabulary import (
     transactions,
 )
 
-_SUBJECTS = (flow_runs, task_runs, logs, hooks, caches, concurrency, artifacts, transactions, plugins, notifications)
+_SUBJECTS = (
+    flow_runs,
+    task_runs,
+    logs,
+    hooks,
+    caches,
+    concurrency,
+    artifacts,
+    blocks,
+    transactions,
+    plugins,
+    notifications,
+)
 MODELS: dict[str, type[BaseModel]] = {name: model for subject in _SUBJECTS for name, model in subject.MODELS.items()}
 
 _FOREIGN: dict[str, tuple[int, type[BaseModel]]] = {}
