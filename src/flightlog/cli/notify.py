@@ -237,15 +237,12 @@ def check(file: Path | None) -> int:
     from flightlog.errors import SettingsError
     from flightlog.notifications.configuring import present, problems_of
     from flightlog.notifications.files import find_file, read_file
-    from flightlog.notifications.rules import Configuration
 
     file = file or find_file(Path.cwd(), load().home)
     if file is None:
         with reading() as log:
             now = present(log)
-        wanted = Configuration(
-            rules=tuple(now.rules.values()), channels=tuple(now.channels.values()), routes=now.routes
-        )
+        wanted = now.configuration()
         where = "what is configured"
     else:
         where = str(file)
@@ -670,14 +667,16 @@ def _deliver(*, watch: bool = False) -> int:
 
     from flightlog.masking import MASKER
     from flightlog.notifications.files import find_file
-    from flightlog.notifications.service import Working
+    from flightlog.notifications.service import Working, synchronise
     from flightlog.plugins.offers import Surroundings
 
     sent = 0
     with writing() as engine:
         surroundings = Surroundings(engine.log, engine.key, engine.settings, engine.clock, engine.ids, MASKER.mask)
         stop = threading.Event()
-        with Working(surroundings, find_file(Path.cwd(), engine.settings.home)) as working:
+        if (file := find_file(Path.cwd(), engine.settings.home)) is not None:
+            synchronise(surroundings, file)
+        with Working(surroundings) as working:
             while working.step() or watch:
                 sent = working.sent
                 if watch:
@@ -737,18 +736,25 @@ def backtest(names: tuple[str, ...], file: Path | None, since: str, verbose: boo
       flightlog notify backtest --file notifications.toml --verbose
     """
     from flightlog.notifications.backtest import decided, outcome_of
-    from flightlog.notifications.configuring import present
+    from flightlog.notifications.configuring import completed, present
     from flightlog.notifications.files import read_file
+    from flightlog.notifications.rules import Configuration
 
     with reading() as log:
         now = log.store.now()
         configured = present(log)
-        chosen = {rule.name: rule for rule in read_file(file).rules} if file is not None else configured.rules
+        wanted = configured.configuration() if file is None else read_file(file)
+        chosen = {rule.name: rule for rule in wanted.rules}
         for name in names:
             if name not in chosen:
                 return not_found("rule", name, list(chosen))
-        only = None if file is None and not names else [chosen[name] for name in names or chosen]
-        decisions = decided(log, only=only, since=_moment(since, now), now=now)
+        only = Configuration(
+            rules=tuple(chosen[name] for name in names or chosen),
+            channels=tuple(completed(channel) for channel in wanted.channels),
+            routes=wanted.routes,
+        )
+        is_live = file is None and not names
+        decisions = decided(log, only=None if is_live else only, since=_moment(since, now), now=now)
         outcome = outcome_of(decisions, None if not names else set(names))
     if as_json:
         print_json(_outcome_document(outcome))

@@ -11,7 +11,7 @@ from flightlog.events.log import Log
 from flightlog.notifications.decisions import Decision, Draft, IncidentChanged, Withheld
 from flightlog.notifications.folding import Fold
 from flightlog.notifications.following import Created
-from flightlog.notifications.rules import Rule
+from flightlog.notifications.rules import Configuration
 
 _PAGE = 500
 
@@ -34,13 +34,13 @@ class Outcome:
 
 
 def decided(
-    log: Log, *, only: Iterable[Rule] | None = None, since: int = 0, until: int | None = None, now: int | None = None
+    log: Log, *, only: Configuration | None = None, since: int = 0, until: int | None = None, now: int | None = None
 ) -> Iterator[Decision]:
     """Yield what the rules decide over the log, in order.
 
     Args:
         log: the log.
-        only: rules to use instead of those that the log has, with the log's channels.
+        only: a configuration to use instead of those that the log has; else they count from when to when they did.
         since: from which moment on decisions are shown, in microseconds since 1970 (UTC); what came before is folded
             all the same, since counts and open incidents rest on it.
         until: the last position that counts; None for all.

@@ -45,6 +45,12 @@ class Present:
     routes: tuple[Route, ...] = ()
     sources: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
+    def configuration(self) -> Configuration:
+        """Return all of it as one configuration."""
+        return Configuration(
+            rules=tuple(self.rules.values()), channels=tuple(self.channels.values()), routes=self.routes
+        )
+
 
 def present(log: Log) -> Present:
     """Return what is configured."""
@@ -116,7 +122,7 @@ class Configurator:
         changes: list[tuple[str, Append]] = []
         makers: list[tuple[str, Any, Any, Callable[..., Append]]] = [
             ("rule", {rule.name: rule for rule in wanted.rules}, now.rules, self._rule),
-            ("channel", {one.name: _completed(one) for one in wanted.channels}, now.channels, self._channel),
+            ("channel", {one.name: completed(one) for one in wanted.channels}, now.channels, self._channel),
         ]
         for kind, here, there, make in makers:
             for name, model in here.items():
@@ -138,7 +144,7 @@ class Configurator:
         return self._event(rule_stream(rule.name), RULE_SET, facts, source)
 
     def _channel(self, channel: Channel, source: str | None) -> Append:
-        channel = _completed(channel)
+        channel = completed(channel)
         facts = {"name": channel.name, "channel": _json(channel)}
         return self._event(channel_stream(channel.name), CHANNEL_SET, facts, source)
 
@@ -181,7 +187,7 @@ def problems_of(wanted: Configuration) -> list[str]:
     return problems
 
 
-def _completed(channel: Channel) -> Channel:
+def completed(channel: Channel) -> Channel:
     """Return a channel with what its notifier says of itself; a secret in it is refused."""
     from flightlog.notifications.channels import class_of, secret_settings
 

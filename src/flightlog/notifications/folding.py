@@ -8,7 +8,7 @@ late somebody looks.
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from flightlog.ids import id_text
 from flightlog.notifications.decisions import Decision, IncidentChanged, Withheld
 from flightlog.notifications.durations import microseconds, text
 from flightlog.notifications.matching import LookUp, fits, group_of, is_about, matches, occurrence_of
-from flightlog.notifications.rules import Channel, Match, Route, Rule
+from flightlog.notifications.rules import Channel, Configuration, Match, Route, Rule
 from flightlog.notifications.state import (
     DURATIONS,
     ENTRIES,
@@ -56,6 +56,7 @@ _ALWAYS: Final = frozenset(
     | {RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET, SILENCE_ADDED, SILENCE_ENDED}
     | {INCIDENT_ACKNOWLEDGED, NOTIFICATION_DEAD, NOTIFICATION_DELIVERED}
 )
+_CONFIGURATION: Final = frozenset({RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET})
 _OWN: Final = ("rule.", "channel.", "routes.", "silence.", "incident.", "notification.")
 CHANNEL_DOWN: Final = Rule(
     name="channel down",
@@ -78,13 +79,13 @@ class Fold:
     Args:
         look_up: finds what created a run, in the log.
         memory: where an earlier fold had come; nothing by default.
-        only: rules to use instead of those that the log has, for a back-test.
+        only: a configuration to use instead of those that the log has, for a back-test.
 
     Attributes:
         memory: what is remembered.
     """
 
-    def __init__(self, look_up: LookUp, memory: Memory | None = None, *, only: Iterable[Rule] | None = None) -> None:
+    def __init__(self, look_up: LookUp, memory: Memory | None = None, *, only: Configuration | None = None) -> None:
         self.memory = memory or Memory()
         self._look_up = look_up
         self._only = only is not None
@@ -93,13 +94,15 @@ class Fold:
         self._learn(only)
         self._out: list[Decision] = []
 
-    def _learn(self, only: Iterable[Rule] | None) -> None:
-        memory = self.memory
-        for rule in only if only is not None else map(Rule.model_validate_json, memory.rules.values()):
-            self.rules[rule.name] = rule
-        for name, content in memory.channels.items():
-            self._telling.channels[name] = Channel.model_validate_json(content)
-        self._telling.routes = _ROUTES.validate_json(memory.routes)
+    def _learn(self, only: Configuration | None) -> None:
+        memory, telling = self.memory, self._telling
+        self.rules |= {rule.name: rule for rule in map(Rule.model_validate_json, memory.rules.values())}
+        telling.channels |= {one.name: one for one in map(Channel.model_validate_json, memory.channels.values())}
+        telling.routes = _ROUTES.validate_json(memory.routes)
+        if only is not None:
+            self.rules |= {rule.name: rule for rule in only.rules}
+            telling.channels |= {channel.name: channel for channel in only.channels}
+            telling.routes = only.routes
         self.rules[CHANNEL_DOWN.name] = CHANNEL_DOWN
 
     @property
@@ -126,7 +129,7 @@ class Fold:
         self._out = self.tick(event.recorded_at)
         self.memory.position = event.position
         handle = _HANDLERS.get(event.type)
-        if handle is not None:
+        if handle is not None and not (self._only and event.type in _CONFIGURATION):
             handle(self, event)
         if not event.type.startswith(_OWN) or event.type == NOTIFICATION_DEAD:
             self._observe(event)
@@ -155,15 +158,14 @@ class Fold:
     # --- what people set ----------------------------------------------------------------------------
 
     def _set_rule(self, event: Event) -> None:
-        if not self._only:
-            rule = Rule.model_validate_json(event.data["rule"])
-            self.memory.rules[rule.name] = event.data["rule"]
-            self.rules[rule.name] = rule
-            self._arm_all(rule, event.recorded_at)
+        rule = Rule.model_validate_json(event.data["rule"])
+        self.memory.rules[rule.name] = event.data["rule"]
+        self.rules[rule.name] = rule
+        self._arm_all(rule, event.recorded_at)
 
     def _remove_rule(self, event: Event) -> None:
         name = event.data["name"]
-        if not self._only and self.memory.rules.pop(name, None) is not None:
+        if self.memory.rules.pop(name, None) is not None:
             self.rules.pop(name)
             for group in self.memory.groups.pop(name, {}).values():
                 if incident := self.memory.incidents.pop(group.incident, None):

@@ -30,8 +30,10 @@ class NotificationService:
         file = find_file(Path.cwd(), surroundings.settings.home)
         if file is None and _FACT not in surroundings.log.store.facts():
             return
+        if file is not None:
+            synchronise(surroundings, file)  # before the first run: its failure is to be told already
         self._thread = threading.Thread(
-            target=self._run, args=(surroundings, file), name="flightlog-notifications", daemon=True
+            target=self._run, args=(surroundings,), name="flightlog-notifications", daemon=True
         )
         self._thread.start()
 
@@ -42,9 +44,9 @@ class NotificationService:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _run(self, surroundings: Surroundings, file: Path | None) -> None:
+    def _run(self, surroundings: Surroundings) -> None:
         try:
-            with Working(surroundings, file) as working:
+            with Working(surroundings) as working:
                 while not self._stop.is_set():
                     working.step()
                     working.wait(_LONGEST_WAIT, self._stop)
@@ -59,13 +61,12 @@ class Working:
 
     Args:
         surroundings: the log, time, identity.
-        file: the file that configures notifications; None if there is none.
 
     Attributes:
         sent: how many messages were tried so far.
     """
 
-    def __init__(self, surroundings: Surroundings, file: Path | None) -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
         from flightlog.notifications.delivery import Delivery
         from flightlog.notifications.following import Follower
         from flightlog.projections.asides import Asides
@@ -74,8 +75,6 @@ class Working:
         self.sent = 0
         self._log = surroundings.log
         self._clock = surroundings.clock
-        if file is not None:
-            _synchronise(surroundings, file)
         self._asides = Asides(surroundings.log, place_of(surroundings.settings.log_url))
         self.follower: Follower = Follower(surroundings.log, asides=self._asides, mask=surroundings.mask)
         self.delivery: Delivery = Delivery(
@@ -110,7 +109,7 @@ class Working:
             self._log.wait(position, seconds, stop)
 
 
-def _synchronise(surroundings: Surroundings, file: Path) -> None:
+def synchronise(surroundings: Surroundings, file: Path) -> None:
     """Bring the log's configuration to what the file says; a file that is wrong changes nothing."""
     from flightlog.notifications.configuring import Configurator
     from flightlog.notifications.files import read_file
