@@ -486,6 +486,11 @@ def runtime_override(subject: str, fact: str, environ: Mapping[str, str] | None 
     return environ.get(f"FLIGHTLOG__RUNTIME__{subject.upper()}__{fact.upper()}")
 
 
+def variable(name: str) -> str | None:
+    """Return a variable of the environment that a configuration names; None if it is not set."""
+    return os.environ.get(name)
+
+
 def credentials(environ: Mapping[str, str] | None = None) -> list[str]:
     """Return the values in the environment whose names speak of secrets; paths to key files are none."""
     environ = os.environ if environ is None else environ

@@ -1,6 +1,5 @@
 """From a channel's configuration to its notifier: which kind, with which settings, and where its secrets come from."""
 
-import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,6 +7,7 @@ from flightlog.errors import FlightlogError
 from flightlog.names import did_you_mean
 from flightlog.notifications.notifier import Notifier
 from flightlog.notifications.rules import Channel
+from flightlog.settings import variable
 
 _ENV: Final = "env:"
 
@@ -83,9 +83,9 @@ def _resolved(value: Any, channel: str) -> Any:
     if not isinstance(value, str) or not value.startswith(_ENV):
         return value
     name = value.removeprefix(_ENV)
-    if name not in os.environ:
+    if (found := variable(name)) is None:
         raise ChannelError(f"The channel {channel!r} needs the environment variable {name}, which is not set.")
-    return os.environ[name]
+    return found
 
 
 def _of_block(channel: str, place: str) -> Notifier:
