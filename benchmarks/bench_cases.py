@@ -19,6 +19,8 @@ _SECONDS = 240.0
 _LONG_SECONDS = 900.0
 _RECORDING_SECONDS = 900.0
 _STALLED_SECONDS = 60.0
+_RECORDER = "flightlog_recorder.py"
+_PLUGINS = "flightlog_plugins.py"
 
 
 @dataclass(frozen=True)
@@ -264,14 +266,14 @@ class Bench:
             for row, sample in zip(rows, samples, strict=True):
                 row.add(side.name, [float(sample)])
 
-    def recorder(self, case: str, n: int, rows: Sequence[tuple[str, str, str]]) -> None:
-        """Measure the flight recorder, which only Flightlog has: one row for each number that the case gives."""
+    def own(self, script_name: str, case: str, n: int, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Measure what only Flightlog has: one row for each number that the case gives."""
         made = [self.row(*row) for row in rows]
         for side in self._present("flightlog"):
             for number in range(1 if case in ("queries", "rebuild") else self.rounds):
                 print(f"  {made[0].title}: {side.title}, round {number + 1}", file=sys.stderr)
                 home = self._home(side, f"{case}-{number}")
-                script = side.script.with_name("flightlog_recorder.py")
+                script = side.script.with_name(script_name)
                 try:
                     env = self._env(side, case, home=home) | {"FLIGHTLOG_LOGGING_LEVEL": "ERROR"}
                     samples = answer(run([side.python, script, case, str(n)], env, _LONG_SECONDS))["samples"]
@@ -408,13 +410,14 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
         "cold": lambda: bench.cold("cold", "cold process: one flow, one task", server=False),
         "cold-server": lambda: bench.cold("cold-server", "the same, Prefect's server running already", server=True),
         "rss": lambda: bench.grown(sizes.grown),
-        "resume": lambda: bench.recorder(
-            "resume", sizes.resumed, [("resume", f"resume over {sizes.resumed:,} finished calls", "s")]
+        "resume": lambda: bench.own(
+            _RECORDER, "resume", sizes.resumed, [("resume", f"resume over {sizes.resumed:,} finished calls", "s")]
         ),
-        "catch-up": lambda: bench.recorder(
-            "catch_up", sizes.resumed, [("catch-up", "projections catch up: events", "/s")]
+        "catch-up": lambda: bench.own(
+            _RECORDER, "catch_up", sizes.resumed, [("catch-up", "projections catch up: events", "/s")]
         ),
-        "queries": lambda: bench.recorder(
+        "queries": lambda: bench.own(
+            _RECORDER,
             "queries",
             sizes.listed,
             [
@@ -423,7 +426,8 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
                 ("history", "how 50 flows went in 24 hours, by hour, p95", "s"),
             ],
         ),
-        "rebuild": lambda: bench.recorder(
+        "rebuild": lambda: bench.own(
+            _RECORDER,
             "rebuild",
             sizes.rebuilt,
             [
@@ -431,6 +435,28 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
                 ("rebuild-p95", "the latest 200 runs, asked meanwhile, p95", "s"),
                 ("rebuild-most", "the same, at most", "s"),
             ],
+        ),
+        "observed": lambda: bench.own(
+            _PLUGINS,
+            "observed",
+            sizes.many,
+            [
+                ("unobserved", f"sequential no-op task, n={many}, in turns with the next row", "s"),
+                ("observed", "the same with a plug-in that observes every event", "s"),
+                ("observed-percent", "the second in percent of the first", "count"),
+            ],
+        ),
+        "notified": lambda: bench.own(
+            _PLUGINS,
+            "notified",
+            sizes.killed,
+            [
+                ("notified", "from a flow run's failure to its message on the wire, median", "s"),
+                ("notified-p95", "the same, p95", "s"),
+            ],
+        ),
+        "folded": lambda: bench.own(
+            _PLUGINS, "folded", sizes.resumed, [("folded", "matching events folded by three rules", "/s")]
         ),
     }
 

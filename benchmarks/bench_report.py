@@ -129,9 +129,25 @@ TARGETS = (
     Target("page", "one run's page, p95 in ms", 50, least=False),
     Target("history", "the history of 24 hours, p95 in ms", 50, least=False),
     Target("rebuild-p95", "the latest 200 runs while 1,000,000 events are rebuilt, p95 in ms", 50, least=False),
+    Target("observed-percent", "sequential task with a plug-in that observes all, in percent", 105, least=False),
+    Target("notified", "from a failure to its message on the wire, in ms", 100, least=False),
+    Target("folded", "matching events folded by rules in a second", 10_000),
     Target("bytes-all", "bytes per task run, log and projections", 2000, None, least=False),
 )
-_PLAIN = frozenset({"append-1000", "catch-up", "resume", "list", "page", "history", "rebuild-p95"})
+_PLAIN = frozenset(
+    {
+        "append-1000",
+        "catch-up",
+        "resume",
+        "list",
+        "page",
+        "history",
+        "rebuild-p95",
+        "observed-percent",
+        "notified",
+        "folded",
+    }
+)
 _FLAT = 1.10
 _FLAT_MEANS = (
     "That memory is flat is read as: no more than a tenth above what it was\nafter the warm-up, which is the first "
