@@ -367,7 +367,7 @@ def test_E78_what_an_attempt_that_timed_out_did_is_rolled_back_before_the_next_b
         finally:
             ended.set()
 
-    @flow(timeout_seconds=0.3, retries=1)
+    @flow(timeout_seconds=1, retries=1)
     def f() -> None:
         attempts.append(1)
         if len(attempts) == 1:

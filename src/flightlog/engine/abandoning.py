@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NOTICE_SECONDS = 0.5
 """How long what runs in threads and worker processes has to notice that its run has timed out, or crashed."""
-_GOES_ON = "Its code may go on, as nothing can stop a thread; what becomes of it is not recorded."
+_GOES_ON = "Its code may go on; what becomes of it is not recorded."
 _NEVER_BEGAN = End(
     "CANCELLED",
     {"message": "The flow run ended before this task run could start.", "cause": "cancelled"},

@@ -19,7 +19,7 @@ from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
 from flightlog.engine.hooks import call_hooks
 from flightlog.engine.keeping import kept
-from flightlog.engine.outcomes import abandoned_by, call_user, crash, end_of, explained, unsuccessful
+from flightlog.engine.outcomes import abandoned_by, call_user, crash, crash_of, end_of, explained, unsuccessful
 from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
@@ -225,7 +225,7 @@ async def _broken_off(progress: Progress, error: BaseException) -> tuple[Unit, S
         state: State[Any] = State(StateType.FAILED, "CallsDiffer", str(error), error)
         facts: dict[str, Any] = {"cause": "user_error"}
     else:
-        state, facts = crash(explained(progress.context, error) or error)
+        state, facts = crash_of(progress.context, error)
     try:
         await _give_up(SYNC, progress, state, facts)
     except LogError as refusal:
@@ -329,12 +329,11 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if flow.hooks and context.flow_run.run_count == 1:
             await _hooks(waits, progress, State(StateType.RUNNING).of_run(context.flow_run.id))
         outcome = await call_user(waits, context, flow.function, arguments, flow.timeout_seconds)
-        outcome.error = explained(context, outcome.error)
         if isinstance(outcome.error, RunSuspended):
             return await _suspend(waits, progress, outcome.error)
         if (request := _request(progress, outcome.error)) is not None:
             return await _cancel(waits, progress, request)
-        found = unsuccessful(outcome, "Flow", flow.timeout_seconds)
+        found = unsuccessful(context, outcome, "Flow", flow.timeout_seconds)
         if found is not None and (outcome.timed_out or found[0].is_crashed()):
             await _give_up(waits if outcome.timed_out else SYNC, progress, *found)
         else:
@@ -363,7 +362,8 @@ def _request(progress: Progress, error: BaseException | None) -> RunCancelled | 
         loop_task.uncancel()
     if own is not None and error is not None:
         return own  # whatever the code has made of it
-    return error if isinstance(error, RunCancelled) else None
+    told = None if error is None else explained(progress.context, error)
+    return told if isinstance(told, RunCancelled) else None
 
 
 async def _cancel(waits: Waits, progress: Progress, request: RunCancelled) -> tuple[Unit, State[Any]]:

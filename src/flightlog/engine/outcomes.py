@@ -94,15 +94,8 @@ def _late(context: "RunContext") -> Abandoned:
     return abandoned_by(context, "exceeded its time limit", "timed_out")
 
 
-def explained(context: "RunContext", error: BaseException | None) -> BaseException | None:
-    """Return what ended an attempt: what stopped its run, if the error comes of that, else the error itself.
-
-    Args:
-        context: the run.
-        error: what its code raised; None if it returned.
-    """
-    if error is None:
-        return None
+def explained(context: "RunContext", error: BaseException) -> BaseException:
+    """Return what ended an attempt: what stopped its run, if the error comes of that, else the error itself."""
     cancelled, stop = isinstance(error, asyncio.CancelledError), stop_of(context)
     if cancelled and stop is None and (late := out_of_time(context)) is not None:
         stop = _late(late)
@@ -170,24 +163,36 @@ def time_out(kind: str, seconds: float | None) -> tuple[State[Any], dict[str, An
     return state, {"name": "TimedOut", "message": message, "cause": "timed_out"}
 
 
-def unsuccessful(outcome: Outcome, kind: str, timeout: float | None) -> tuple[State[Any], dict[str, Any]] | None:
+def crash_of(context: "RunContext", error: BaseException) -> tuple[State[Any], dict[str, Any]]:
+    """Return the state that an interruption of a run leads to, and what the log is told: what it came of."""
+    told = explained(context, error)
+    state, facts = crash(told)
+    if isinstance(told, Abandoned) and isinstance(error, asyncio.CancelledError):
+        state.data = error  # whoever cancelled the coroutine waits for just that
+    return state, facts
+
+
+def unsuccessful(
+    context: "RunContext", outcome: Outcome, kind: str, timeout: float | None
+) -> tuple[State[Any], dict[str, Any]] | None:
     """Return state and facts of an outcome that is no value; None if there is one.
 
     Args:
+        context: the run.
         outcome: how the call ended.
         kind: ``Flow`` or ``Task``.
         timeout: the time limit, in seconds.
     """
     if outcome.timed_out:
         return time_out(kind, timeout)
+    if outcome.error is None:
+        return None
     if isinstance(outcome.error, LostWorker):
         message = str(outcome.error)
         return State(StateType.CRASHED, None, message, outcome.error), {"message": message, "cause": "lost_worker"}
-    if isinstance(outcome.error, Exception):
-        return failure(outcome.error, f"{kind} run encountered an exception{'.' if kind == 'Flow' else ''}")
-    if outcome.error is not None:
-        return crash(outcome.error)
-    return None
+    if isinstance(error := explained(context, outcome.error), Exception):
+        return failure(error, f"{kind} run encountered an exception{'.' if kind == 'Flow' else ''}")
+    return crash_of(context, outcome.error)
 
 
 def end_of(state: State[Any], facts: Mapping[str, Any], now: int, *, retriable: bool = True) -> End:

@@ -18,7 +18,6 @@ from flightlog.engine.outcomes import (
     call_user,
     crash,
     end_of,
-    explained,
     failure,
     unsuccessful,
     value_facts,
@@ -304,8 +303,7 @@ async def _conclude(
     waits: Waits, call: TaskCall, context: TaskRunContext, outcome: Outcome, keeping: Keeping
 ) -> tuple[State[Any], End, Any]:
     """Return the state that an attempt leads to, the command that says so, and the blobs that go with it."""
-    outcome.error = explained(context, outcome.error)
-    found = unsuccessful(outcome, "Task", call.task.timeout_seconds)
+    found = unsuccessful(context, outcome, "Task", call.task.timeout_seconds)
     if found is None:
         state = _returned_state(outcome.value)
         told: dict[str, Any] = {"cause": "user_error"} if state.type is StateType.FAILED else {}
