@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from flightlog import get_run_context
 from flightlog.clock import Clock, SystemClock
 from flightlog.engine.bridge import stop_background_loop
+from flightlog.engine.history import read_history
 from flightlog.engine.runtime import Engine, using
 from flightlog.events.log import Log
-from flightlog.events.model import Event
+from flightlog.events.model import Append, Event, NewEvent
 from flightlog.events.stores.memory import MemoryStore
-from flightlog.events.types import STATES
+from flightlog.events.types import STATES, flow_run_stream
 from flightlog.settings import load
 
 
@@ -96,6 +98,15 @@ class History:
         if verb == "running" and subject == "task_run" and event.data.get("attempt", 1) > 1:
             return "Retrying"
         return STATES[verb][1]
+
+
+def lose_run(engine: Engine) -> None:
+    """Put on record that the run which this code is in crashed, as if it were killed here: no more of it is taken."""
+    run = get_run_context().flow_context.flow_run
+    engine.log.flush()
+    history = read_history(engine.log, run.key)
+    event = NewEvent(engine.ids.new(), "flow_run.crashed", {"cause": "lost_worker"}, engine.clock.now(), actor="test")
+    engine.log.append_all([Append(flow_run_stream(run.id), [event], history.version, history.epoch + 1)])
 
 
 @pytest.fixture

@@ -139,6 +139,7 @@ def _show_head(run: "FlowRunView", now: int) -> None:
         ("created", isoformat(run.created)),
         ("took", _took(run, now)),
         ("attempts", str(run.run_count) if run.run_count > 1 else None),
+        ("tags", ", ".join(run.tags) or None),
         ("parameters", run.parameters if run.parameters != "{}" else None),
         ("code", run.entrypoint),
         ("parent", run.parent_flow_run_id),
@@ -167,10 +168,12 @@ def _show_tasks(tasks: "list[TaskRunView]", now: int) -> None:
             _took(task, now),
             str(task.run_count) if task.run_count != 1 else "",
             (task.message or "").splitlines()[0][:80] if task.message else "",
+            ", ".join(task.tags),
         )
         for task in kept
     ]
-    table(["STATE", "TASK RUN", "TOOK", "ATTEMPTS", "MESSAGE"], rows, [state_color(task.state_type) for task in kept])
+    names = ["STATE", "TASK RUN", "TOOK", "ATTEMPTS", "MESSAGE", "TAGS"]
+    table(names, rows, [state_color(task.state_type) for task in kept])
 
 
 def _show_counts(tasks: "list[TaskRunView]") -> None:

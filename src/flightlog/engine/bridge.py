@@ -9,8 +9,8 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import iscoroutinefunction
@@ -193,14 +193,9 @@ class AsyncWaits:
         """Await a coroutine function, within its time limit if it has one."""
         if timeout is None:
             return await _awaited(function(*args, **kwargs))
-        scope = asyncio.timeout(timeout)
-        try:
+        with limited(timeout) as scope:
             async with scope:
                 return await _awaited(function(*args, **kwargs))
-        except TimeoutError:
-            if scope.expired():
-                raise TimedOut from None
-            raise
 
     async def aside(self, function: Callable[..., Any], args: Any, kwargs: Any, seconds: float) -> Any:
         """Await a function, or have it called in a thread of its own, and wait so long at the most."""
@@ -239,6 +234,37 @@ class AsyncWaits:
         except TimeoutError:
             return promise.done()
         return True
+
+
+_limits: dict[RunContext | None, asyncio.Timeout] = {}
+
+
+@contextmanager
+def limited(seconds: float | None) -> Iterator[asyncio.Timeout]:
+    """Give the run that this code belongs to a time limit; while it is being stopped, `out_of_time` knows.
+
+    Raises:
+        TimedOut: the time is over.
+    """
+    context, scope = CURRENT.get(), asyncio.timeout(seconds)
+    _limits[context] = scope
+    try:
+        yield scope
+    except TimeoutError:
+        if scope.expired():
+            raise TimedOut from None
+        raise
+    finally:
+        del _limits[context]
+
+
+def out_of_time(context: RunContext | None) -> RunContext | None:
+    """Return the run that is being cancelled because its time is over, of a run and those that it was called in."""
+    while context is not None:
+        if context in _limits and _limits[context].expired():
+            return context
+        context = context.parent
+    return None
 
 
 _executor_lock = threading.Lock()

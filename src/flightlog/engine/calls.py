@@ -8,12 +8,15 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.history import FLOW, History, RecordedCall
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State
 from flightlog.garbage import no_collections
+
+if TYPE_CHECKING:
+    from flightlog.engine.transaction_parts import Part
 
 _Key = tuple[bytes | None, str, bytes | None]
 
@@ -27,19 +30,26 @@ class Call:
         state: the state that it ended in; None until it is made of what is recorded.
         recorded: what the log has of it; None for a call of this process.
         child: for a subflow of this process, its flow run's id, 16 bytes.
+        part: what it is to the transaction that it was made in, if it was made in one and completed.
     """
 
     run: TaskRun | None = None
     state: State[Any] | None = None
     recorded: RecordedCall | None = None
     child: bytes | None = None
+    part: "Part | None" = None
 
     @property
     def completed(self) -> bool:
-        """Whether it ended well."""
+        """Whether it ended well, and was not undone."""
         if self.state is not None:
             return self.state.is_completed() and self.state.name != "RolledBack"
         return self.recorded is not None and self.recorded.completed
+
+    @property
+    def counts(self) -> bool:
+        """Whether its end is that of a repetition too: it completed, or failed in a past that is kept to."""
+        return self.state is not None and (self.completed or self.recorded is not None)
 
 
 @dataclass(slots=True)

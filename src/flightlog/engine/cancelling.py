@@ -79,6 +79,11 @@ class Inbox:
                 self._runs.pop(progress.run.key, None)
             delivery.close()
 
+    def within(self, run: bytes) -> "list[Progress]":
+        """Return the runs of this process that were called in a flow run, at whatever depth."""
+        found = [delivery.progress for key, delivery in list(self._runs.items()) if key != run]
+        return [progress for progress in found if _is_within(progress.context, run)]
+
     def look(self) -> None:
         """Deliver the requests that have come since the last time; remind those runs that go on all the same."""
         if not self._runs:

@@ -27,10 +27,19 @@ if TYPE_CHECKING:
     from flightlog.engine.task_runners import TaskRunner
     from flightlog.engine.tracking import Tracker
     from flightlog.engine.worker import Relay
+    from flightlog.events.types import Cause
 
 
 class Abandoned(BaseException):
-    """Raised where code of a run goes on after the run has ended (it timed out): it may start nothing more."""
+    """Raised where code of a run goes on after the run, or one that it was called in, has ended: it may start no more.
+
+    Attributes:
+        cause: the class of what ended the run.
+    """
+
+    def __init__(self, message: str, cause: Cause) -> None:
+        super().__init__(message)
+        self.cause: Cause = cause
 
 
 class RunContext(Protocol):
@@ -68,9 +77,11 @@ class FlowRunContext:
         tags: the run's tags.
         relay: in a worker process, the way to the process that has the run; else None.
         keeping: how values are kept in it, where nobody says otherwise.
+        left_behind: what stops code of it that may go on in threads, and that nobody waits for; None for none.
     """
 
     relay: Relay | None = None
+    left_behind: Abandoned | None = None
 
     def __init__(  # noqa: PLR0913 - what a run consists of, put together in one place
         self,
@@ -223,19 +234,28 @@ def check(context: RunContext) -> None:
     """Stop code whose run is to go on no more, or a run that this one was called in.
 
     Raises:
-        Abandoned: the run has ended (it timed out), though its code goes on.
+        Abandoned: the run has ended, though its code goes on.
         RunCancelled: somebody has cancelled it.
         KeyboardInterrupt, SystemExit: an interrupt came just before.
     """
     if DEFERRED and threading.current_thread() is threading.main_thread():
         raise DEFERRED.pop()
+    if (stop := stop_of(context)) is not None:
+        raise stop
+
+
+def stop_of(context: RunContext) -> BaseException | None:
+    """Return what stops the code of a run, or of one that it was called in; None if it may go on."""
     above: RunContext | None = context
     while above is not None:
         if above.stopped is not None:
-            raise above.stopped
+            return above.stopped
         above = _above(above)
+    return None
 
 
-def abandoned() -> Abandoned:
-    """Return what stops the code of a run that has ended."""
-    return Abandoned("This run has ended; its code may start nothing more.")
+def is_within(context: RunContext | None, outer: RunContext) -> bool:
+    """Tell whether code belongs to a run, or to one that was called in it."""
+    while context is not None and context is not outer:
+        context = _above(context)
+    return context is outer

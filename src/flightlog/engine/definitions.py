@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib import import_module
 from types import MethodType
 from typing import Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from flightlog.engine.bridge import is_async
 from flightlog.engine.names import checked_name, function_key, key_hash
@@ -81,6 +82,7 @@ class Definition(Generic[P, R]):
         self.bound: tuple[Any, ...] = ()
         self.key = function_key(fn)
         self.key_hash = key_hash(self.key)
+        _known[self.key, self.name] = self
 
     @staticmethod
     def default_name(fn: Any) -> str:
@@ -143,6 +145,7 @@ class Definition(Generic[P, R]):
     def _with(self, options: Mapping[str, Any]) -> Self:
         """Return one like this with some options changed."""
         made = type(self)(self._decorated(), **changed(self.options, options))
+        _known[self.key, self.name] = self  # the copy may be gone soon
         made.hooks |= {kind: list(hooks) for kind, hooks in self.hooks.items() if options.get(kind) is None}
         if not self.bound:
             return made
@@ -196,6 +199,14 @@ class Definition(Generic[P, R]):
     def on_failure(self, hook: Hook) -> Hook:
         """Call a function when a run has failed and will not be tried again; see `on_running`."""
         return self._add_hook("on_failure", hook)
+
+
+_known: "WeakValueDictionary[tuple[str, str], Definition[..., Any]]" = WeakValueDictionary()
+
+
+def known(key: str, name: str) -> "Definition[..., Any] | None":
+    """Return a flow or task that was made in this process and is still there, by its key and name; or None."""
+    return _known.get((key, name))
 
 
 def _found(module: str, name: str) -> Any:

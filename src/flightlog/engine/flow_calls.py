@@ -20,7 +20,7 @@ from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally
 from flightlog.engine.task_calls import new_task_run
 from flightlog.engine.tracking import Tracker
-from flightlog.engine.transitions import Cancel, Create, End, Pause, Refuse, Rerun, Start
+from flightlog.engine.transitions import Cancel, Create, End, Pause, Refuse, Rerun, RollBack, Start
 from flightlog.errors import RunCancelled
 from flightlog.events.liveness import this_process
 from flightlog.events.model import Append, NewEvent
@@ -28,6 +28,7 @@ from flightlog.events.store import Unit
 
 if TYPE_CHECKING:
     from flightlog.engine.flows import Flow
+    from flightlog.engine.transaction_parts import Part
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ class Progress:
         listens_in_loop: whether a request to cancel it cancels what runs it in an event loop.
         struck: how often that was done, and not taken note of yet.
         streams: whether its pieces are handed out as they come, so that other code runs in between.
+        part: what it is to the transaction that it was called in, once it has completed.
     """
 
     def __init__(self, context: FlowRunContext, mirror: TaskRun | None, digest: bytes | None, blobs: Any) -> None:
@@ -87,6 +89,7 @@ class Progress:
         self.listens_in_loop = False
         self.struck = 0
         self.streams = False
+        self.part: Part | None = None
 
     def create(self, facts: dict[str, Any]) -> None:
         """Put down that the run was asked for."""
@@ -136,6 +139,14 @@ class Progress:
             facts = {**end.facts, "child_flow_run_id": self.run.key}
             self._mirrored.append(self.mirror.record(End(end.type, facts, end.now, end.retriable)))
         return self._put(), event
+
+    def roll_back(self) -> None:
+        """Put on record that the run, which had completed, was undone with the transaction that it was called in."""
+        self._pending.append(self.run.record(RollBack()))
+        if self.mirror is not None and self.context.parent is not None:
+            self.mirror.journal = self.context.parent.flow_context.flow_run.journal
+            self._mirrored.append(self.mirror.record(RollBack()))
+        self.context.engine.log.commit(self._put())
 
     def _put(self) -> Unit:
         appends: list[Append] = []

@@ -2,21 +2,24 @@
 
 import asyncio
 import copy
+import threading
 from contextlib import nullcontext, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from flightlog.engine.abandoning import NOTICE_SECONDS, let_go
 from flightlog.engine.arguments import Found, look, replace
 from flightlog.engine.bridge import SYNC, SyncWaits, Waits
 from flightlog.engine.calls import Call, CallMemory, Past
-from flightlog.engine.context import FlowRunContext, TaskRunContext, abandoned, check
+from flightlog.engine.context import FlowRunContext, TaskRunContext, check
 from flightlog.engine.digests import input_digest
 from flightlog.engine.flow_calls import FlowCall, Progress, create
+from flightlog.engine.flow_parts import join, rejoin
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
 from flightlog.engine.hooks import call_hooks
 from flightlog.engine.keeping import kept
-from flightlog.engine.outcomes import call_user, crash, end_of, unsuccessful
+from flightlog.engine.outcomes import abandoned_by, call_user, crash, crash_of, end_of, explained, unsuccessful
 from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
@@ -43,6 +46,7 @@ from flightlog.events.store import Unit
 
 if TYPE_CHECKING:
     from flightlog.engine.flows import Flow
+    from flightlog.events.types import Cause
 
 
 async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
@@ -82,7 +86,7 @@ async def _remembered(
         ended = await _repeat(waits, call, parent, memory, (caller, function))
     if ended is None:
         state, progress = await _run(waits, call, parameters)
-        ended = Call(progress.mirror, state, child=progress.run.key)
+        ended = Call(progress.mirror, state, child=progress.run.key, part=progress.part)
     memory.add(caller, function, call.digest, ended)
     assert ended.state is not None
     return ended.state
@@ -104,9 +108,9 @@ async def _repeat(
     except CannotRecall:
         earlier.state = None
     call.mirror = earlier.run
-    if earlier.state is not None and (earlier.state.is_completed() or earlier.recorded is not None):
+    if earlier.counts:
         memory.count("reused")
-        return Call(earlier.run, earlier.state, child=_child_of(earlier))
+        return Call(earlier.run, earlier.state, child=_child_of(earlier), part=rejoin(call, earlier))
     memory.count("again")
     await waits.commit(engine.log, engine.log.enqueue([]))  # its end may still be in line
     call.past = _past_of(engine, memory.past, earlier)
@@ -164,7 +168,8 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
     except BaseException as error:  # noqa: BLE001 - whatever it is, the run has an end
         unit, state = await _broken_off(progress, error)
     finally:
-        progress.context.stopped = abandoned()
+        context = progress.context
+        context.stopped = context.stopped or abandoned_by(context, "has ended", "cancelled")
     _settle_details(progress, state)
     if call.flow.hooks:
         await _commit_end(waits, engine, unit, state)
@@ -177,6 +182,7 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
             _sum_up(progress, call.past)
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
+    join(progress, state)
     return state, progress
 
 
@@ -213,16 +219,42 @@ async def _broken_off(progress: Progress, error: BaseException) -> tuple[Unit, S
         raise error
     if (request := _request(progress, error)) is not None:
         return await _cancel(SYNC, progress, request)
-    await end_early(progress.context)
+    if progress.run.is_final:
+        await end_early(progress.context)
+        raise error
     if isinstance(error, CallsDiffer):
         state: State[Any] = State(StateType.FAILED, "CallsDiffer", str(error), error)
-        unit, _ = progress.end(end_of(state, {"cause": "user_error"}, 0, retriable=False), {})
-        return unit, state
-    if progress.run.is_final:
-        raise error
-    state, facts = crash(error)
+        facts: dict[str, Any] = {"cause": "user_error"}
+    else:
+        state, facts = crash_of(progress.context, error)
+    try:
+        await _give_up(SYNC, progress, state, facts)
+    except LogError as refusal:
+        _leave(progress, refusal)
+        raise
     unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
     return unit, state
+
+
+async def _give_up(waits: Waits, progress: Progress, state: State[Any], facts: dict[str, Any]) -> None:
+    """End what an attempt has begun that timed out, crashed, or makes other calls than are recorded."""
+    context = progress.context
+    what = f"ended: {(state.message or state.name).rstrip('.')}"
+    cause: Cause = "cancelled" if facts["cause"] == "user_error" else facts["cause"]
+    stop = context.stopped = context.stopped or abandoned_by(context, what, cause)
+    for inner in (progress, *context.engine.inbox.within(progress.run.key)):
+        inner.context.wake.set()
+    with suppress(KeyboardInterrupt, SystemExit):  # whoever interrupts once more does not want to wait
+        await end_soon(waits, context, NOTICE_SECONDS)
+    await let_go(waits, progress, stop)
+
+
+async def _wait_for_all(waits: Waits, progress: Progress) -> None:
+    """Wait for what an attempt has submitted; let go of what a task has left behind that timed out, or the like."""
+    context = progress.context
+    await wait_for_all(waits, context)
+    if context.left_behind is not None:
+        await let_go(waits, progress, context.left_behind)
 
 
 def _leave(progress: Progress, error: LogError) -> None:
@@ -302,11 +334,11 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
             return await _suspend(waits, progress, outcome.error)
         if (request := _request(progress, outcome.error)) is not None:
             return await _cancel(waits, progress, request)
-        found = unsuccessful(outcome, "Flow", flow.timeout_seconds)
+        found = unsuccessful(context, outcome, "Flow", flow.timeout_seconds)
         if found is not None and (outcome.timed_out or found[0].is_crashed()):
-            await end_early(context)
+            await _give_up(waits if outcome.timed_out else SYNC, progress, *found)
         else:
-            await wait_for_all(waits, context)
+            await _wait_for_all(waits, progress)
         if progress.cancelled is not None and found is not None:
             return await _cancel(waits, progress, progress.cancelled)
         progress.interruptible = False
@@ -331,7 +363,8 @@ def _request(progress: Progress, error: BaseException | None) -> RunCancelled | 
         loop_task.uncancel()
     if own is not None and error is not None:
         return own  # whatever the code has made of it
-    return error if isinstance(error, RunCancelled) else None
+    told = None if error is None else explained(progress.context, error)
+    return told if isinstance(told, RunCancelled) else None
 
 
 async def _cancel(waits: Waits, progress: Progress, request: RunCancelled) -> tuple[Unit, State[Any]]:
@@ -344,6 +377,7 @@ async def _cancel(waits: Waits, progress: Progress, request: RunCancelled) -> tu
         await waits.commit(context.engine.log, progress.change(Cancel({"message": message})))
         await _hooks(waits, progress, State(StateType.CANCELLING, None, message).of_run(context.flow_run.id))
     await end_soon(waits, context, context.engine.settings.cancel_grace_seconds)
+    await let_go(waits, progress, request)
     own = request.run_id == context.flow_run.id
     state: State[Any] = State(StateType.CANCELLED, None, message, CancelledRun(message) if own else request)
     unit, _ = progress.end(end_of(state, {"cause": "cancelled"}, 0, retriable=False), {})
@@ -352,7 +386,7 @@ async def _cancel(waits: Waits, progress: Progress, request: RunCancelled) -> tu
 
 async def _suspend(waits: Waits, progress: Progress, suspension: RunSuspended) -> tuple[Unit, State[Any]]:
     """Let go of a run until somebody resumes it; what it has begun ends first."""
-    await wait_for_all(waits, progress.context)
+    await _wait_for_all(waits, progress)
     if progress.cancelled is not None:
         return await _cancel(waits, progress, progress.cancelled)
     progress.interruptible = False
@@ -364,7 +398,9 @@ async def _suspend(waits: Waits, progress: Progress, suspension: RunSuspended) -
 def _next_attempt(context: FlowRunContext) -> FlowRunContext:
     """Return the context of another attempt: code of one that timed out must not go on in its name."""
     following = copy.copy(context)
-    following.stopped = None
+    context.stopped = context.stopped or abandoned_by(context, "is tried again", "cancelled")
+    following.stopped = following.left_behind = None
+    following.wake = threading.Event()
     following.pauses = count(1)
     following.tally = Tally()
     following.open_futures = set()

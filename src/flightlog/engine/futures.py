@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
 from typing import Any, Generic, Self, TypeVar
 
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
@@ -37,6 +38,7 @@ class BaseFuture(Generic[R]):
         self.task_run = task_run
         self._outcome: Promise[State[R]] = Promise()
         self._work: Callable[[Waits], Coroutine[Any, Any, None]] | None = None
+        self._context: Context | None = None
         self._claim = threading.Lock()
 
     @property
@@ -67,28 +69,32 @@ class BaseFuture(Generic[R]):
     # --- the engine's side ---
 
     def carry(self, work: Callable[[Waits], Coroutine[Any, Any, None]]) -> None:
-        """Give the future the work that settles it."""
+        """Give the future the work that settles it; whoever does it, does it in the context of this code."""
         self._work = work
+        self._context = copy_context()
 
     def run(self) -> None:
         """Do the work here and now, if nobody has begun it."""
-        work = self.take(SYNC)
-        if work is None:
+        taken = self.take(SYNC)
+        if taken is None:
             return
+        context, work = taken
         before = working_in_pool()
         _worker.inside = True
         try:
-            run_sync(work)
+            context.run(run_sync, work)
         finally:
             _worker.inside = before
 
-    def take(self, waits: Waits) -> Coroutine[Any, Any, None] | None:
-        """Return the work as a coroutine that waits in that way, if nobody has begun it."""
+    def take(self, waits: Waits) -> tuple[Context, Coroutine[Any, Any, None]] | None:
+        """Return the work as a coroutine that waits in that way, and its context; None if somebody has begun it."""
         if not self._claim.acquire(blocking=False):
             return None
         work, self._work = self._work, None
+        context, self._context = self._context, None
         assert work is not None
-        return work(waits)
+        assert context is not None
+        return context, work(waits)
 
     def settle(self, state: State[R]) -> None:
         """Set the final state."""

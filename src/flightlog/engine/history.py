@@ -8,12 +8,23 @@ from flightlog.engine.transitions import Fact, Policy, RunState, evolve
 from flightlog.errors import RunNotFound
 from flightlog.events.log import Log
 from flightlog.events.model import Event
-from flightlog.events.types import ANSWER_REFUSED, ANSWERED, FLOW_RUN, STATES, TASK_RUN, TERMINAL, flow_run_stream
+from flightlog.events.types import (
+    ANSWER_REFUSED,
+    ANSWERED,
+    FLOW_RUN,
+    HOOK_ENDED,
+    STATES,
+    TASK_RUN,
+    TERMINAL,
+    TRANSACTION_COMMITTED,
+    flow_run_stream,
+)
 from flightlog.garbage import no_collections
 from flightlog.ids import id_text
 
 FLOW = "flow:"
 """Put before the key of a flow that is called as a subflow, so that it is never taken for a task's."""
+_SETTLED = ("Committed", "RolledBack")
 
 
 @dataclass(slots=True)
@@ -38,8 +49,13 @@ class RecordedCall:
         attempt: how many attempts have begun.
         cause: the id of its last event.
         forgotten: whether it is to run again, however it ended.
+        rolled_back: whether it completed, and was undone.
+        committed: whether a transaction that it was a part of has committed.
+        hooks: how many of its hooks were called for the one or the other.
+        refused: whether it cannot start, since what it rests on did not complete.
         replaces: the earlier task run of the same call, if that was a subflow that failed.
         ended: the position of its latest end; 0 if it never ended.
+        tags: its tags.
     """
 
     key: bytes
@@ -61,11 +77,16 @@ class RecordedCall:
     forgotten: bool = False
     replaces: bytes | None = None
     ended: int = 0
+    tags: frozenset[str] = frozenset()
+    rolled_back: bool = False
+    committed: bool = False
+    hooks: int = 0
+    refused: bool = False
 
     @property
     def completed(self) -> bool:
         """Whether it ended well, and is not to run again all the same."""
-        return self.type == "COMPLETED" and not self.forgotten
+        return self.type == "COMPLETED" and not self.forgotten and not self.rolled_back
 
     def rules(self, policy: Policy) -> RunState:
         """Return what the transition rules need to know of it."""
@@ -131,6 +152,11 @@ class History:
         return self.rules.type in TERMINAL or (self.last is not None and self.last.type == f"{FLOW_RUN}.not_ready")
 
     @property
+    def rolled_back(self) -> bool:
+        """Whether it completed, and was undone with the transaction that it was called in."""
+        return self.last is not None and self.last.type == f"{FLOW_RUN}.rolled_back"
+
+    @property
     def suspended(self) -> bool:
         """Whether it waits for somebody, and no process has it meanwhile."""
         return self.pause is not None and self.pause.get("name") == "Suspended"
@@ -138,6 +164,12 @@ class History:
     def unfinished(self) -> list[RecordedCall]:
         """Return the calls that have begun and have not ended."""
         return [call for call in self.calls.values() if call.type not in TERMINAL and call.attempt]
+
+    def unstarted(self) -> list[RecordedCall]:
+        """Return the calls that have not begun, but for those that never will since what they rest on failed."""
+        return [
+            call for call in self.calls.values() if call.type not in TERMINAL and not (call.attempt or call.refused)
+        ]
 
 
 def read_history(log: Log, run: bytes, *, until: int | None = None) -> History:
@@ -171,16 +203,28 @@ def apply_all(history: History, events: Iterable[Event], until: int | None) -> N
         if envelope.epoch > history.epoch:
             history.epoch = envelope.epoch
         kind, _, suffix = envelope.type.partition(".")
-        if envelope.type == ANSWERED:
-            history.answers[event.data["key"]] = event.data
-        elif envelope.type == ANSWER_REFUSED:
-            history.answers.pop(event.data["key"], None)
         if suffix not in STATES:
-            continue
-        if kind == TASK_RUN:
+            _apply_fact(history, event)
+        elif kind == TASK_RUN:
             _apply_task(history, event, suffix)
         elif kind == FLOW_RUN:
             _apply_flow(history, event, suffix)
+
+
+def _apply_fact(history: History, event: Event) -> None:
+    """Take note of an event that is no change of a run's state, if it matters here."""
+    if event.type == ANSWERED:
+        history.answers[event.data["key"]] = event.data
+    elif event.type == ANSWER_REFUSED:
+        history.answers.pop(event.data["key"], None)
+    elif event.type == TRANSACTION_COMMITTED:
+        for key in event.data["task_run_ids"]:
+            if (call := history.calls.get(key)) is not None:
+                call.committed, call.hooks = True, 0
+    elif event.type == HOOK_ENDED and event.data["state"] in _SETTLED:
+        call = history.calls.get(event.data.get("task_run_id", b""))
+        if call is not None:
+            call.hooks += 1
 
 
 def _apply_flow(history: History, event: Event, suffix: str) -> None:
@@ -215,6 +259,7 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
             data.get("digest"),
             cause=event.id,
             replaces=data.get("replaces"),
+            tags=frozenset(data.get("tags", ())),
         )
         return
     call = history.calls.get(data["task_run_id"])
@@ -223,9 +268,13 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
     call.type = STATES[suffix][0]
     call.cause = event.id
     call.state_name = data.get("name")
-    call.forgotten = call.forgotten or suffix == "rolled_back"
+    call.rolled_back, call.refused = suffix == "rolled_back", suffix == "not_ready"
+    if "tags" in data:
+        call.tags = frozenset(data["tags"])
+    if suffix == "rolled_back":
+        call.hooks = 0
     if suffix == "running":
-        call.forgotten = False
+        call.forgotten = call.committed = False
         call.attempt = data.get("attempt", 1)
         call.digest = data.get("digest", call.digest)
     elif call.type in TERMINAL:

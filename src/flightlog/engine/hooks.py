@@ -19,6 +19,7 @@ from flightlog.events.types import HOOK_ENDED, TASK_RUN
 from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
+    from flightlog.engine.context import TaskRunContext
     from flightlog.engine.runs import Run
     from flightlog.engine.states import State
 
@@ -51,21 +52,28 @@ async def call_hooks(
     try:
         for hook in list(hooks):
             # Each gets a state of its own: what it does to it changes nothing.
-            await _call(waits, context, run, hook, state, {**subject, "state": copy.copy(state)})
+            await _call(waits, context, run, hook, state.name, {**subject, "state": copy.copy(state)})
     finally:
         IN_HOOK.reset(inside)
         CURRENT.reset(token)
 
 
-async def call_named_hooks(
-    waits: Waits, context: RunContext, run: "Run", kind: str, state: "State[Any]", arguments: dict[str, Any]
+async def call_settling_hooks(
+    waits: Waits, context: "TaskRunContext", hooks: Sequence[Any], entered: str, arguments: dict[str, Any]
 ) -> None:
-    """Call the hooks of one kind that are no state hooks (``on_commit``, ``on_rollback``) with one argument."""
-    definition = getattr(context, "task", None)
+    """Call hooks for what became of a task run in its transaction.
+
+    Args:
+        waits: how to wait.
+        context: the task run's.
+        hooks: the hooks.
+        entered: ``Committed`` or ``RolledBack``.
+        arguments: what they get, by name.
+    """
     token, inside = CURRENT.set(context), IN_HOOK.set(context)
     try:
-        for hook in list(definition.hooks.get(kind, ())):  # type: ignore[union-attr]
-            await _call(waits, context, run, hook, state, arguments)
+        for hook in hooks:
+            await _call(waits, context, context.task_run, hook, entered, arguments)
     finally:
         IN_HOOK.reset(inside)
         CURRENT.reset(token)
@@ -83,14 +91,14 @@ async def beside(waits: Waits, context: RunContext, function: Any, args: Sequenc
 
 
 async def _call(
-    waits: Waits, context: RunContext, run: "Run", hook: Any, state: "State[Any]", arguments: dict[str, Any]
+    waits: Waits, context: RunContext, run: "Run", hook: Any, entered: str, arguments: dict[str, Any]
 ) -> None:
     engine, logger = run.journal.engine, get_run_logger(context)
     name = _name(hook)
-    logger.info("Running hook %r in response to entering state %r", name, state.name)
+    logger.info("Running hook %r in response to entering state %r", name, entered)
     began = engine.clock.now()
     outcome = await _outcome(waits, hook, arguments, engine.settings.hooks_timeout_seconds)
-    told: dict[str, Any] = {"hook": name, "state": state.name, "took": max(0, engine.clock.now() - began)}
+    told: dict[str, Any] = {"hook": name, "state": entered, "took": max(0, engine.clock.now() - began)}
     if run.kind == TASK_RUN:
         told["task_run_id"] = run.key
     if outcome.timed_out:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine import results
-from flightlog.engine.bridge import Stopped, TimedOut, Waits
-from flightlog.engine.context import CURRENT, abandoned
+from flightlog.engine.bridge import Stopped, SyncWaits, TimedOut, Waits, out_of_time
+from flightlog.engine.context import CURRENT, Abandoned, FlowRunContext, stop_of
 from flightlog.engine.states import DEFAULT_NAMES, State, StateType
 from flightlog.engine.transitions import End
 from flightlog.errors import CallsDiffer, LogError, LostWorker, RunCancelled, TakenOver
 from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
-    from flightlog.engine.context import FlowRunContext, TaskRunContext
+    from flightlog.engine.context import RunContext, TaskRunContext
+    from flightlog.events.types import Cause
 
 _OURS = str(Path(__file__).parent)
 _MAX_MESSAGE = 1000
@@ -57,14 +58,62 @@ async def call_user(
     except (TakenOver, CallsDiffer, LogError):
         raise
     except TimedOut:
-        context.stopped = abandoned()
+        _leave(waits, context, _late(context))
         return Outcome(timed_out=True)
     except Stopped as stopped:
         return Outcome(error=stopped.error)
     except BaseException as error:  # noqa: BLE001 - the border between user code and ours
+        if isinstance(error, (KeyboardInterrupt, SystemExit)) and (timeout is not None or context.isasync):
+            _leave(waits, context, abandoned_by(context, "was interrupted", "cancelled"))
         return Outcome(error=error)
     finally:
         CURRENT.reset(token)
+
+
+def _leave(waits: Waits, context: "FlowRunContext | TaskRunContext", stop: Abandoned) -> None:
+    """Stop the code of a run that nobody waits for any more, which may go on in a thread, or loop, of its own."""
+    context.stopped = context.stopped or stop
+    if isinstance(waits, SyncWaits):
+        context.flow_context.left_behind = stop
+
+
+def abandoned_by(context: "RunContext", what: str, cause: "Cause") -> Abandoned:
+    """Return what stops code that goes on though its run, or one that it was called in, has ended.
+
+    Args:
+        context: the run that has ended.
+        what: what became of it, in words.
+        cause: the class of that.
+    """
+    is_flow = isinstance(context, FlowRunContext)
+    run: Any = context.flow_context.flow_run if is_flow else context.task_run  # type: ignore[attr-defined]
+    return Abandoned(f"Abandoned: the {'flow' if is_flow else 'task'} run {run.name!r} {what}.", cause)
+
+
+def _late(context: "RunContext") -> Abandoned:
+    return abandoned_by(context, "exceeded its time limit", "timed_out")
+
+
+def explained(context: "RunContext", error: BaseException) -> BaseException:
+    """Return what ended an attempt: what stopped its run, if the error comes of that, else the error itself."""
+    cancelled, stop = isinstance(error, asyncio.CancelledError), stop_of(context)
+    if cancelled and stop is None and (late := out_of_time(context)) is not None:
+        stop = _late(late)
+    return stop if stop is not None and (cancelled or _comes_of(error, stop)) else error
+
+
+def _comes_of(error: BaseException | None, stop: BaseException) -> bool:
+    """Tell whether an exception is another one, or was raised for it or while it was handled."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        error = waiting.pop()
+        if error is stop:
+            return True
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            waiting += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+    return False
 
 
 def interrupt_of(state: State[Any]) -> BaseException | None:
@@ -87,6 +136,8 @@ def crash(error: BaseException) -> tuple[State[Any], dict[str, Any]]:
     if isinstance(error, RunCancelled):
         told = MASKER.mask(str(error))
         return State(StateType.CANCELLED, None, told, error), {"message": told, "cause": "cancelled"}
+    if isinstance(error, Abandoned):
+        return State(StateType.CRASHED, None, str(error), error), {"message": str(error), "cause": error.cause}
     unexpected = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {text_of(error)}"
     known = ((message, cause) for kind, message, cause in _CRASHES if isinstance(error, kind))
     message, cause = next(known, (_shortened(MASKER.mask(unexpected)), "infrastructure"))
@@ -112,24 +163,36 @@ def time_out(kind: str, seconds: float | None) -> tuple[State[Any], dict[str, An
     return state, {"name": "TimedOut", "message": message, "cause": "timed_out"}
 
 
-def unsuccessful(outcome: Outcome, kind: str, timeout: float | None) -> tuple[State[Any], dict[str, Any]] | None:
+def crash_of(context: "RunContext", error: BaseException) -> tuple[State[Any], dict[str, Any]]:
+    """Return the state that an interruption of a run leads to, and what the log is told: what it came of."""
+    told = explained(context, error)
+    state, facts = crash(told)
+    if isinstance(told, Abandoned) and isinstance(error, asyncio.CancelledError):
+        state.data = error  # whoever cancelled the coroutine waits for just that
+    return state, facts
+
+
+def unsuccessful(
+    context: "RunContext", outcome: Outcome, kind: str, timeout: float | None
+) -> tuple[State[Any], dict[str, Any]] | None:
     """Return state and facts of an outcome that is no value; None if there is one.
 
     Args:
+        context: the run.
         outcome: how the call ended.
         kind: ``Flow`` or ``Task``.
         timeout: the time limit, in seconds.
     """
     if outcome.timed_out:
         return time_out(kind, timeout)
+    if outcome.error is None:
+        return None
     if isinstance(outcome.error, LostWorker):
         message = str(outcome.error)
         return State(StateType.CRASHED, None, message, outcome.error), {"message": message, "cause": "lost_worker"}
-    if isinstance(outcome.error, Exception):
-        return failure(outcome.error, f"{kind} run encountered an exception{'.' if kind == 'Flow' else ''}")
-    if outcome.error is not None:
-        return crash(outcome.error)
-    return None
+    if isinstance(error := explained(context, outcome.error), Exception):
+        return failure(error, f"{kind} run encountered an exception{'.' if kind == 'Flow' else ''}")
+    return crash_of(context, outcome.error)
 
 
 def end_of(state: State[Any], facts: Mapping[str, Any], now: int, *, retriable: bool = True) -> End:

@@ -1,6 +1,7 @@
 """Making runs and states of what the log has of earlier calls, and telling where code and record differ."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine import results
@@ -8,9 +9,9 @@ from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.history import FLOW, RecordedCall
 from flightlog.engine.outcomes import end_of
 from flightlog.engine.results import PLAINLY, Keeping
-from flightlog.engine.runs import TaskRun
+from flightlog.engine.runs import Journal, TaskRun
 from flightlog.engine.states import MISSING, State, StateType
-from flightlog.engine.transitions import ONCE, Create
+from flightlog.engine.transitions import ONCE, Create, Policy
 from flightlog.errors import CallsDiffer, CorruptResult, FailedRun, MissingResult
 from flightlog.garbage import no_collections
 
@@ -41,13 +42,19 @@ def prefetch(log: "Log", past: Past) -> None:
             past.contents.update(log.blobs(wanted[start : start + _MANY]))
 
 
-def recalled(context: "FlowRunContext", call: Call, definition: "Definition[Any, Any]") -> Call:
+def recalled(
+    context: "FlowRunContext",
+    call: Call,
+    definition: "Definition[Any, Any]",
+    tags: frozenset[str] = frozenset(),
+) -> Call:
     """Return an earlier call with its run and, if it ended in a way that counts, its state.
 
     Args:
         context: the flow run that repeats the call.
         call: what is remembered of it.
         definition: what is called, as the code has it now.
+        tags: those that a new run of it would have: one that is taken over from another flow run is new here.
 
     Raises:
         CannotRecall: its recorded value cannot be had.
@@ -55,31 +62,51 @@ def recalled(context: "FlowRunContext", call: Call, definition: "Definition[Any,
     """
     recorded, memory = call.recorded, context.memory
     if recorded is None or memory is None or memory.past is None:
+        if call.run is not None:
+            call.run.journal = context.flow_run.journal  # the run's epoch may have been raised since
         return call
     if memory.past.history.foreign:
-        return _adopted(context, memory.past, recorded, definition)
+        return _adopted(context, memory.past, recorded, definition, tags)
     journal = context.flow_run.journal
     policy = journal.engine.policy_of(definition)
     if call.run is None:
-        call.run = TaskRun(
-            journal,
-            recorded.key,
-            recorded.name,
-            task_name=recorded.task,
-            number=recorded.number,
-            policy=policy,
-            cause=recorded.cause,
-        )
-        rules = recorded.rules(policy)
-        if rules.type == "RUNNING":
-            rules.type = "CRASHED"  # its flow run has ended, and it with it, without a word
-        call.run.restore(rules)
+        call.run = recorded_run(journal, recorded, policy)
+        if recorded.type == "RUNNING":  # its flow run has ended, and it with it, without a word
+            call.run.restore(replace(recorded.rules(policy), type="CRASHED"))
     if call.state is None and recorded.digest is not None:
         call.state = _state(context, memory.past, recorded, definition)
     return call
 
 
-def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall, definition: "Definition[Any, Any]") -> Call:
+def recorded_run(journal: Journal, recorded: RecordedCall, policy: Policy = ONCE) -> TaskRun:
+    """Return a task run that is on record, as it was left.
+
+    Args:
+        journal: its flow run's way to the log.
+        recorded: what the log has of it.
+        policy: how often failed attempts are tried again from now on.
+    """
+    run = TaskRun(
+        journal,
+        recorded.key,
+        recorded.name,
+        task_name=recorded.task,
+        number=recorded.number,
+        policy=policy,
+        cause=recorded.cause,
+    )
+    run.tags = recorded.tags
+    run.restore(recorded.rules(policy))
+    return run
+
+
+def _adopted(
+    context: "FlowRunContext",
+    past: Past,
+    recorded: RecordedCall,
+    definition: "Definition[Any, Any]",
+    tags: frozenset[str],
+) -> Call:
     """Enter a call of the run that this one was forked from, if it completed: with the original's value."""
     if not recorded.completed or recorded.digest is None:
         return Call(recorded=recorded)
@@ -103,6 +130,8 @@ def _adopted(context: "FlowRunContext", past: Past, recorded: RecordedCall, defi
     }
     if recorded.child is not None:
         facts["child_flow_run_id"] = recorded.child
+    if tags:
+        run.tags, facts["tags"] = tags, sorted(tags)
     told: dict[str, Any] = {"result": recorded.result, "name": "Cached"}
     if recorded.child is not None:
         told["child_flow_run_id"] = recorded.child

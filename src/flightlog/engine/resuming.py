@@ -86,7 +86,7 @@ def resume_run(
             f"The run {history.name!r} never began: its parameters do not fit, and only their types are recorded. "
             "Start a new run with others."
         )
-    if history.rules.type == "COMPLETED":
+    if history.rules.type == "COMPLETED" and not history.rolled_back:
         raise CannotResume(
             f"The run {history.name!r} completed: nothing is left to do. `flightlog runs restart` runs it again "
             "from a task on, `flightlog runs fork` makes a new run of it."

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flightlog.engine.transitions import Command, Policy, RunState, decide, evolve
+from flightlog.errors import TakenOver
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
 from flightlog.events.types import FLOW_RUN, TASK_RUN, TERMINAL, flow_run_stream
-from flightlog.ids import id_text
+from flightlog.ids import id_text, parse_id
 
 if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine
@@ -20,9 +21,12 @@ class Journal:
         engine: gives log, clock and ids.
         flow_run_id: the flow run, 16 bytes.
         epoch: the owner's epoch; a late write under an old one is refused.
+
+    Attributes:
+        closed: whether nothing is taken any more, because what goes on is to leave no further trace.
     """
 
-    __slots__ = ("engine", "epoch", "flow_run_id", "flow_run_name", "stream")
+    __slots__ = ("closed", "engine", "epoch", "flow_run_id", "flow_run_name", "stream")
 
     def __init__(self, engine: "Engine", flow_run_id: bytes, flow_run_name: str, epoch: int = 1) -> None:
         self.engine = engine
@@ -30,14 +34,34 @@ class Journal:
         self.flow_run_name = flow_run_name
         self.stream = flow_run_stream(self.flow_run_id)
         self.epoch = epoch
+        self.closed = False
 
     def append(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Append:
-        """Return an append of events to the flow run's stream."""
+        """Return an append of events to the flow run's stream.
+
+        Raises:
+            TakenOver: the journal is closed.
+        """
+        if self.closed:
+            raise self._refusal()
         return Append(self.stream, events, None, self.epoch, blobs)
 
     def put(self, events: Sequence[NewEvent], blobs: Mapping[bytes, bytes] = {}) -> Unit:
-        """Put events in line for the next commit."""
+        """Put events in line for the next commit.
+
+        Raises:
+            TakenOver: the journal is closed.
+        """
+        if self.closed:
+            raise self._refusal()
         return self.engine.log.enqueue([Append(self.stream, events, None, self.epoch, blobs)])
+
+    def _refusal(self) -> TakenOver:
+        return TakenOver(self.stream, self.epoch, self.epoch + 1)
+
+    def following(self) -> "Journal":
+        """Return the journal of the run's next epoch."""
+        return Journal(self.engine, parse_id(self.flow_run_id), self.flow_run_name, self.epoch + 1)
 
 
 class Run:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from contextvars import copy_context
 from typing import Any
 
-from flightlog.engine.bridge import SYNC, AsyncWaits, SyncWaits, TimedOut, Waits, run_sync
+from flightlog.engine.bridge import SYNC, AsyncWaits, SyncWaits, TimedOut, Waits, limited, run_sync
 from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext, inside_async
 from flightlog.engine.definitions import finish
 from flightlog.engine.states import State
@@ -164,14 +164,11 @@ class _AsyncStreamedWaits(AsyncWaits):
             while not self.stopped:
                 began = time.monotonic()
                 try:
-                    async with asyncio.timeout(pieces.left) as scope:
-                        piece = await anext(generator)
+                    with limited(pieces.left) as scope:
+                        async with scope:
+                            piece = await anext(generator)
                 except StopAsyncIteration:
                     break
-                except TimeoutError:
-                    if scope.expired():
-                        raise TimedOut from None
-                    raise
                 pieces.add(piece, began)
                 if len(pieces.all) > self.given:
                     self.given += 1

@@ -136,7 +136,7 @@ def abandon(flow: "FlowRunContext") -> None:
     for future in list(flow.open_futures):
         work = future._work
         if isinstance(work, _Work) and future._claim.acquire(blocking=False):
-            future._work = None
+            future._work = future._context = None
             future.settle(cancelled(work.call))
 
 

@@ -16,6 +16,7 @@ from flightlog.events.model import Append, NewEvent
 
 if TYPE_CHECKING:
     from flightlog.engine.tasks import Task
+    from flightlog.engine.transaction_parts import Part
 
 _WAIT_FOR = "wait_for"
 
@@ -35,6 +36,7 @@ class TaskCall:
         submitted: whether it was submitted, so that the flow goes on meanwhile.
         lookup: what the cache had for it, if its results are cached.
         slots: the slots of concurrency limits that its present attempt holds.
+        part: what it is to the transaction that it is made in, once it has completed.
     """
 
     task: "Task[Any, Any]"
@@ -47,6 +49,7 @@ class TaskCall:
     submitted: bool = False
     lookup: Lookup | None = None
     slots: Slots | None = None
+    part: "Part | None" = None
 
     def given_back(self, *, ended: bool) -> list[Append]:
         """Return what gives back all that the call holds; a claim on a cache key, only once it has ended."""
@@ -87,13 +90,18 @@ def create(call: TaskCall) -> TaskRun:
     policy = task.policy(flow.engine.task_policy)
     if policy.retries:
         facts["retries"] = policy.retries
-    if tags := task.tags | TAGS.get() | flow.tags:
+    if tags := tags_of(task, flow):
         facts["tags"] = sorted(tags)
     call.run = new_task_run(flow, call.parent, name, task.name, policy)
     call.run.tags = tags
     call.pending.append(created := call.run.record(Create(facts)))
     call.run.tell(created)
     return call.run
+
+
+def tags_of(task: "Task[Any, Any]", flow: FlowRunContext) -> frozenset[str]:
+    """Return the tags of a task's run that is made here: the task's, those that hold here, and its flow run's."""
+    return task.tags | TAGS.get() | flow.tags
 
 
 def new_task_run(

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import Any, Self
 
 from flightlog.engine.bridge import POOLED, Waits
@@ -132,7 +132,7 @@ class Pool:
         self._size = size
         self._waits = waits
         self._lock = threading.Lock()  # for all that follows
-        self._waiting: deque[tuple[Context, BaseFuture[Any]]] = deque()
+        self._waiting: deque[BaseFuture[Any]] = deque()
         self._started: deque[_Begun] = deque()
         self._idle: list[threading.Lock] = []
         self._threads = 0
@@ -141,9 +141,9 @@ class Pool:
         self._stopped = False
 
     def submit(self, future: BaseFuture[Any]) -> None:
-        """Run a future in one of the threads, in the caller's context."""
+        """Run a future in one of the threads."""
         with self._lock:
-            self._waiting.append((copy_context(), future))
+            self._waiting.append(future)
             self._call_one()
 
     def stop(self) -> None:
@@ -176,7 +176,7 @@ class Pool:
         while True:
             with self._lock:
                 found: _Begun | None = None
-                batch: list[tuple[Context, BaseFuture[Any]]] = []
+                batch: list[BaseFuture[Any]] = []
                 if self._started:
                     found = self._started.popleft()
                     self._running += 1
@@ -218,13 +218,14 @@ class Pool:
                 return True
         return False
 
-    def _begin(self, batch: list[tuple[Context, BaseFuture[Any]]]) -> list[_Begun]:
+    def _begin(self, batch: list[BaseFuture[Any]]) -> list[_Begun]:
         """Take calls to where their bodies start, and commit that they do, all at once."""
         begun: list[_Begun] = []
-        for context, future in batch:
-            work = future.take(self._waits)
-            if work is None:
+        for future in batch:
+            taken = future.take(self._waits)
+            if taken is None:
                 continue  # somebody who waits for it has begun it
+            context, work = taken
             with suppress(StopIteration):  # it ended without a body: what it rests on failed, or it is on record
                 begun.append((context, work, context.run(work.send, None)))
         if begun:

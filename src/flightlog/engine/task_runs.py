@@ -1,6 +1,5 @@
 """How a task run goes: from the call to its final state. One coroutine for sync and async."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any
 from flightlog.engine.bridge import Waits
 from flightlog.engine.caching import Lookup, look_up, lookup_of
 from flightlog.engine.calls import Call, CallMemory
-from flightlog.engine.context import Abandoned, TaskRunContext, check
+from flightlog.engine.context import TaskRunContext, check
 from flightlog.engine.digests import input_digest
 from flightlog.engine.hooks import beside, call_hooks
 from flightlog.engine.keeping import kept, named
@@ -30,8 +29,9 @@ from flightlog.engine.run_logs import get_run_logger, logged_prints
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.slots import NoSlots, Slots
 from flightlog.engine.states import State, StateType
-from flightlog.engine.task_calls import TaskCall, create
+from flightlog.engine.task_calls import TaskCall, create, tags_of
 from flightlog.engine.tracking import Tracker
+from flightlog.engine.transaction_parts import RecalledTask, SettledTask, TaskPart
 from flightlog.engine.transactions import TRANSACTION
 from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
@@ -40,7 +40,6 @@ from flightlog.errors import (
     ConcurrencySlotAcquisitionError,
     InvalidNameError,
     LogError,
-    RunCancelled,
     TakenOver,
     UpstreamTaskError,
 )
@@ -88,9 +87,9 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     digest = input_digest(engine.key, parameters)
     if memory is not None:
         parent = None if call.parent is None else call.parent.task_run.key
-        state = _repeat(call, memory, parent, digest) if call.run is None and memory.has_past else None
+        state = _repeat(call, memory, parent, digest, parameters) if call.run is None and memory.has_past else None
         if state is not None:
-            memory.add(parent, task.key, digest, Call(call.run, state))
+            memory.add(parent, task.key, digest, Call(call.run, state, part=call.part))
             if state.type is StateType.COMPLETED and call.run is not None:
                 flow.tracker.add(state.data, call.run.key)
             return state
@@ -102,13 +101,15 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     else:
         state = await _attempts(waits, call, run, parameters, digest)
     if memory is not None:
-        memory.add(parent, task.key, digest, Call(run, state))
+        memory.add(parent, task.key, digest, Call(run, state, part=call.part))
     if state.type is StateType.COMPLETED:
         flow.tracker.add(state.data, run.key)
     return state
 
 
-def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: bytes | None) -> State[Any] | None:
+def _repeat(
+    call: TaskCall, memory: CallMemory, parent: bytes | None, digest: bytes | None, parameters: dict[str, Any]
+) -> State[Any] | None:
     """Return the state that the same call ended in earlier; None if it has to run, for the first time or again."""
     earlier = memory.take(parent, call.task.key, digest)
     if earlier is None:
@@ -116,24 +117,67 @@ def _repeat(call: TaskCall, memory: CallMemory, parent: bytes | None, digest: by
         check_new(call.flow, memory, parent, call.task.key, alone=alone)
         memory.count("new")
         return None
+    tags = tags_of(call.task, call.flow)
     reason: str | None = None
     if digest is None and earlier.completed:
         reason = "The call runs again: its arguments cannot be compared with those that it had before."
     try:
-        earlier = recalled(call.flow, earlier, call.task)
+        earlier = recalled(call.flow, earlier, call.task, tags)
     except CannotRecall as error:
         reason = f"The call runs again: {error}."
     call.run, state = earlier.run, earlier.state
     if call.run is None and earlier.recorded is not None:
         memory.stand_for(create(call).key, earlier.recorded.key)
-    if reason is None and state is not None and (state.is_completed() or earlier.recorded is not None):
+    if reason is None and earlier.counts:
         memory.count("reused")
+        _rejoin(call, earlier, parameters)
         return state
     memory.count("again" if call.run is not None and call.run.run_count else "new")
+    _undo(call, earlier, parameters)
     if call.run is not None:
-        call.pending.append(rerun := call.run.record(Rerun({"message": reason} if reason else {})))
+        call.pending.append(rerun := call.run.record(Rerun(_rerun_facts(call.run, tags, reason))))
         call.run.tell(rerun)
     return None
+
+
+def _rejoin(call: TaskCall, earlier: Call, parameters: dict[str, Any]) -> None:
+    """Make a call that is answered from what is on record a part of its transaction again, unless it is committed."""
+    call.part, transaction, state = earlier.part, TRANSACTION.get(), earlier.state
+    if transaction is None or call.run is None or state is None or not state.is_completed():
+        return
+    recorded = earlier.recorded
+    if call.part is None and recorded is not None and state.name != "Cached":
+        context = _context(call, call.run, parameters)
+        if not recorded.committed:
+            call.part = RecalledTask(context, state, recorded.position)
+        elif recorded.hooks < len(call.task.hooks.get("on_commit", ())):
+            call.part = SettledTask(context, state, recorded.hooks)
+    if call.part is not None:
+        transaction.add(call.part)
+
+
+def _undo(call: TaskCall, earlier: Call, parameters: dict[str, Any]) -> None:
+    """Undo what a call did that was rolled back, if a crash came between, before it runs again."""
+    recorded, run = earlier.recorded, call.run
+    if recorded is None or run is None or not recorded.rolled_back:
+        return
+    if recorded.hooks < len(call.task.hooks.get("on_rollback", ())):
+        state: State[Any] = State(StateType.COMPLETED, "RolledBack").of_run(run.flow_run_id, run.key)
+        SettledTask(_context(call, run, parameters), state, recorded.hooks).undo(TRANSACTION.get())
+
+
+def _context(call: TaskCall, run: TaskRun, parameters: dict[str, Any]) -> TaskRunContext:
+    """Return the context of an attempt."""
+    prints = call.flow.log_prints if call.task.log_prints is None else call.task.log_prints
+    return TaskRunContext(call.flow, call.task, run, parameters, log_prints=prints, parent=call.parent)
+
+
+def _rerun_facts(run: TaskRun, tags: frozenset[str], reason: str | None) -> dict[str, Any]:
+    """Return what the log is told of a run that runs again: why, and its tags if they are other ones by now."""
+    facts: dict[str, Any] = {} if reason is None else {"message": reason}
+    if tags != run.tags:
+        run.tags, facts["tags"] = tags, sorted(tags)
+    return facts
 
 
 async def _may_start(waits: Waits, call: TaskCall) -> None:
@@ -234,7 +278,8 @@ async def _attempts(
             run.tell(event)
             if due is None:
                 if (part_of := TRANSACTION.get()) is not None and state.type is StateType.COMPLETED:
-                    part_of.add(context, state, None if call.lookup is None else call.lookup.stream)
+                    call.part = TaskPart(context, state, None if call.lookup is None else call.lookup.stream)
+                    part_of.add(call.part)
                 if task.hooks:
                     await waits.commit(engine.log, unit)
                     await call_hooks(waits, context, run, state, {"task": task, "task_run": run})
@@ -258,9 +303,7 @@ async def _conclude(
     waits: Waits, call: TaskCall, context: TaskRunContext, outcome: Outcome, keeping: Keeping
 ) -> tuple[State[Any], End, Any]:
     """Return the state that an attempt leads to, the command that says so, and the blobs that go with it."""
-    if isinstance(outcome.error, asyncio.CancelledError):
-        outcome.error = _cancellation(context) or outcome.error
-    found = unsuccessful(outcome, "Task", call.task.timeout_seconds)
+    found = unsuccessful(context, outcome, "Task", call.task.timeout_seconds)
     if found is None:
         state = _returned_state(outcome.value)
         told: dict[str, Any] = {"cause": "user_error"} if state.type is StateType.FAILED else {}
@@ -280,17 +323,6 @@ def _tracked(load: Callable[[], Any], tracker: Tracker, task_run: bytes) -> Any:
     value = load()
     tracker.add(value, task_run)
     return value
-
-
-def _cancellation(context: TaskRunContext) -> BaseException | None:
-    """Return what says that the run, or one that it was called in, was cancelled by somebody; None if it was not."""
-    try:
-        check(context)
-    except RunCancelled as cancelled:
-        return cancelled
-    except Abandoned:
-        pass
-    return None
 
 
 def _give_back(call: TaskCall, event: NewEvent, blobs: Mapping[bytes, bytes]) -> None:
@@ -381,9 +413,11 @@ def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]
     run = call.run or create(call)
     state.of_run(run.flow_run_id, run.key)
     event = run.record(end_of(state, facts, 0, retriable=False))
-    run.journal.put([*call.pending, event])
-    for append in call.given_back(ended=True):
-        run.journal.engine.log.enqueue([append])
+    try:
+        run.journal.put([*call.pending, event])
+    finally:
+        for append in call.given_back(ended=True):
+            run.journal.engine.log.enqueue([append])
     call.pending = []
     run.tell(event)
     return state

@@ -2,6 +2,12 @@
 
 ``with transaction():`` around calls of tasks makes each of them a part of it. What undoes a part is the task's own
 knowledge: ``@task.on_rollback``. A part that was rolled back ends as RolledBack; it runs again when its run is resumed.
+
+A call that is answered from what the run has on record is a part again, unless it has been committed: so a transaction
+that was cut short by a crash is whole when its run is resumed. A value from the cache, or from the run that this one
+was forked from, is no part: it belongs to whoever computed it.
+
+That parts are committed, or rolled back, is put on record first; then their hooks are called.
 """
 
 import copy
@@ -13,17 +19,16 @@ from contextvars import ContextVar
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from flightlog.engine.bridge import SYNC, run_sync
-from flightlog.engine.context import CURRENT
+from flightlog.engine.context import CURRENT, RunContext, current, is_within
 from flightlog.engine.emitting import put_on_record
 from flightlog.engine.runtime import current_engine
-from flightlog.engine.transitions import RollBack
-from flightlog.events.model import Append, NewEvent
-from flightlog.events.types import CACHE_DROPPED, TRANSACTION_COMMITTED, transaction_stream
+from flightlog.engine.transaction_parts import Part
+from flightlog.errors import CallsDiffer, RunSuspended, TakenOver
+from flightlog.events.model import NewEvent
+from flightlog.events.types import TRANSACTION_COMMITTED, transaction_stream
 
 if TYPE_CHECKING:
-    from flightlog.engine.context import TaskRunContext
-    from flightlog.engine.states import State
+    from flightlog.engine.runs import FlowRun
 
 _MISSING: Final = object()
 
@@ -49,36 +54,6 @@ class CommitMode(StrEnum):
     """Only when it is told to: by `commit`."""
 
 
-class _Part:
-    """A task run of a transaction, completed and not yet committed."""
-
-    def __init__(self, context: "TaskRunContext", state: "State[Any]", cache_stream: str | None) -> None:
-        self._context = context
-        self._state = state
-        self._cache_stream = cache_stream
-
-    def commit(self, transaction: "Transaction") -> None:
-        self._call("on_commit", transaction)
-
-    def roll_back(self, transaction: "Transaction") -> None:
-        run, engine = self._context.task_run, self._context.flow_context.engine
-        self._call("on_rollback", transaction)
-        self._state.name = "RolledBack"
-        event = run.record(RollBack())
-        appends = [run.journal.append([event])]
-        if self._cache_stream is not None:  # what was undone must not be had from the cache
-            dropped = NewEvent(engine.ids.new(), CACHE_DROPPED, {"task_run_id": run.key}, engine.clock.now(), event.id)
-            appends.append(Append(self._cache_stream, [dropped]))
-        engine.log.enqueue(appends)
-        run.tell(event)
-
-    def _call(self, kind: str, transaction: "Transaction") -> None:
-        from flightlog.engine.hooks import call_named_hooks
-
-        context = self._context
-        run_sync(call_named_hooks(SYNC, context, context.task_run, kind, self._state, {"transaction": transaction}))
-
-
 class Transaction:
     """A transaction; made by `transaction`.
 
@@ -87,6 +62,7 @@ class Transaction:
         commit_mode: when it commits.
         state: how far it has come.
         parent: the transaction around it, or None.
+        context: the run that its block is in, or None.
     """
 
     def __init__(self, key: str | None, commit_mode: CommitMode, parent: "Transaction | None") -> None:
@@ -94,8 +70,9 @@ class Transaction:
         self.commit_mode = commit_mode
         self.state = TransactionState.PENDING
         self.parent = parent
+        self.context = CURRENT.get()
         self._values: dict[str, Any] = {}
-        self._parts: list[_Part | Transaction] = []
+        self._parts: list[Part | Transaction] = []
         self._lock = threading.Lock()
 
     def set(self, name: str, value: Any) -> None:
@@ -132,42 +109,103 @@ class Transaction:
         """Tell whether it was rolled back."""
         return self.state is TransactionState.ROLLED_BACK
 
-    def add(self, context: "TaskRunContext", state: "State[Any]", cache_stream: str | None) -> None:
-        """Take in a task run that has completed."""
+    def add(self, member: "Part | Transaction") -> None:
+        """Take in a part, or a transaction inside; one that ends when this one is settled already, follows it."""
         with self._lock:
-            self._parts.append(_Part(context, state, cache_stream))
+            if not self._is_settled():
+                self._parts.append(member)
+                return
+        if isinstance(member, Transaction):
+            member._settle(self.state)
+        else:
+            _settle([(self, part) for part in member.parts()], self.state)
 
-    def commit(self, _: "Transaction | None" = None) -> bool:
+    def commit(self) -> bool:
         """Commit all parts, in the order in which they came; tell whether that had to be done."""
-        if self.state in (TransactionState.COMMITTED, TransactionState.ROLLED_BACK):
-            return False
-        self.state = TransactionState.COMMITTED
-        for part in self._parts:
-            part.commit(self)
-        if self.key is not None:
-            put_on_record(transaction_stream(_digest(self.key)), TRANSACTION_COMMITTED, {"key": self.key})
-        return True
+        return self._settle(TransactionState.COMMITTED)
 
-    def roll_back(self, _: "Transaction | None" = None) -> bool:
+    def roll_back(self) -> bool:
         """Undo all parts, the last first; tell whether that had to be done."""
-        if self.state in (TransactionState.COMMITTED, TransactionState.ROLLED_BACK):
-            return False
-        self.state = TransactionState.ROLLED_BACK
-        for part in reversed(self._parts):
-            part.roll_back(self)
-        return True
+        return self._settle(TransactionState.ROLLED_BACK)
 
     rollback = roll_back
+
+    def _is_settled(self) -> bool:
+        return self.state in (TransactionState.COMMITTED, TransactionState.ROLLED_BACK)
+
+    def _settle(self, state: TransactionState) -> bool:
+        closed: list[Transaction] = []
+        parts = self._close(state, closed)
+        _settle(parts, state)
+        for transaction in closed:
+            if transaction.key is not None and state is TransactionState.COMMITTED:
+                stream = transaction_stream(_digest(transaction.key))
+                put_on_record(stream, TRANSACTION_COMMITTED, {"key": transaction.key})
+        return bool(closed)
+
+    def _close(self, state: TransactionState, closed: "list[Transaction]") -> "list[tuple[Transaction, Part]]":
+        """Enter a final state, with all that was staged here; return the parts in order, each with its transaction."""
+        with self._lock:
+            if self._is_settled():
+                return []
+            self.state = state
+        closed.append(self)
+        found: list[tuple[Transaction, Part]] = []
+        for member in self._parts:
+            if isinstance(member, Transaction):
+                found += member._close(state, closed)
+            else:
+                found += [(self, part) for part in member.parts()]
+        return found
 
     def stage(self) -> None:
         """Wait for the transaction around this one."""
         self.state = TransactionState.STAGED
         if self.parent is not None:
-            with self.parent._lock:
-                self.parent._parts.append(self)
+            self.parent.add(self)
 
     def __repr__(self) -> str:
         return f"<Transaction {self.key or ''} {self.state.value}>"
+
+
+def _settle(parts: list[tuple[Transaction, Part]], state: TransactionState) -> None:
+    """Commit or roll back those of some parts that are neither yet."""
+    if state is TransactionState.ROLLED_BACK:
+        for transaction, part in reversed(parts):
+            if part.claim():
+                part.roll_back(transaction)
+        return
+    committed = [(transaction, part) for transaction, part in parts if part.claim()]
+    _put_committed([part for _, part in committed])
+    for transaction, part in committed:
+        part.commit(transaction)
+
+
+def _put_committed(parts: list[Part]) -> None:
+    """Put on record which task runs are committed: should their flow run be gone on with, they stay so.
+
+    Raises:
+        TakenOver: somebody else has gone on with it; what becomes of them is his to decide.
+    """
+    by_run: dict[bytes, tuple[FlowRun, list[bytes]]] = {}
+    for part in parts:
+        if (place := part.place) is not None:
+            by_run.setdefault(place[0].key, (place[0], []))[1].append(place[1])
+    appends = []
+    for run, keys in by_run.values():
+        engine = run.journal.engine
+        told = {"task_run_ids": keys}
+        event = NewEvent(engine.ids.new(), TRANSACTION_COMMITTED, told, engine.clock.now(), run.cause)
+        appends.append(run.journal.append([event]))
+    if appends:
+        engine.log.append_all(appends)
+
+
+def roll_back_left(context: RunContext) -> None:
+    """Roll back the transactions whose blocks go on in the code of a run that has ended: nobody waits for them."""
+    for made in reversed(list(_OPEN)):
+        if is_within(made.context, context):
+            made.roll_back()
 
 
 def _digest(key: str) -> str:
@@ -175,6 +213,10 @@ def _digest(key: str) -> str:
 
 
 TRANSACTION: ContextVar[Transaction | None] = ContextVar("flightlog_transaction", default=None)
+_OPEN: dict[Transaction, None] = {}
+"""The transactions whose blocks are going on in runs, in the order in which they were begun."""
+_CUT_SHORT: Final = (TakenOver, RunSuspended, CallsDiffer)
+"""After these a run is gone on with, by whoever does it, and its transactions with it."""
 
 
 @contextmanager
@@ -195,8 +237,15 @@ def transaction(
         Transaction: to set and get values, and to ask how far it has come.
 
     Raises:
+        RuntimeError: in a worker process.
         Exception: what the block raised, after what had completed was rolled back.
     """
+    context = current()  # code whose run has ended begins none
+    if context is not None and context.flow_context.relay is not None:
+        raise RuntimeError(
+            "A transaction cannot be opened in a worker process: it could not roll back the tasks that are called "
+            "there. Open it in the flow, around the task."
+        )
     parent = TRANSACTION.get()
     mode = CommitMode(commit_mode) if commit_mode else CommitMode.EAGER if parent is None else CommitMode.LAZY
     made = Transaction(key, mode, parent)
@@ -204,12 +253,17 @@ def transaction(
     if key is not None and not overwrite and _has_committed(key):
         made.state = TransactionState.COMMITTED
     token = TRANSACTION.set(made)
+    if made.context is not None:
+        _OPEN[made] = None
     try:
         yield made
+    except _CUT_SHORT:
+        raise
     except BaseException:
         made.roll_back()
         raise
     finally:
+        _OPEN.pop(made, None)
         TRANSACTION.reset(token)
     if made.state is not TransactionState.ACTIVE:
         return
@@ -228,4 +282,4 @@ def _has_committed(key: str) -> bool:
     return next(engine.log.read(transaction_stream(_digest(key))), None) is not None
 
 
-__all__ = ["CommitMode", "Transaction", "TransactionState", "transaction"]
+__all__ = ["TRANSACTION", "CommitMode", "Transaction", "TransactionState", "roll_back_left", "transaction"]

@@ -1,5 +1,6 @@
 """The read side: what server and command line ask. Typed answers from the projections."""
 
+import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +51,7 @@ class FlowRunView:
     pid: int | None
     process_started: int | None
     namespace: int | None
+    tags: tuple[str, ...]
     lost: bool = False
 
     @property
@@ -74,6 +76,7 @@ class TaskRunView:
     run_count: int
     parent: str | None
     child_flow_run_id: str | None
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ def _flow_run(projector: Projector, row: Any) -> FlowRunView:
 
 def _view(kind: type[Any], row: Any) -> Any:
     values = {name: getattr(row, name) for name in kind.__dataclass_fields__ if name != "lost"}
+    if "tags" in values:
+        values["tags"] = tuple(json.loads(values["tags"] or "[]"))
     return kind(**{name: id_text(value) if isinstance(value, bytes) else value for name, value in values.items()})
 
 

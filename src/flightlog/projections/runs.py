@@ -1,5 +1,6 @@
 """The runs projection: flow runs, task runs, their attempts, and which run's result went where."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ _STATE = (
     lambda: Column("started", BigInteger),
     lambda: Column("ended", BigInteger),
     lambda: Column("run_count", Integer),
+    lambda: Column("tags", Text),  # JSON
 )
 
 flow_runs = Table(
@@ -89,7 +91,7 @@ class RunsProjection:
     """Folds state changes into the present of every run."""
 
     name: str = "runs"
-    version: int = 3
+    version: int = 4
     tables: Sequence[Table] = (flow_runs, task_runs, attempts, dependencies)
     types: frozenset[str] | None = frozenset(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)
 
@@ -131,6 +133,8 @@ def _change(event: Event, suffix: str, data: dict[str, Any]) -> dict[str, Any]:
             change["started"] = event.occurred_at
     elif state_type in TERMINAL:
         change["ended"] = event.occurred_at
+    if "tags" in data:
+        change["tags"] = json.dumps(data["tags"])
     if "host" in data:
         change |= {
             "host": data["host"],

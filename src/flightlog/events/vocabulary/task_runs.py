@@ -49,6 +49,12 @@ class TaskStateChange(StateChange):
     task_run_id: Identifier
 
 
+class TaskScheduled(TaskStateChange):
+    """A task run that had ended, or was cut short, runs again."""
+
+    tags: list[str] | None = Field(None, description="Its tags, sorted, if they are other ones than before.")
+
+
 class TaskEnd(End):
     """A task run ended."""
 
@@ -68,7 +74,7 @@ MODELS: dict[str, type[Payload]] = {
     "task_run.created": TaskRunCreated,
     "task_run.running": TaskRunning,
     "task_run.awaiting_retry": TaskRunAwaitingRetry,
-    "task_run.scheduled": TaskStateChange,
+    "task_run.scheduled": TaskScheduled,
     "task_run.pending": TaskStateChange,
     "task_run.not_ready": TaskStateChange,
     "task_run.paused": TaskStateChange,

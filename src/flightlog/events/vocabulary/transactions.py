@@ -1,4 +1,7 @@
-"""What becomes of transactions that have a key. The stream, ``transaction/<digest>``, says of which."""
+"""What becomes of transactions: in the stream of a flow run that has parts of it, and in ``transaction/<digest>``.
+
+The latter is the stream of a key.
+"""
 
 from pydantic import Field
 
@@ -6,9 +9,10 @@ from flightlog.events.vocabulary.parts import Identifier, Payload
 
 
 class TransactionCommitted(Payload):
-    """A transaction committed; one with the same key need not be gone through again."""
+    """A transaction committed: its parts stay as they are; one with the same key need not be gone through again."""
 
-    key: str = Field(description="What it is known by.")
+    key: str | None = Field(None, description="What it is known by: in the stream of that key.")
+    task_run_ids: list[Identifier] | None = Field(None, description="Its parts: in the stream of their flow run.")
     flow_run_id: Identifier | None = None
     task_run_id: Identifier | None = None
 
