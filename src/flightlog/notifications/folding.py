@@ -33,7 +33,7 @@ from flightlog.events.types import (
 from flightlog.ids import id_text
 from flightlog.notifications.decisions import Decision, IncidentChanged, Withheld
 from flightlog.notifications.durations import microseconds, text
-from flightlog.notifications.matching import LookUp, fits, group_of, is_about, matches, occurrence_of
+from flightlog.notifications.matching import LookUp, fits, group_of, is_about, matches, may_match, occurrence_of
 from flightlog.notifications.rules import Channel, Configuration, Match, Route, Rule
 from flightlog.notifications.state import (
     DURATIONS,
@@ -56,6 +56,7 @@ _ALWAYS: Final = frozenset(
     | {RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET, SILENCE_ADDED, SILENCE_ENDED}
     | {INCIDENT_ACKNOWLEDGED, NOTIFICATION_DEAD, NOTIFICATION_DELIVERED}
 )
+_ENDS: Final = frozenset(f"{FLOW_RUN}.{suffix}" for suffix, (state, _) in STATES.items() if state in TERMINAL)
 _CONFIGURATION: Final = frozenset({RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET})
 _OWN: Final = ("rule.", "channel.", "routes.", "silence.", "incident.", "notification.")
 CHANNEL_DOWN: Final = Rule(
@@ -91,6 +92,7 @@ class Fold:
         self._only = only is not None
         self.rules: dict[str, Rule] = {}
         self._telling = Telling(self.memory, self.rules)
+        self._wanting: dict[str, list[Rule]] = {}
         self._learn(only)
         self._out: list[Decision] = []
 
@@ -126,13 +128,13 @@ class Fold:
         Args:
             event: the next event of the log that the rules need.
         """
-        self._out = self.tick(event.recorded_at)
+        self._out, type_ = self.tick(event.recorded_at), event.type
         self.memory.position = event.position
-        handle = _HANDLERS.get(event.type)
-        if handle is not None and not (self._only and event.type in _CONFIGURATION):
+        handle = _HANDLERS.get(type_)
+        if handle is not None and not (self._only and type_ in _CONFIGURATION):
             handle(self, event)
-        if not event.type.startswith(_OWN) or event.type == NOTIFICATION_DEAD:
-            self._observe(event)
+        if not type_.startswith(_OWN) or type_ == NOTIFICATION_DEAD:
+            self._observe(event, type_)
         return self._out
 
     def tick(self, now: int) -> list[Decision]:
@@ -161,12 +163,14 @@ class Fold:
         rule = Rule.model_validate_json(event.data["rule"])
         self.memory.rules[rule.name] = event.data["rule"]
         self.rules[rule.name] = rule
+        self._wanting.clear()
         self._arm_all(rule, event.recorded_at)
 
     def _remove_rule(self, event: Event) -> None:
         name = event.data["name"]
         if self.memory.rules.pop(name, None) is not None:
             self.rules.pop(name)
+            self._wanting.clear()
             for group in self.memory.groups.pop(name, {}).values():
                 if incident := self.memory.incidents.pop(group.incident, None):
                     self._changed("resolved", incident, event.recorded_at, incident.latest, "the rule is gone")
@@ -202,19 +206,28 @@ class Fold:
 
     # --- what happens -------------------------------------------------------------------------------
 
-    def _observe(self, event: Event) -> None:
-        run = self._run_of(event)
-        occurrence = occurrence_of(event, run, self._look_up)
-        if event.type == NOTIFICATION_DEAD:
-            occurrence.stream = event.data["channel"]
-        if event.type == "flow_run.running" and run is not None:
+    def _observe(self, event: Event, type_: str) -> None:
+        rules, run = self._rules_for(type_), self._run_of(event)
+        is_end = type_ in _ENDS and run is not None
+        if type_ == "flow_run.running" and run is not None:
             run.started_at = run.started_at or event.recorded_at
-            self._watch_duration(run, occurrence)
-        for rule in list(self.rules.values()):
-            if rule.enabled and _is_triggered(rule) and matches(rule, occurrence, event, self._look_up):
+            self._watch_duration(run, event)
+        if not rules and not is_end:
+            return
+        occurrence = occurrence_of(event, run, self._look_up)
+        if type_ == NOTIFICATION_DEAD:
+            occurrence.stream = event.data["channel"]
+        for rule in rules:
+            if matches(rule, occurrence, event, self._look_up):
                 self._match(rule, occurrence, run, event)
-        if event.type.startswith("flow_run.") and occurrence.state_type in TERMINAL and run is not None:
+        if is_end and run is not None:
             self._end_run(event, run, occurrence)
+
+    def _rules_for(self, type_: str) -> list[Rule]:
+        """Return the rules that events of a type could match."""
+        if type_ not in self._wanting:
+            self._wanting[type_] = [rule for rule in self.rules.values() if may_match(rule, type_)]
+        return self._wanting[type_]
 
     def _run_of(self, event: Event) -> RunMemory | None:
         """Return the flow run that an event belongs to; one that is not known is looked up."""
@@ -337,11 +350,11 @@ class Fold:
             group.times = []
             self._open(rule, group, occurrence, now, f"{have} {what}" if needed > 1 else "it matched")
 
-    def _watch_duration(self, run: RunMemory, occurrence: Occurrence) -> None:
+    def _watch_duration(self, run: RunMemory, event: Event) -> None:
         for rule in self.rules.values():
-            limit = self._limit(rule, run.flow)
-            if rule.enabled and limit is not None and is_about(rule.match, occurrence):
-                self._at(occurrence.at + limit, "slow", rule.name, occurrence.stream, limit)
+            limit = self._limit(rule, run.flow) if rule.enabled else None
+            if limit is not None and is_about(rule.match, occurrence_of(event, run, self._look_up)):
+                self._at(event.recorded_at + limit, "slow", rule.name, event.stream, limit)
 
     def _limit(self, rule: Rule, flow: str) -> int | None:
         """Return how long a run may take by a rule, in microseconds; None for as long as it likes."""
@@ -480,11 +493,6 @@ class Fold:
 
     def _at(self, due: int, kind: str, *args: Any) -> None:
         self._telling.at(due, kind, *args)
-
-
-def _is_triggered(rule: Rule) -> bool:
-    """Tell whether events that match lead to a rule's incidents, and not the clock."""
-    return rule.threshold.slower_than is None and rule.threshold.not_succeeded_within is None
 
 
 def _run_memory(created: Any, at: int) -> RunMemory | None:

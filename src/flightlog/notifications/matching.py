@@ -78,6 +78,19 @@ def is_about(match: Match, occurrence: Occurrence) -> bool:
     return not match.task or fits(match.task, occurrence.task)
 
 
+def may_match(rule: Rule, type_: str) -> bool:
+    """Tell whether a rule could match events of a type: what no rule wants need not be looked at any further."""
+    match, threshold = rule.match, rule.threshold
+    if not rule.enabled or threshold.slower_than is not None or threshold.not_succeeded_within is not None:
+        return False  # it is switched off, or waits for what does not happen
+    if match.event:
+        return type_ == CUSTOM or fits(match.event, type_)
+    kind, _, suffix = type_.partition(".")
+    if kind != (TASK_RUN if match.task else FLOW_RUN) or suffix not in STATES:
+        return False
+    return bool(match.state) or STATES[suffix][0] in BAD
+
+
 def matches(rule: Rule, occurrence: Occurrence, event: Event, look_up: LookUp) -> bool:
     """Tell whether a rule matches what an event says."""
     match = rule.match
