@@ -7,7 +7,7 @@ import ipaddress
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -26,9 +26,8 @@ from flightlog.notifications.trust import tls_context
 _OURS = frozenset({"host", "content-type", "content-length", "transfer-encoding", "connection", "expect"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _SIGNING_KEY_HINT = "make one with: echo whsec_$(openssl rand -base64 32)"
-# Addresses of version 6 that stand for one of version 4: RFC 6052, RFC 8215.
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# Addresses of version 6 that stand for one of version 4 behind a gateway: RFC 6052.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 Resolver = Callable[..., list[tuple[Any, ...]]]
 
 
@@ -206,21 +205,19 @@ def is_outside(address: str) -> bool:
     Args:
         address: an address of version 4 or 6, perhaps with a zone.
     """
-    return all(_is_global(one) for one in _meant(ipaddress.ip_address(address.partition("%")[0])))
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv4Address):
+        return _is_global(found)
+    if found in _NAT64:
+        return _is_global(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
+    if found.ipv4_mapped is not None:
+        return _is_global(found.ipv4_mapped)
+    # The others that hold an address of version 4 have to be fine themselves as well.
+    held = [one for one in (found.sixtofour, *(found.teredo or ())) if one is not None]
+    return _is_global(found) and all(map(_is_global, held))
 
 
-def _meant(address: Address) -> Iterator[Address]:
-    """Yield an address and the ones of version 4 that it stands for: a gateway may lead there."""
-    yield address
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        inner += [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) for network in _NAT64 if address in network]
-        yield from (one for one in inner if one is not None)
-
-
-def _is_global(address: Address) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return _is_global(address.ipv4_mapped)
+def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
