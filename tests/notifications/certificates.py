@@ -1,7 +1,6 @@
 """Certificates for tests: an authority of our own, and one certificate for this machine that it has signed."""
 
 import datetime as dt
-import ipaddress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ class Certificates(NamedTuple):
 
     Attributes:
         ca: the authority's certificate, to be trusted.
-        server: certificate and key of ``localhost`` and 127.0.0.1, in one file.
+        server: certificate and key of ``localhost``, in one file.
     """
 
     ca: Path
@@ -33,7 +32,7 @@ def make(folder: Path) -> Certificates:
                       key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
                       decipher_only=False), critical=True
     ).sign(ca_key, hashes.SHA256())  # fmt: skip
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [x509.DNSName("localhost")]
     server = _builder("localhost", key.public_key(), "Tests").add_extension(
         x509.SubjectAlternativeName(names), critical=False
     ).add_extension(

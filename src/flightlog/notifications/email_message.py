@@ -3,16 +3,21 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.headerregistry import Address
+from email.header import Header
+from email.headerregistry import Address, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.policy import SMTP, EmailPolicy, Policy
+from email.utils import format_datetime
+from typing import Any
 
 from flightlog.clock import to_datetime
 from flightlog.notifications import wording
 from flightlog.notifications.email_page import page
 from flightlog.notifications.notifier import Message, token
 
+# No blanks, no brackets, no line breaks: nothing that would end the address where it is told to a server.
+_BARE = r"""(?P<local>[!#-'*+/-9=?A-Z^-~.-]{1,64})@(?P<host>[^\s<>@,;"]+)"""
+_NAMED = re.compile(rf"""(?:"(?P<quoted>[^"\\]*)"|(?P<name>[^<>@"\\]*)) ?<{_BARE}>""")
 _HOST = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
 
@@ -45,18 +50,61 @@ def parsed(text: str) -> Address:
     Raises:
         ValueError: it is none, or one that not every server takes.
     """
-    name, address = parseaddr(text)
-    local, _, domain = address.rpartition("@")
-    # No blanks, no brackets, no line breaks: nothing that would end the address where it is told to a server.
-    is_plain = text.isprintable() and re.fullmatch(r"[!#-'*+/-9=?A-Z^-~.-]{1,64}", local)
+    found = (_NAMED.fullmatch(text) or re.fullmatch(_BARE, text)) if text.isprintable() else None
     try:
-        host = domain.encode("idna").decode() if is_plain else ""
-        found = Address(wording.one_line(name, 100), addr_spec=f"{local}@{host}") if _HOST.fullmatch(host) else None
+        host = found["host"].encode("idna").decode() if found else ""
+        if found and _HOST.fullmatch(host):
+            names = found.groupdict()
+            name = wording.one_line(names.get("quoted") or names.get("name") or "", 100).replace("=?", "= ?")
+            return Address(name, addr_spec=f"{found['local']}@{host}")
     except (ValueError, IndexError):  # of an address that is odd the standard library makes either
-        found = None
-    if found is None:
-        raise ValueError(f"{text[:100]!r} is no e-mail address that every server takes.")
-    return found
+        pass
+    raise ValueError(f"{text[:100]!r} is no e-mail address that every server takes.")
+
+
+class _Ids(UnstructuredHeader):
+    """A header of message ids: each on a line of its own, and the first beside the header's name, however long."""
+
+    max_count = 1
+    name: str
+
+    def fold(self, *, policy: Policy) -> str:
+        """Return the header's lines."""
+        return f"{self.name}: {f'{policy.linesep} '.join(str(self).split())}{policy.linesep}"
+
+
+class _Line(UnstructuredHeader):
+    """A header of text that is just text.
+
+    The standard library reads what it is given: it would decode ``=?utf-8?q?=0ABcc:...?=`` in the name of a flow, and
+    write the line break that comes out of it as one (until Python 3.12.5).
+    """
+
+    max_count = 1
+    name: str
+
+    @classmethod
+    def parse(cls, value: str, kwds: dict[str, Any]) -> None:
+        """Take the text as it is."""
+        kwds["parse_tree"], kwds["decoded"] = None, value
+
+    def fold(self, *, policy: Policy) -> str:
+        """Return the header's lines."""
+        text = str(self)
+        charset = None if text.isascii() and "=?" not in text else "utf-8"
+        coded = Header(text, charset, header_name=self.name, maxlinelen=76).encode(linesep=policy.linesep)
+        return f"{self.name}: {coded}{policy.linesep}"
+
+
+def _policy() -> "EmailPolicy[EmailMessage]":
+    registry = HeaderRegistry()
+    for name in ("message-id", "in-reply-to", "references"):
+        registry.map_to_type(name, _Ids)  # type: ignore[arg-type] # it is made one with `BaseHeader` there
+    registry.map_to_type("subject", _Line)  # type: ignore[arg-type] # the same
+    return SMTP.clone(header_factory=registry)
+
+
+_POLICY = _policy()
 
 
 def mime(message: Message, where: Addressed, *, now: int) -> EmailMessage:
@@ -67,7 +115,7 @@ def mime(message: Message, where: Addressed, *, now: int) -> EmailMessage:
         where: whom it is from and for.
         now: the present, for a message without a time of its own.
     """
-    mail = EmailMessage(policy=SMTP)
+    mail = EmailMessage(policy=_POLICY)
     mail["From"] = where.sender
     mail["To"] = where.to
     mail["Subject"] = _subject(message, where)
