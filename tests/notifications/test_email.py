@@ -97,7 +97,7 @@ def test_what_a_mail_is(start: Start) -> None:
         "  flightlog runs logs wise-otter --failed",
         "  flightlog runs resume wise-otter",
         "",
-        "rule prod failures · event #48213 · incident 0197f3a0-3333-7000-8000-000000000000",
+        "rule prod failures · event #48213 · incident 0197f3a0",
     ]
 
 

@@ -20,7 +20,7 @@ _DARK = """
   .page { background: #0d1117 !important; }
   .card { background: #161b22 !important; border-color: #30363d !important; }
   .text, .text td, .text a { color: #e6edf3 !important; }
-  .quiet { color: #9198a1 !important; }
+  .text .quiet { color: #9198a1 !important; }
   .code { background: #0d1117 !important; color: #e6edf3 !important; }
   .line { border-color: #30363d !important; }
 }
@@ -120,7 +120,7 @@ def _fact(message: Message, label: str, value: str) -> str:
         shown = _strip(message.run.earlier)
     return (
         f'<tr><td class="quiet" valign="top" width="110" style="color:{_QUIET};padding:3px 12px 3px 0;width:110px">'
-        f'{escape(label)}</td><td style="padding:3px 0;word-break:break-word">{shown}</td></tr>'
+        f'{escape(label)}</td><td style="padding:3px 0;white-space:pre-wrap;word-break:break-word">{shown}</td></tr>'
     )
 
 
@@ -149,10 +149,11 @@ def _entry(entry: Entry) -> str:
     look = wording.look_of_state(entry.state_type)
     run = f"<b>{escape(wording.one_line(entry.run, 80))}</b> " if entry.run else ""
     return (
-        f'<tr><td class="quiet line" valign="top" width="110" style="border-top:1px solid #d1d9e0;color:{_QUIET};'
-        f'padding:6px 12px 6px 0;font-size:12px;width:110px">{wording.moment(entry.at)}</td>'
+        f'<tr><td class="quiet line" valign="top" width="130" style="border-top:1px solid #d1d9e0;color:{_QUIET};'
+        f'padding:6px 12px 6px 0;font-size:12px;width:130px;white-space:nowrap">{wording.moment(entry.at)}</td>'
         f'<td class="line" style="border-top:1px solid #d1d9e0;padding:6px 0;word-break:break-word">'
-        f'<span style="background:{look.color};color:#ffffff;border-radius:3px;padding:0 5px;font-size:12px">'
+        f'<span style="background:{look.color};color:#ffffff;display:inline-block;width:20px;'
+        f'text-align:center;border-radius:3px;font-size:12px;line-height:18px">'
         f"{look.icon}</span> {run}{escape(wording.one_line(entry.text))}</td></tr>"
     )
 

@@ -49,9 +49,8 @@ def payload(message: Message) -> dict[str, Any]:
 
 def reply(message: Message) -> dict[str, Any]:
     """Return what a message adds to its incident, for the thread of the first message."""
-    parts = [f"*{escape(wording.subject(message), 120)}*", _text(message)]
-    blocks = [_section("\n".join(part for part in parts if part)), _context(message)]
-    return {"text": fallback(message), "blocks": blocks}
+    parts = [f"*{escape(wording.subject(message), 120)}*", _text(message), escape(wording.doubt(message), 100)]
+    return {"text": fallback(message), "blocks": [_section("\n".join(part for part in parts if part))]}
 
 
 def fallback(message: Message) -> str:
@@ -84,7 +83,7 @@ def _text(message: Message) -> str:
         return re.sub(r"https?://[^\s<>|]+", r"<\g<0>>", escape(own, _TEXT))
     parts = [escape(wording.situation(message), 200), _lead(message)]
     if error := wording.error(message):
-        parts.append(code(error, 1_300))
+        parts.append(code(error, 1_200))
     lines = list(wording.entry_lines(message))
     if lines and (message.count > 1 or message.kind in ("digest", "resolved")):
         parts.append(_last_lines(lines, 900))
