@@ -139,11 +139,14 @@ class Delivery:
             version = self._log.append(stream, [event], expected_version=kept.version)[-1]
         except VersionConflict:
             return None
-        queued = next(event for event in self._log.read(stream) if event.type == NOTIFICATION_QUEUED)
+        events = [(event.type, event.data) for event in self._log.read(stream)]
+        queued = next(data for type_, data in events if type_ == NOTIFICATION_QUEUED)
+        reached = [data["reached"] for type_, data in events if type_ == NOTIFICATION_FAILED and data.get("reached")]
         message = replace(
-            MESSAGES.validate_json(queued.data["message"]),
+            MESSAGES.validate_json(queued["message"]),
             repeat=state["unknown"] or state["claimed_until"] > 0,
             first=self._receipt(state["first"]),
+            reached=reached[-1] if reached else None,
         )
         return Claim(stream, version, attempt, state["channel"], message, event.id)
 
@@ -216,6 +219,8 @@ class Delivery:
             return
         delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (claim.attempt - 1)) * (0.5 + self._ids.chance() / 2)
         delay = max(delay, error.retry_after or 0.0)
+        if error.reached:
+            facts["reached"] = {key: str(value) for key, value in error.reached.items()}
         facts |= {"retry_at": self._clock.now() + round(delay * 1e6), "unknown": error.is_unknown}
         self._end(claim, NOTIFICATION_FAILED, facts)
 

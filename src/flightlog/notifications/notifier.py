@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import FlightlogError
+from flightlog.masking import MASK
 
 Kind = Literal["opened", "updated", "escalated", "resolved", "digest", "drill"]
 Severity = Literal["info", "warning", "error", "critical"]
 Receipt = Mapping[str, str]
 """What a channel says of a message that it took, such as Slack's ``ts``: recorded, and handed to later messages."""
-MASK = "********"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from flightlog.notifications.notifier import Entry, Message, RunFacts
 from flightlog.notifications.rules import Rule
 from flightlog.notifications.state import Incident, Occurrence
 from flightlog.notifications.templates import Rendered, render
+from flightlog.notifications.wording import cleaned
 
 _LONGEST_STREAM: Final = 20_000
 """Of a run with more events, the task runs are not counted: it would hold the message up."""
@@ -29,7 +30,7 @@ def message_of(draft: Draft, rule: Rule, log: Log) -> tuple[Message, Rendered]:
         rule: its rule.
         log: where the run is read.
     """
-    plain = _plain(draft, rule, log)
+    plain: Message = cleaned(_plain(draft, rule, log))
     rendered = render(plain, subject=rule.subject, body=rule.body)
     return replace(plain, subject=rendered.subject, body=rendered.body), rendered
 

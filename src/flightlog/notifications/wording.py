@@ -5,8 +5,9 @@ its own, such as an error in a box: `own_body` and `own_subject` tell.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from flightlog.clock import duration, to_datetime
 from flightlog.events.narration import ICONS, NO_ICON
@@ -49,6 +50,19 @@ def clean(text: str, most: int = 20_000) -> str:
     """Return text that every channel can carry: no control characters but line breaks and tabs, and not too long."""
     text = text[: 2 * most].replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     return cut(_UNSENDABLE.sub("\ufffd", text), most)
+
+
+def cleaned(value: Any) -> Any:
+    """Return a message, or a part of one, with all its texts clean: it can be encoded, so recorded and sent."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {cleaned(key): cleaned(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(cleaned, value))
+    if isinstance(value, Message | RunFacts | Entry):
+        return replace(value, **{one.name: cleaned(getattr(value, one.name)) for one in fields(value)})
+    return value
 
 
 def one_line(text: str, most: int = 200) -> str:
@@ -205,9 +219,11 @@ def situation(message: Message) -> str:
     if is_drill(message):
         return "This is a drill: nothing is wrong."
     if message.kind == "resolved":
-        return f"Open for {open_for(message)}, {events(message.count)}; it is over."
+        run = message.run
+        well = f": {one_line(run.name, 80)} completed" if run is not None and run.state_type == "COMPLETED" else ""
+        return f"Open for {open_for(message)}, {events(message.count)}. It is over{well}."
     if message.kind == "escalated":
-        return f"Open for {open_for(message)}, {events(message.count)}; it is not over."
+        return f"Open for {open_for(message)}, {events(message.count)}. It is not over."
     if message.kind != "digest" and message.count > 1:
         return f"{events(message.count)} since {moment(message.opened_at)}."
     return ""

@@ -138,6 +138,7 @@ class NotificationFailed(Payload):
     code: str | None = Field(None, description="The channel's answer.")
     retry_at: Microseconds = Field(description="When the next attempt is due.")
     unknown: bool = Field(False, description="The message may have arrived all the same.")
+    reached: dict[str, str] = Field({}, description="What the next attempt has to know: who has the message already.")
 
 
 class NotificationDead(Payload):
