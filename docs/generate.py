@@ -3,6 +3,7 @@
 Run it with ``python docs/generate.py``.
 """
 
+import inspect
 import json
 import re
 import tomllib
@@ -10,10 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from flightlog.cli.main import EXIT_CODES, cli
 from flightlog.events.types import SCHEMAS, STATES
 from flightlog.events.vocabulary import json_schemas
+from flightlog.notifications.email import Email
+from flightlog.notifications.notifier import Entry, Message, RunFacts
+from flightlog.notifications.slack import SlackBot, SlackWebhook
+from flightlog.notifications.templates import FILTERS, OWN_FILTERS, VARIABLES
+from flightlog.notifications.webhook import Webhook
 from flightlog.settings import SETTINGS
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -136,6 +143,69 @@ PAGES = {
     "prefect-compatibility.md": compatibility_page,
 }
 
+
+def settings_table(model: type[BaseModel]) -> str:
+    """Return the table of what a channel's configuration holds."""
+    lines = ["| setting | default | |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        default = "needed" if field.is_required() else "none" if field.default in (None, {}) else f"`{field.default}`"
+        lines.append(f"| `{name}` | {default.replace('`False`', 'no')} | {_cell(field.description or '')} |")
+    return "\n".join(lines)
+
+
+def variables_table() -> str:
+    """Return the table of what message templates can name, from the docstrings."""
+    lines = ["| variable | |", "|---|---|"]
+    kinds = (("", Message, VARIABLES), ("run.", RunFacts, None), ("entry.", Entry, None))
+    for prefix, kind, names in kinds:
+        told = _attributes(kind)
+        lines += [f"| `{prefix}{name}` | {_cell(told[name])} |" for name in names or told]
+    return "\n".join(lines)
+
+
+def filters_table() -> str:
+    """Return the table of filters that message templates have."""
+    lines = ["| filter | |", "|---|---|"]
+    for name in FILTERS:
+        own = OWN_FILTERS.get(name)
+        lines.append(f"| `{name}` | {_cell((own.__doc__ or '').rstrip('.')) if own else 'as in Jinja'} |")
+    return "\n".join(lines)
+
+
+def _attributes(kind: type) -> dict[str, str]:
+    """Return what a docstring says of each attribute."""
+    text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", text, re.MULTILINE)
+    return {name: " ".join(told.split()) for name, told in found}
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"`+([^`]+)`+", r"`\1`", text).replace("|", "\\|")
+
+
+TABLES = {
+    "SlackBot": lambda: settings_table(SlackBot),
+    "SlackWebhook": lambda: settings_table(SlackWebhook),
+    "Email": lambda: settings_table(Email),
+    "Webhook": lambda: settings_table(Webhook),
+    "variables": variables_table,
+    "filters": filters_table,
+}
+GUIDES = ("slack.md", "e-mail.md", "webhooks.md", "message-templates.md")
+
+
+def guide(name: str) -> str:
+    """Return a how-to page with its tables as the program has them."""
+    text = (REFERENCE.parent / "how-to" / name).read_text()
+
+    def fill(found: re.Match[str]) -> str:
+        return f"<!-- table: {found[1]} -->\n\n{TABLES[found[1]]()}\n\n<!-- end of table -->"
+
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end of table -->", fill, text, flags=re.DOTALL)
+
+
 if __name__ == "__main__":
     for name, page in PAGES.items():
         (REFERENCE / name).write_text(page())
+    for name in GUIDES:
+        (REFERENCE.parent / "how-to" / name).write_text(guide(name))

@@ -136,7 +136,6 @@ def pages() -> dict[str, str]:
         "slack-recovered": f"{_SLACK}{after}{answer}</body></html>",
         "email-failed": page(shown["failed"]),
         "email-group": page(shown["group"]),
-        "email-recovered": page(shown["recovered"]),
     }
 
 

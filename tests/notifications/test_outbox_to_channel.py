@@ -1,25 +1,30 @@
 """From the outbox through a real notifier: what one attempt tells the next, on record in between."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from tests.notifications.slack import TOKEN, Slack, as_read
 from tests.notifications.smtp import MailServer
 
+from flightlog import flow
+from flightlog.clock import SystemClock
 from flightlog.events.log import Log
 from flightlog.events.model import NewEvent
 from flightlog.events.stores.memory import MemoryStore
 from flightlog.events.types import CHANNEL_SET, NOTIFICATION_QUEUED, channel_stream, notification_stream
 from flightlog.ids import RandomIds
+from flightlog.notifications.configuring import Configurator
 from flightlog.notifications.delivery import Delivery
 from flightlog.notifications.email import Email
+from flightlog.notifications.following import Follower
 from flightlog.notifications.notifier import Message, Notifier
 from flightlog.notifications.recording import MESSAGES
-from flightlog.notifications.rules import Channel
+from flightlog.notifications.rules import Channel, Configuration, Rule
 from flightlog.notifications.slack import SlackBot
 from flightlog.notifications.wording import cleaned
-from flightlog.testing import VirtualClock
+from flightlog.testing import VirtualClock, memory_engine
 from flightlog.testing.notifier_contract import hostile, sample
 
 
@@ -94,11 +99,32 @@ def test_an_incident_stays_in_its_first_slack_message(outbox: Outbox) -> None:
     assert reply["thread_ts"] == outbox.ended("notification.delivered")[0]["receipt"]["ts"]
 
 
-def test_any_text_can_be_recorded(outbox: Outbox) -> None:
-    """Halves of surrogate pairs in a message could not be: messages are cleaned before they are queued."""
-    with Slack() as server:
-        given = {"token": TOKEN, "channel": "#alerts", "api_url": server.api_url}
-        outbox.queue(cleaned(sample(key="k", body="\ud83d!")))
-        assert outbox.deliver(SlackBot.model_validate(given)) == 1
-        assert "\ufffd!" in server.received()[0]
+def test_any_error_of_a_flow_goes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the flow to the channel: what can be neither recorded as JSON nor sent is replaced."""
+
+    @flow
+    def broken() -> None:
+        raise ValueError("\ud83d <!channel> broken")
+
+    monkeypatch.setenv("OUR_TOKEN", TOKEN)
+    with Slack() as server, memory_engine() as engine:
+        settings = {"token": "env:OUR_TOKEN", "channel": "#alerts", "api_url": server.api_url}
+        channel = Channel(name="ops", kind="slack", settings=settings)
+        rules = (Rule(name="failures", channels=("ops",)),)
+        clock, ids = SystemClock(), RandomIds()
+        Configurator(engine.log, clock, ids).synchronise(Configuration(channels=(channel,), rules=rules), "here")
+        with pytest.raises(ValueError, match="broken"):
+            broken()
+        engine.log.flush()
+        with closing(Follower(engine.log)) as follower:
+            while follower.step():
+                pass
+        assert Delivery(engine.log, clock, ids).step() == 1
+        (text,) = server.received()
+    assert "ValueError: \ufffd <!channel> broken" in text
+    assert "Failed: broken / " in text
+
+
+def test_any_message_can_be_recorded() -> None:
+    """Once it is clean, it reads back as it was."""
     assert MESSAGES.validate_json(MESSAGES.dump_json(cleaned(hostile()))) == cleaned(hostile())

@@ -297,9 +297,9 @@ def origin(message: Message) -> list[str]:
     if message.position:
         parts.append(f"event #{message.position}")
     if message.incident:
-        # Of a UUID the first digits, with which the command line finds it.
-        is_uuid = re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", message.incident)
-        parts.append(f"incident {message.incident[:8] if is_uuid else one_line(message.incident, 40)}")
+        # Of a long number the first digits, with which the command line finds it.
+        is_number = re.fullmatch(r"[0-9a-f-]{32,36}", message.incident)
+        parts.append(f"incident {message.incident[:8] if is_number else one_line(message.incident, 40)}")
     return parts
 
 
