@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -301,6 +303,15 @@ def test_the_library_logs_no_secret(workspace: Slack, caplog: pytest.LogCaptureF
         refused(bot(workspace), sample())
     assert "StandInSecret" not in caplog.text
     assert slack.TOKEN not in caplog.text
+
+
+def test_libraries_are_loaded_at_first_use() -> None:
+    """Whoever only looks at configurations does not wait for them."""
+    code = (
+        "import sys; from flightlog.notifications.plugin import register_notifiers; register_notifiers(); "
+        "found = [m for m in ('slack_sdk', 'aiosmtplib', 'jinja2') if m in sys.modules]; assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

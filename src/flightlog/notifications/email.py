@@ -5,11 +5,13 @@ import base64
 import re
 import socket
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from flightlog.notifications.answers import in_thread
 from flightlog.notifications.email_message import Addressed, mime, parsed
 from flightlog.notifications.notifier import DeliveryError, Message, Notifier, Receipt, masked
 from flightlog.notifications.trust import tls_context
@@ -86,7 +88,7 @@ class Email(Notifier):
         receipt = {"message_id": str(mail["Message-ID"]), "subject": str(mail["Subject"])}
         sending = _Sending(self, frozenset((message.reached or {}).get("accepted", "").split()))
         try:
-            async with asyncio.timeout(timeout), self._connected(sending) as client:
+            async with asyncio.timeout(timeout), self._connected(sending, timeout) as client:
                 await sending.mail(client, mail.as_bytes(), where)
         except Exception as error:  # noqa: BLE001 - whatever the library raises, it is told
             if not sending.is_taken:  # else it was the farewell that failed
@@ -94,13 +96,13 @@ class Email(Notifier):
         return sending.receipt(receipt)
 
     @asynccontextmanager
-    async def _connected(self, sending: "_Sending") -> "AsyncIterator[SMTP]":
+    async def _connected(self, sending: "_Sending", timeout: float) -> "AsyncIterator[SMTP]":
         from aiosmtplib import SMTP
 
-        context = None if self.security == "plain" else await asyncio.to_thread(tls_context, self.ca_file)
+        context = None if self.security == "plain" else tls_context(self.ca_file)
         client = SMTP(
             hostname=self.host,
-            port=self.port or _PORTS[self.security],
+            sock=await self._socket(timeout),
             use_tls=self.security == "tls",
             start_tls=self.security == "starttls",  # True is "or fail", None would be "if there is any"
             tls_context=context,
@@ -121,6 +123,29 @@ class Email(Notifier):
                 transport.abort()  # no farewell in TLS: the server may be the one that hangs
             for _ in range(3):  # sockets are closed in the loop's next rounds, and it may end now
                 await asyncio.sleep(0)
+
+    async def _socket(self, timeout: float) -> socket.socket:
+        """Return a connection to the server: to the first of its addresses that answers."""
+        port = self.port or _PORTS[self.security]
+        # asyncio would look the name up in its pool of threads, and hold the exit up until that is done.
+        find = partial(socket.getaddrinfo, self.host, port, type=socket.SOCK_STREAM)
+        addresses = await in_thread(find, timeout=timeout)
+        problem = OSError(f"{self.host} has no address")
+        for family, kind, protocol, _, address in addresses:
+            found = socket.socket(family, kind, protocol)
+            try:
+                found.setblocking(False)
+                async with asyncio.timeout(timeout / len(addresses)):
+                    await asyncio.get_running_loop().sock_connect(found, address)
+            except OSError as error:
+                problem = error
+                found.close()
+            except BaseException:
+                found.close()
+                raise
+            else:
+                return found
+        raise problem
 
 
 class _Sending:
