@@ -180,8 +180,9 @@ def list_types(slug: str | None, module: str | None, as_json: bool) -> None:
 
 
 @blocks.command("rotate-key")
+@click.option("--lost", is_flag=True, help="The key is lost: begin a new one, and tell which secrets are gone.")
 @color_option
-def rotate_key() -> None:
+def rotate_key(lost: bool) -> None:
     """Encrypt all secrets with a new key, and delete the old one.
 
     With keys in FLIGHTLOG_BLOCKS_KEY, put the new one first, then a comma, then the old one.
@@ -193,10 +194,12 @@ def rotate_key() -> None:
     from flightlog.plugins.block_store import BlockStore
 
     with writing() as engine:
-        count = BlockStore(engine).change_key(actor=actor())
+        changed = BlockStore(engine).change_key(actor=actor(), is_lost=lost)
         are_given = bool(engine.settings.blocks_key)
-    note(f"{count} blocks are encrypted with the new key." if count else "No block has secrets: there is no key yet.")
-    if count and are_given:
+    note(f"{changed.reencrypted} blocks are encrypted with the new key.")
+    for place in changed.lost:
+        note(f"{place} has lost its secrets: save it anew.")
+    if are_given:
         note("Take the old one out of FLIGHTLOG_BLOCKS_KEY wherever it is set.")
 
 

@@ -122,6 +122,7 @@ class _Taking:
         return found
 
     def _take(self, value: Any, place: str) -> Any:
+        _check_depth(place, place.count("/"))
         if isinstance(value, BaseModel):
             return self._take_model(value, place)
         if isinstance(value, (SecretStr, SecretBytes, SecretOf)):
@@ -155,13 +156,18 @@ class _Taking:
 
     def _is_special(self, value: Any, place: str, depth: int) -> bool:
         """Tell whether a value is or holds a secret or a block."""
-        if depth > _DEEPEST:
-            raise BlockError(f"{_dotted(place)} is nested more than {_DEEPEST} levels deep, or contains itself.")
+        _check_depth(place, depth)
         if isinstance(value, (SecretStr, SecretBytes, SecretOf)):
             return True
         if isinstance(value, BaseModel) and self._name_of(value) is not None:
             return True
         return any(self._is_special(part, place, depth + 1) for part in _parts(value))
+
+
+def _check_depth(place: str, depth: int) -> None:
+    if depth > _DEEPEST:
+        field = _dotted(place).partition(".")[0]
+        raise BlockError(f"{field} is nested more than {_DEEPEST} levels deep, or contains itself.")
 
 
 def _parts(value: Any) -> Iterable[Any]:
@@ -224,6 +230,20 @@ def _masked(document: Document, value: Any, place: str) -> Any:
         return value
     document.hidden[place] = Hidden("text", value)
     return masked
+
+
+def needs_kept(document: Document, shown: Any, masked: Iterable[str]) -> bool:
+    """Tell whether a document, as it is written back, means something that was masked before.
+
+    Args:
+        document: the document.
+        shown: what was shown of it before.
+        masked: the places where something was masked.
+    """
+    if any(hidden.is_mask for hidden in document.hidden.values()):
+        return True
+    texts = (place for place in masked if place not in document.hidden)
+    return any(_is_same_place(p, document.shown, shown) and at(document.shown, p) == at(shown, p) for p in texts)
 
 
 def with_kept(document: Document, shown: Any, hidden: Mapping[str, Hidden]) -> dict[str, Hidden]:

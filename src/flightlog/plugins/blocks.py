@@ -201,7 +201,10 @@ class Block(BaseModel):
     @classmethod
     def get_block_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of the fields, with the slug, the secret fields and the types of blocks in them."""
-        return cls.model_json_schema(schema_generator=_Schema)
+        schema = cls.model_json_schema(schema_generator=_Schema)
+        if "$ref" in schema:  # the type is in itself, at whatever depth
+            schema = {**schema["$defs"][schema["$ref"].rpartition("/")[2]], "$defs": schema["$defs"]}
+        return schema
 
     @classmethod
     def get_schema_checksum(cls) -> str:
