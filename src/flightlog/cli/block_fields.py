@@ -121,7 +121,7 @@ def _asked(name: str, annotation: Any) -> Any:
 
 def _parsed(name: str, text: str, annotation: Any, *, is_typed: bool = False) -> Any:
     """Return a text as a field takes it: JSON where text alone would not do, or where it was typed as such."""
-    if holds_secrets(annotation):
+    if holds_secrets(annotation) and not is_typed:
         MASKER.learn(text)
     if all(map(_takes_text, _members(annotation))) and not (is_typed and text.startswith('"')):
         return text
