@@ -118,6 +118,11 @@ def test_fields_of_fields_and_blocks_in_blocks(types: str, tmp_path: Path) -> No
         "e-mail-server/b",
     ]
     assert [one["block"] for one in document("blocks", "ls", "--type", "login")] == ["login/ann"]
+    ok("blocks", "set", "e-mail-server/b", "-m", types, "-f", "login.password=@-", "-f", 'tags=["y"]', stdin="new-one")
+    changed = document("blocks", "show", "e-mail-server/b", "--secrets")["fields"]
+    assert changed == second | {"login": {"user": "bob", "password": "new-one"}, "tags": ["y"]}
+    ok("blocks", "set", "e-mail-server/b", "-m", types, "-f", "login=login/ann")
+    assert document("blocks", "show", "e-mail-server/b")["fields"]["login"] == {"$ref": {"block": "login/ann"}}
     told = flightlog("blocks", "delete", "login/ann").stderr
     assert "e-mail-server/a refers to it" in told
 
@@ -137,6 +142,7 @@ def test_what_does_not_fit_is_told(types: str, tmp_path: Path) -> None:
         (("create", "login/x", "-m", types, "-f", "user.name=x"), 2, "has no fields of its own"),
         (("create", "e-mail-server/x", "-m", types, "-f", "login=login/eve", "-f", "host=x"), 3, "no block login/eve"),
         (("create", "e-mail-server/x", "-m", types, "-f", "options.port=x", "-f", "host=x"), 2, "valid integer"),
+        (("set", "e-mail-server/none", "-m", types, "-f", "host=x"), 3, "no block 'e-mail-server/none'"),
         (("types", "secet"), 3, "Did you mean 'secret'?"),
         (("create", "login/x", "-m", f"{tmp_path}/none.py"), 3, "There is no file"),
     ):

@@ -405,6 +405,77 @@ def test_O67_a_mask_where_nothing_is_saved_is_refused() -> None:
     assert String.load("no-secret").value == "********"
 
 
+def test_O67_some_fields_are_changed(engine: Engine) -> None:
+    """The others stay, secrets too, and those that are masked in what is given; also in other blocks and in dicts."""
+    everything().save("all")
+    login = Login(password=SecretStr("saved-secret"))
+    login.save("ann")
+    shown = json.loads(data(engine)[0]["data"])
+    changed = Everything.change(
+        "all",
+        {
+            "logins.a/b~c.user": "eve", "inner": {**shown["inner"], "na-med": 8}, "settings.more": "more-secret",
+            "url": shown["url"], "either": login, "number": 2000000020, "raw": "********", "plain": None,
+        },
+    )  # fmt: skip
+    loaded = Everything.load("all")
+    assert loaded == changed
+    assert (loaded.logins["a/b~c"].user, loaded.logins["a/b~c"].password.get_secret_value()) == ("eve", "two-secret")
+    assert [token.get_secret_value() for token in loaded.inner.tokens] == ["three-secret", "four-secret"]
+    assert loaded.inner.named == 8
+    expected = {"key": "eight-secret", "deep": {"er": ["nine-secret"]}, "more": "more-secret"}
+    assert loaded.settings.get_secret_value() == expected
+    assert (loaded.url, loaded.raw.get_secret_value(), loaded.plain) == (everything().url, b"eleven-secret", None)
+    assert loaded.number.get_secret_value() == 2000000020
+    assert data(engine)[-1]["references"] == {"/either": "login/ann"}
+    Everything.change("all", {"inner.tokens": ["new-secret"], "either": shown["either"] | {"password": "x-secret"}})
+    loaded = Everything.load("all")
+    assert [token.get_secret_value() for token in loaded.inner.tokens] == ["new-secret"]
+    assert isinstance(loaded.either, Login)
+    assert loaded.either.password.get_secret_value() == "x-secret"
+    assert loaded.names.root[0].get_secret_value() == "five-secret"
+
+
+def test_O67_what_does_not_fit_changes_nothing() -> None:
+    """A field that there is not, one of a block of its own, a value of another kind, a mask where nothing was."""
+    login = Login(password=SecretStr("one-secret"))
+    login.save("ann")
+    Everything(login=login).save("x")
+    for fields, match in (
+        ({"logn": 1}, "no field 'logn'. Did you mean 'login'"),
+        ({"login.user": "x"}, "login is a block of its own: change login/ann"),
+        ({"when": "yesterday"}, "cannot be changed so: when: "),
+        ({"logins.a": {"user": "a", "password": "********"}}, "is masked"),
+        ({"settings.key": "********"}, "is masked"),
+    ):
+        with pytest.raises(BlockError, match=match):
+            Everything.change("x", fields)
+    with pytest.raises(BlockNotFound):
+        Everything.change("y", {"url": "x"})
+    assert Everything.load("x") == Block.load("everything/x")
+    assert Everything.load("x").url == ""
+
+
+def test_I7_changes_that_come_in_between_are_not_lost(engine: Engine) -> None:
+    """Who changes a field of a block looks again if somebody else has changed another one meanwhile."""
+
+    class Racing(Block):
+        a: int = 1
+        b: int = 1
+        c: int = 1
+
+        def block_initialization(self) -> None:
+            if self.a == 2 and not raced:
+                raced.append(True)
+                Racing.change("x", {"b": 2})
+
+    raced: list[bool] = []
+    Racing().save("x")
+    Racing.change("x", {"a": 2})
+    loaded = Racing.load("x")
+    assert (loaded.a, loaded.b, loaded.c) == (2, 2, 1)
+
+
 def test_O68_a_saved_block_in_another_one_is_referred_to(engine: Engine) -> None:
     """What it is changed to shows when the other one is loaded next; one that is not saved is a part of it."""
     login = Login(password=SecretStr("one-secret"))

@@ -128,6 +128,38 @@ def create_block(block: str, fields: tuple[str, ...], overwrite: bool, module: s
     note(f"{block} is saved.")
 
 
+@blocks.command("set", short_help="Change fields of a block.")
+@click.argument("block", metavar="TYPE/NAME")
+@click.option("--field", "-f", "fields", multiple=True, required=True, metavar="NAME[=VALUE]", help="As in `create`.")
+@_module
+@color_option
+def set_fields(block: str, fields: tuple[str, ...], module: str | None) -> int:
+    """Change some fields of a block; the others, and its secrets, stay as they are. See `create` for VALUE.
+
+    \b
+    Examples:
+      flightlog blocks set remote-file-system/results --field settings.secret
+    """
+    from flightlog.cli.block_fields import given_fields, with_blocks
+    from flightlog.errors import BlockKeyError, BlockNotFound
+    from flightlog.plugins.blocks import Block
+
+    states = _saved()
+    if block not in states:
+        return not_found("block", block, list(states))
+    kind = _type(block.partition("/")[0], module)
+    values = given_fields(kind, fields)
+    with writing() as engine:
+        try:
+            Block.change(block, with_blocks(kind, values, engine), actor=actor(), engine=engine)
+        except (BlockKeyError, BlockNotFound):
+            raise
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    note(f"{block} is changed.")
+    return OK
+
+
 @blocks.command("delete", short_help="Delete a block.")
 @click.argument("block", metavar="TYPE/NAME")
 @color_option

@@ -273,6 +273,55 @@ def with_kept(document: Document, shown: Any, hidden: Mapping[str, Hidden]) -> d
     return found
 
 
+def change(document: Document, name: str, value: Any) -> None:
+    """Put a value into a document; what is masked in it, as it was shown, stays what it is.
+
+    Args:
+        document: the document.
+        name: the field; a field of a field with a dot.
+        value: its value, as JSON or as the field's type takes it.
+
+    Raises:
+        BlockError: the field is one of another block, that is saved itself.
+    """
+    place = "".join(f"/{_escaped(part)}" for part in name.split("."))
+    for above, target in document.references.items():
+        if place.startswith(f"{above}/"):
+            raise BlockError(f"{_dotted(above)} is a block of its own: change {target}.")
+    before, document.shown = document.shown, _with_value(document.shown, _split(place), value)
+    for found in (document.hidden, document.references, document.inline):
+        for one in [one for one in found if _is_in(one, place) or _is_in(place, one)]:
+            if not _stays(document, one, before):
+                del found[one]
+
+
+def _stays(document: Document, place: str, before: Any) -> bool:
+    """Tell whether what is known of a place holds after a change: whether it is as it was shown."""
+    if not _is_same_place(place, document.shown, before):
+        return False
+    now, then = at(document.shown, place), at(before, place)
+    hidden = document.hidden.get(place)
+    if hidden is not None and hidden.kind == "dict" and isinstance(now, dict):
+        document.hidden[place] = _kept(place, Hidden("dict", now), hidden)
+        return True
+    if place in document.inline:
+        return isinstance(now, dict)
+    return bool(now == then or (hidden is not None and _is_mask(now)))
+
+
+def _is_in(inner: str, place: str) -> bool:
+    return inner == place or inner.startswith(f"{place}/")
+
+
+def _with_value(document: Any, parts: list[str], value: Any) -> Any:
+    """Return a document with a value at a place; what is missing on the way is made."""
+    if not parts:
+        return value
+    first, *rest = parts
+    found = dict(document) if isinstance(document, dict) else {}
+    return {**found, first: _with_value(found.get(first), rest, value)}
+
+
 def _kept(place: str, now: Hidden, before: Hidden) -> Hidden:
     if now.kind != "dict":
         return Hidden(now.kind, before.value)

@@ -40,11 +40,17 @@ class Stored(NamedTuple):
         document: its content.
         document_id: its id, 16 bytes.
         checksum: of its type's schema when it was saved.
+        version: of its stream.
     """
 
     document: Document
     document_id: bytes
     checksum: str
+    version: int
+
+
+class Overtaken(Exception):
+    """A block is not any more what a change of it is based on: look at it again."""
 
 
 class Changed(NamedTuple):
@@ -74,7 +80,14 @@ class BlockStore:
     # --- one block --------------------------------------------------------------------------------
 
     def save(
-        self, place: str, document: Document, type_facts: Mapping[str, Any], *, overwrite: bool, actor: str
+        self,
+        place: str,
+        document: Document,
+        type_facts: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        actor: str,
+        based_on: int | None = None,
     ) -> bytes:
         """Save a block; return its id, 16 bytes.
 
@@ -84,8 +97,10 @@ class BlockStore:
             type_facts: what is put on record of its type: ``checksum``, ``capabilities``.
             overwrite: whether there may be one of that name already.
             actor: who does so.
+            based_on: the version of its stream that the content was made of; None for any.
 
         Raises:
+            Overtaken: somebody was first.
             BlockError: there is one already, or a mask stands where nothing was saved before.
             BlockKeyError: secrets cannot be encrypted.
         """
@@ -93,6 +108,8 @@ class BlockStore:
 
         def attempt() -> bytes:
             version, state = self._engine.kept(_PROJECTION, stream)
+            if based_on not in (None, version):
+                raise Overtaken
             if state is not None and not overwrite:
                 raise BlockError(f"There is a block {place} already. To save another content: overwrite=True.")
             hidden = self._with_kept(document, state)
@@ -124,10 +141,10 @@ class BlockStore:
         """
 
         def attempt() -> Stored:
-            state: dict[str, Any] | None = self._engine.kept(_PROJECTION, block_stream(place)).state
+            version, state = self._engine.kept(_PROJECTION, block_stream(place))
             if state is None:
                 raise self._not_found(place)
-            return Stored(document_of(state, self._opened(state)), state["document_id"], state["checksum"])
+            return Stored(document_of(state, self._opened(state)), state["document_id"], state["checksum"], version)
 
         return self._settled(block_stream(place), attempt)
 
