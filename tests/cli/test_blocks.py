@@ -166,7 +166,7 @@ def test_types_are_listed_with_their_fields(types: str) -> None:
     assert schema["secret_fields"] == ["login.password", "options.token"]
     assert schema["schema"]["properties"]["host"]["type"] == "string"
     slugs = [kind["slug"] for kind in document("blocks", "types")]
-    assert slugs == ["date-time", "json", "local-file-system", "remote-file-system", "secret", "string"]
+    assert {"date-time", "json", "local-file-system", "remote-file-system", "secret", "string"} <= set(slugs)
 
 
 def test_I9_a_block_of_a_type_that_is_not_here_is_shown(types: str) -> None:
