@@ -1,24 +1,31 @@
 """Makes a golden log: the records that this version writes, with fixed ids and times.
 
 Run once for a release, ``python tests/golden/make.py STORY tests/golden/<version>.jsonl``; what it wrote is never
-changed. The stories: ``first`` (events of most types), ``recovered`` (runs that were resumed, restarted and forked).
+changed. The stories: ``first`` (events of most types), ``recovered`` (runs that were resumed, restarted and forked),
+``blocks`` (blocks that were saved, changed, encrypted anew, shown and deleted; with keys that are no secret).
 """
 
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import json
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from flightlog import flow, fork_run, get_run_logger, restart_run, resume_run, task
+from flightlog.blocks import Secret, String
 from flightlog.engine import recovery
 from flightlog.engine.history import read_history
 from flightlog.engine.runtime import current_engine
 from flightlog.errors import TakenOver
+from flightlog.filesystems import RemoteFileSystem
 from flightlog.ids import parse_id
+from flightlog.plugins.block_store import BlockStore
 from flightlog.states import Cancelled
 from flightlog.task_runners import SequentialTaskRunner
 from flightlog.testing import VirtualClock, memory_engine
@@ -158,10 +165,28 @@ def recovered() -> None:
         is_lost()
 
 
+BLOCK_KEYS = (b"golden-key-of-blocks-number-one.", b"golden-key-of-blocks-number-two.")
+
+
+def blocks() -> None:
+    """Leave blocks whose secrets were encrypted with one key and then with another."""
+    engine = current_engine()
+    one, two = (base64.urlsafe_b64encode(key).decode() for key in BLOCK_KEYS)
+    engine.settings = dataclasses.replace(engine.settings, blocks_key=(one,))
+    Secret(value=SecretStr("golden-secret")).save("key")
+    RemoteFileSystem("s3://ann:golden-password@bucket", {"secret": "golden-dict"}).save("results")
+    String(value="golden").save("greeting")
+    String.delete("greeting", actor="cli:golden")
+    engine.settings = dataclasses.replace(engine.settings, blocks_key=(two, one))
+    Secret(value=SecretStr("golden-secret-2")).save("key", overwrite=True)
+    BlockStore(engine).change_key(actor="cli:golden")
+    BlockStore(engine).read_secrets("secret/key", actor="cli:golden")
+
+
 def main(story: str, path: str) -> None:
     """Write a golden log."""
     with memory_engine(VirtualClock(), CountedIds()) as engine:
-        {"first": first, "recovered": recovered}[story]()
+        {"first": first, "recovered": recovered, "blocks": blocks}[story]()
         engine.log.flush()
         lines = []
         for row in engine.log.store.indexed(0, 10_000):

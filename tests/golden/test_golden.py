@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from flightlog.blocks import Secret
 from flightlog.engine.history import History, apply_all
+from flightlog.engine.runtime import Engine, using
 from flightlog.events import codec
+from flightlog.events.log import Log
 from flightlog.events.model import Event
-from flightlog.events.store import GENESIS
+from flightlog.events.store import GENESIS, IndexedRow
+from flightlog.events.stores.memory import MemoryStore
 from flightlog.events.types import flow_run_of
 from flightlog.events.vocabulary import payload
+from flightlog.filesystems import RemoteFileSystem
+from flightlog.plugins.block_store import BlockStore, saved_blocks
 from flightlog.projections.logs import LogsProjection
 from flightlog.projections.projection import fold
 from flightlog.projections.runs import RunsProjection
+from flightlog.settings import Settings
 
 LOGS = sorted(Path(__file__).parent.glob("*.jsonl"))
 
@@ -87,6 +94,26 @@ def test_the_recovered_log_of_0_1_folds_to_what_it_folded_to() -> None:
     assert causes == {None, "user_error", "lost_worker"}
     assert any(row["state_name"] == "Cached" for (table, _), row in runs.items() if table == "task_runs")
     assert max(event.epoch for event in events) == 3
+
+
+def test_the_blocks_of_0_1_are_what_they_were() -> None:
+    """A saved block is loaded with its key as it was saved, and what it was before can be decrypted too."""
+    events = read(Path(__file__).parent / "0.1.0-blocks.jsonl")
+    keys = [b"golden-key-of-blocks-number-one.", b"golden-key-of-blocks-number-two."]
+    given = tuple(base64.urlsafe_b64encode(key).decode() for key in keys)
+    settings = Settings(home=Path(), log_url="memory://", blocks_key=given)
+    store = MemoryStore(log_id=events[0].envelope.log_id)
+    rows = [IndexedRow(e.position, e.recorded_at, e.record, e.stream, e.version, e.id, e.type) for e in events]
+    store.adopt(rows, {})
+    with Log(store) as log, using(Engine(log, bytes(32), settings)) as engine:
+        assert sorted(saved_blocks(log)) == ["remote-file-system/results", "secret/key"]
+        assert Secret.load("key").get() == "golden-secret-2"
+        results = RemoteFileSystem.load("results")
+        assert (results.basepath, results.url) == ("s3://ann:golden-password@bucket", "s3://bucket")
+        assert results.settings.get_secret_value() == {"secret": "golden-dict"}
+        first = next(log.read("block/secret/key")).data
+        assert BlockStore(engine)._opened(first)["/value"].value == "golden-secret"
+    assert "golden-secret" not in repr([event.data for event in events])
 
 
 def test_the_gone_on_log_of_0_1_folds_to_what_it_folded_to() -> None:

@@ -21,7 +21,7 @@ _HINT = "--field"
 
 
 def given_fields(kind: type[Block], fields: tuple[str, ...]) -> dict[str, Any]:
-    """Return the fields of a block by name, nested where their names have dots.
+    """Return the fields of a block by name, as they were typed: with dots for a field of a field.
 
     Args:
         kind: the type of block.
@@ -35,19 +35,26 @@ def given_fields(kind: type[Block], fields: tuple[str, ...]) -> dict[str, Any]:
         name, equals, text = field.partition("=")
         annotation = _annotation(kind, name)
         value = _read(name, text, annotation) if equals else _asked(name, annotation)
-        _put(values, name, value)
-    for name in _missing_secrets(kind, values):
-        values[name] = _asked(name, kind.model_fields[name].annotation)
+        values[name] = value
     return values
 
 
 def made(kind: type[Block], values: Mapping[str, Any], engine: EnginePort) -> Block:
-    """Return the block that has some fields; those that are blocks themselves are loaded.
+    """Return a new block; a person is asked for secrets that it needs.
+
+    Args:
+        kind: its type.
+        values: its fields.
+        engine: gives the blocks among them.
 
     Raises:
         click.UsageError: they do not fit.
     """
-    given = {name: _loaded(kind.model_fields[name].annotation, value, engine) for name, value in values.items()}
+    given: dict[str, Any] = {}
+    for name, value in with_blocks(kind, values, engine).items():
+        _put(given, name, value)
+    for name in _missing_secrets(kind, given):
+        given[name] = _asked(name, kind.model_fields[name].annotation)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -55,6 +62,15 @@ def made(kind: type[Block], values: Mapping[str, Any], engine: EnginePort) -> Bl
         lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems]
         text = MASKER.mask("; ".join(lines))
         raise click.UsageError(f"{text}. The fields: flightlog blocks types {kind.get_block_type_slug()}") from None
+
+
+def with_blocks(kind: type[Block], values: Mapping[str, Any], engine: EnginePort) -> dict[str, Any]:
+    """Return some fields with the blocks that they name.
+
+    Raises:
+        BlockNotFound: there is no such block.
+    """
+    return {name: _loaded(_annotation(kind, name), value, engine) for name, value in values.items()}
 
 
 def _annotation(kind: Any, name: str) -> Any:
@@ -121,7 +137,7 @@ def _asked(name: str, annotation: Any) -> Any:
 
 def _parsed(name: str, text: str, annotation: Any, *, is_typed: bool = False) -> Any:
     """Return a text as a field takes it: JSON where text alone would not do, or where it was typed as such."""
-    if holds_secrets(annotation):
+    if holds_secrets(annotation) and not is_typed:
         MASKER.learn(text)
     if all(map(_takes_text, _members(annotation))) and not (is_typed and text.startswith('"')):
         return text

@@ -128,6 +128,38 @@ def create_block(block: str, fields: tuple[str, ...], overwrite: bool, module: s
     note(f"{block} is saved.")
 
 
+@blocks.command("set", short_help="Change fields of a block.")
+@click.argument("block", metavar="TYPE/NAME")
+@click.option("--field", "-f", "fields", multiple=True, required=True, metavar="NAME[=VALUE]", help="As in `create`.")
+@_module
+@color_option
+def set_fields(block: str, fields: tuple[str, ...], module: str | None) -> int:
+    """Change some fields of a block; the others, and its secrets, stay as they are. See `create` for VALUE.
+
+    \b
+    Examples:
+      flightlog blocks set remote-file-system/results --field settings.secret
+    """
+    from flightlog.cli.block_fields import given_fields, with_blocks
+    from flightlog.errors import BlockKeyError, BlockNotFound
+    from flightlog.plugins.blocks import Block
+
+    states = _saved()
+    if block not in states:
+        return not_found("block", block, list(states))
+    kind = _type(block.partition("/")[0], module)
+    values = given_fields(kind, fields)
+    with writing() as engine:
+        try:
+            Block.change(block, with_blocks(kind, values, engine), actor=actor(), engine=engine)
+        except (BlockKeyError, BlockNotFound):
+            raise
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    note(f"{block} is changed.")
+    return OK
+
+
 @blocks.command("delete", short_help="Delete a block.")
 @click.argument("block", metavar="TYPE/NAME")
 @color_option
@@ -180,8 +212,9 @@ def list_types(slug: str | None, module: str | None, as_json: bool) -> None:
 
 
 @blocks.command("rotate-key")
+@click.option("--lost", is_flag=True, help="The key is lost: begin a new one, and tell which secrets are gone.")
 @color_option
-def rotate_key() -> None:
+def rotate_key(lost: bool) -> None:
     """Encrypt all secrets with a new key, and delete the old one.
 
     With keys in FLIGHTLOG_BLOCKS_KEY, put the new one first, then a comma, then the old one.
@@ -193,10 +226,12 @@ def rotate_key() -> None:
     from flightlog.plugins.block_store import BlockStore
 
     with writing() as engine:
-        count = BlockStore(engine).change_key(actor=actor())
+        changed = BlockStore(engine).change_key(actor=actor(), is_lost=lost)
         are_given = bool(engine.settings.blocks_key)
-    note(f"{count} blocks are encrypted with the new key." if count else "No block has secrets: there is no key yet.")
-    if count and are_given:
+    note(f"{changed.reencrypted} blocks are encrypted with the new key.")
+    for place in changed.lost:
+        note(f"{place} has lost its secrets: save it anew.")
+    if are_given:
         note("Take the old one out of FLIGHTLOG_BLOCKS_KEY wherever it is set.")
 
 

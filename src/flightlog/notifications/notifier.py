@@ -10,13 +10,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr
+from pydantic import ConfigDict, PrivateAttr, SecretStr
 
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import FlightlogError
 from flightlog.masking import MASK
+from flightlog.plugins.blocks import Block
 
 Kind = Literal["opened", "updated", "escalated", "resolved", "digest", "drill"]
 Severity = Literal["info", "warning", "error", "critical"]
@@ -189,21 +190,28 @@ def token(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-class Notifier(BaseModel, ABC):
+class Notifier(Block, ABC):
     """A channel's configuration, and how one message goes out through it. Its fields are what the user configures.
 
     Fields with secrets are `pydantic.SecretStr`. Whatever else a subclass needs is made in `send`, which is called in
-    any thread and any event loop.
+    any thread and any event loop. As a block it is of the type that its kind says: ``slack-webhook/ops``.
     """
 
-    # An error about a field would quote what was given for it: a secret with a slip of the pen.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True)
+
+    _block_schema_capabilities = ("notify",)
 
     kind: ClassVar[str]
     """What the channel is called in configurations, such as ``slack``."""
     threads: ClassVar[bool] = False
     """Whether an incident's later messages join its first one: then each change is worth one."""
     _clock: Clock = PrivateAttr(default_factory=SystemClock)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if "kind" in vars(cls):
+            cls._block_type_slug = cls.kind.replace("_", "-")
+        super().__pydantic_init_subclass__(**kwargs)
 
     @abstractmethod
     async def send(self, message: Message, *, timeout: float) -> Receipt:

@@ -122,6 +122,7 @@ class _Taking:
         return found
 
     def _take(self, value: Any, place: str) -> Any:
+        _check_depth(place, place.count("/"))
         if isinstance(value, BaseModel):
             return self._take_model(value, place)
         if isinstance(value, (SecretStr, SecretBytes, SecretOf)):
@@ -155,13 +156,18 @@ class _Taking:
 
     def _is_special(self, value: Any, place: str, depth: int) -> bool:
         """Tell whether a value is or holds a secret or a block."""
-        if depth > _DEEPEST:
-            raise BlockError(f"{_dotted(place)} is nested more than {_DEEPEST} levels deep, or contains itself.")
+        _check_depth(place, depth)
         if isinstance(value, (SecretStr, SecretBytes, SecretOf)):
             return True
         if isinstance(value, BaseModel) and self._name_of(value) is not None:
             return True
         return any(self._is_special(part, place, depth + 1) for part in _parts(value))
+
+
+def _check_depth(place: str, depth: int) -> None:
+    if depth > _DEEPEST:
+        field = _dotted(place).partition(".")[0]
+        raise BlockError(f"{field} is nested more than {_DEEPEST} levels deep, or contains itself.")
 
 
 def _parts(value: Any) -> Iterable[Any]:
@@ -226,6 +232,20 @@ def _masked(document: Document, value: Any, place: str) -> Any:
     return masked
 
 
+def needs_kept(document: Document, shown: Any, masked: Iterable[str]) -> bool:
+    """Tell whether a document, as it is written back, means something that was masked before.
+
+    Args:
+        document: the document.
+        shown: what was shown of it before.
+        masked: the places where something was masked.
+    """
+    if any(hidden.is_mask for hidden in document.hidden.values()):
+        return True
+    texts = (place for place in masked if place not in document.hidden)
+    return any(_is_same_place(p, document.shown, shown) and at(document.shown, p) == at(shown, p) for p in texts)
+
+
 def with_kept(document: Document, shown: Any, hidden: Mapping[str, Hidden]) -> dict[str, Hidden]:
     """Return what is masked in a document; where the mask was written back, what was there before.
 
@@ -251,6 +271,55 @@ def with_kept(document: Document, shown: Any, hidden: Mapping[str, Hidden]) -> d
         if _is_same_place(place, document.shown, shown) and at(document.shown, place) == at(shown, place):
             found[place] = before
     return found
+
+
+def change(document: Document, name: str, value: Any) -> None:
+    """Put a value into a document; what is masked in it, as it was shown, stays what it is.
+
+    Args:
+        document: the document.
+        name: the field; a field of a field with a dot.
+        value: its value, as JSON or as the field's type takes it.
+
+    Raises:
+        BlockError: the field is one of another block, that is saved itself.
+    """
+    place = "".join(f"/{_escaped(part)}" for part in name.split("."))
+    for above, target in document.references.items():
+        if place.startswith(f"{above}/"):
+            raise BlockError(f"{_dotted(above)} is a block of its own: change {target}.")
+    before, document.shown = document.shown, _with_value(document.shown, _split(place), value)
+    for found in (document.hidden, document.references, document.inline):
+        for one in [one for one in found if _is_in(one, place) or _is_in(place, one)]:
+            if not _stays(document, one, before):
+                del found[one]
+
+
+def _stays(document: Document, place: str, before: Any) -> bool:
+    """Tell whether what is known of a place holds after a change: whether it is as it was shown."""
+    if not _is_same_place(place, document.shown, before):
+        return False
+    now, then = at(document.shown, place), at(before, place)
+    hidden = document.hidden.get(place)
+    if hidden is not None and hidden.kind == "dict" and isinstance(now, dict):
+        document.hidden[place] = _kept(place, Hidden("dict", now), hidden)
+        return True
+    if place in document.inline:
+        return isinstance(now, dict)
+    return bool(now == then or (hidden is not None and _is_mask(now)))
+
+
+def _is_in(inner: str, place: str) -> bool:
+    return inner == place or inner.startswith(f"{place}/")
+
+
+def _with_value(document: Any, parts: list[str], value: Any) -> Any:
+    """Return a document with a value at a place; what is missing on the way is made."""
+    if not parts:
+        return value
+    first, *rest = parts
+    found = dict(document) if isinstance(document, dict) else {}
+    return {**found, first: _with_value(found.get(first), rest, value)}
 
 
 def _kept(place: str, now: Hidden, before: Hidden) -> Hidden:

@@ -70,7 +70,8 @@ class BlockKeys:
             raise BlockKeyError(f"The key of the blocks in the log in memory is gone.{other}")
         place = f"The key that the secrets of the blocks are encrypted with, {path},"
         advice = (
-            "Put it back from a backup, or give it in FLIGHTLOG_BLOCKS_KEY; without it, they have to be saved anew."
+            "Put it back from a backup, or give it in FLIGHTLOG_BLOCKS_KEY. If it is lost: flightlog blocks rotate-key "
+            "--lost, and save the secrets anew."
         )
         try:
             key = path.read_bytes().strip()

@@ -6,8 +6,9 @@ no block needs them any more: so a change of keys may be interrupted at any mome
 """
 
 import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from flightlog.errors import BlockError, BlockKeyError, BlockNotFound, VersionConflict
 from flightlog.events.log import Log
@@ -23,11 +24,12 @@ from flightlog.events.types import (
     block_stream,
 )
 from flightlog.names import did_you_mean
-from flightlog.plugins.block_documents import Document, Hidden, with_kept
+from flightlog.plugins.block_documents import Document, Hidden, needs_kept, with_kept
 from flightlog.plugins.block_keys import BlockKeys
 from flightlog.plugins.engine_port import EnginePort
 from flightlog.projections.inline import inline_states
 
+T = TypeVar("T")
 _PROJECTION = "blocks"
 
 
@@ -38,11 +40,29 @@ class Stored(NamedTuple):
         document: its content.
         document_id: its id, 16 bytes.
         checksum: of its type's schema when it was saved.
+        version: of its stream.
     """
 
     document: Document
     document_id: bytes
     checksum: str
+    version: int
+
+
+class Overtaken(Exception):
+    """A block is not any more what a change of it is based on: look at it again."""
+
+
+class Changed(NamedTuple):
+    """What came of a change of keys.
+
+    Attributes:
+        reencrypted: how many blocks are encrypted with the new one.
+        lost: those whose secrets could not be decrypted any more, as ``slug/name``.
+    """
+
+    reencrypted: int
+    lost: list[str]
 
 
 class BlockStore:
@@ -60,7 +80,14 @@ class BlockStore:
     # --- one block --------------------------------------------------------------------------------
 
     def save(
-        self, place: str, document: Document, type_facts: Mapping[str, Any], *, overwrite: bool, actor: str
+        self,
+        place: str,
+        document: Document,
+        type_facts: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        actor: str,
+        based_on: int | None = None,
     ) -> bytes:
         """Save a block; return its id, 16 bytes.
 
@@ -70,13 +97,19 @@ class BlockStore:
             type_facts: what is put on record of its type: ``checksum``, ``capabilities``.
             overwrite: whether there may be one of that name already.
             actor: who does so.
+            based_on: the version of its stream that the content was made of; None for any.
 
         Raises:
+            Overtaken: somebody was first.
             BlockError: there is one already, or a mask stands where nothing was saved before.
             BlockKeyError: secrets cannot be encrypted.
         """
-        while True:
-            version, state = self._engine.kept(_PROJECTION, block_stream(place))
+        stream = block_stream(place)
+
+        def attempt() -> bytes:
+            version, state = self._engine.kept(_PROJECTION, stream)
+            if based_on not in (None, version):
+                raise Overtaken
             if state is not None and not overwrite:
                 raise BlockError(f"There is a block {place} already. To save another content: overwrite=True.")
             hidden = self._with_kept(document, state)
@@ -84,19 +117,20 @@ class BlockStore:
             told["document_id"] = self._engine.ids.new() if state is None else state["document_id"]
             sealed, key_part = self._sealed(hidden, actor)
             event = self._event(BLOCK_SAVED, {**told, **sealed}, actor)
-            try:
-                self._engine.log.append_all([*key_part, Append(block_stream(place), [event], version)])
-            except VersionConflict:
-                self._forget_unused(key_part)
-                continue
+            self._append(key_part, Append(stream, [event], version))
             document_id: bytes = told["document_id"]
             return document_id
+
+        return self._settled(stream, attempt)
 
     def _with_kept(self, document: Document, state: Any) -> Mapping[str, Hidden]:
         """Return what is masked in a document; where that is the mask itself, what is saved there now."""
         if state is None:
             return with_kept(document, None, {})
-        return with_kept(document, json.loads(state["data"]), self._opened(state))
+        shown = json.loads(state["data"])
+        # Who gives all secrets anew needs none of the old ones: their key may be lost.
+        is_needed = needs_kept(document, shown, state.get("masked") or [])
+        return with_kept(document, shown, self._opened(state) if is_needed else {})
 
     def load(self, place: str) -> Stored:
         """Return a block, its secrets decrypted.
@@ -105,16 +139,14 @@ class BlockStore:
             BlockNotFound: there is none of that name.
             BlockKeyError: its secrets cannot be decrypted.
         """
-        state = self._found(place)
-        try:
-            hidden = self._opened(state)
-        except BlockKeyError:
-            # It may just have been encrypted with another key, and the old one deleted.
-            again = self._found(place)
-            if again.get("key_id") == state.get("key_id"):
-                raise
-            state, hidden = again, self._opened(again)
-        return Stored(document_of(state, hidden), state["document_id"], state["checksum"])
+
+        def attempt() -> Stored:
+            version, state = self._engine.kept(_PROJECTION, block_stream(place))
+            if state is None:
+                raise self._not_found(place)
+            return Stored(document_of(state, self._opened(state)), state["document_id"], state["checksum"], version)
+
+        return self._settled(block_stream(place), attempt)
 
     def delete(self, place: str, *, actor: str) -> None:
         """Delete a block.
@@ -123,16 +155,15 @@ class BlockStore:
             BlockNotFound: there is none of that name.
         """
         slug, _, name = place.partition("/")
-        while True:
+
+        def attempt() -> None:
             version, state = self._engine.kept(_PROJECTION, block_stream(place))
             if state is None:
                 raise self._not_found(place)
             event = self._event(BLOCK_DELETED, {"block_type": slug, "name": name}, actor)
-            try:
-                self._engine.log.append(block_stream(place), [event], expected_version=version)
-            except VersionConflict:
-                continue
-            return
+            self._engine.log.append(block_stream(place), [event], expected_version=version)
+
+        self._settled(block_stream(place), attempt)
 
     def read_secrets(self, place: str, *, actor: str) -> Stored:
         """Return a block for a person to see its secrets, once it is on record that they are seen. See `load`."""
@@ -142,11 +173,24 @@ class BlockStore:
         self._engine.log.append(block_stream(place), [self._event(BLOCK_SECRETS_READ, told, actor)])
         return stored
 
-    def _found(self, place: str) -> dict[str, Any]:
-        state: dict[str, Any] | None = self._engine.kept(_PROJECTION, block_stream(place)).state
-        if state is None:
-            raise self._not_found(place)
-        return state
+    def _settled(self, stream: str, attempt: Callable[[], T]) -> T:
+        """Return what an attempt gives that nobody has come in between of.
+
+        Raises:
+            BlockKeyError: a key is missing, and not because it was changed and deleted meanwhile.
+        """
+        while True:
+            before = self._versions(stream)
+            try:
+                return attempt()
+            except VersionConflict:
+                continue
+            except BlockKeyError:
+                if self._versions(stream) == before:
+                    raise
+
+    def _versions(self, stream: str) -> list[int]:
+        return [self._engine.kept(_PROJECTION, one).version for one in (BLOCK_KEY_STREAM, stream)]
 
     def _not_found(self, place: str) -> BlockNotFound:
         known = [stream.removeprefix(BLOCKS) for stream in self._engine.kept_states(_PROJECTION) if _is_block(stream)]
@@ -187,54 +231,62 @@ class BlockStore:
             raise BlockKeyError(f"The secrets of the block {place} are damaged: save them anew.") from None
         return {place: Hidden(*found) for place, found in json.loads(text).items()}
 
-    def _forget_unused(self, key_part: list[Append]) -> None:
-        """Delete a key that was made for an append which was refused."""
-        if not self._keys.are_given:
-            self._keys.drop(event.data["key_id"] for part in key_part for event in part.events)
+    def _append(self, key_part: list[Append], *parts: Append) -> None:
+        """Append, on condition that the key is still the same; delete a key that was made if that is refused."""
+        try:
+            self._engine.log.append_all([*key_part, *parts])
+        except VersionConflict:
+            if not self._keys.are_given:
+                self._keys.drop(event.data["key_id"] for part in key_part for event in part.events)
+            raise
 
     # --- another key ------------------------------------------------------------------------------
 
-    def change_key(self, *, actor: str) -> int:
-        """Encrypt all secrets with another key, and delete the one before; return how many blocks that were.
+    def change_key(self, *, actor: str, is_lost: bool = False) -> Changed:
+        """Encrypt all secrets with another key, and delete the one before.
+
+        Args:
+            actor: who does so.
+            is_lost: go on without the secrets whose key is missing, instead of refusing.
 
         Raises:
             BlockKeyError: the key before is missing, or the setting names no other one.
         """
         present = self._present_key()
         if present is None:
-            return 0
+            return Changed(0, [])
         is_interrupted = self._keys.are_given and self._keys.new() == present and self._stale(present)
         if not is_interrupted:
-            self._switch_key(actor)
-        count = 0
-        while stale := self._stale(present := self._present_key()):
-            count += sum(self._reencrypt(stream, actor) for stream in stale)
+            self._settled(BLOCK_KEY_STREAM, partial(self._switch_key, actor, is_lost=is_lost))
+        count, lost = 0, set[str]()
+        while stale := self._stale(present := self._present_key()) - lost:
+            for stream in sorted(stale):
+                try:
+                    count += self._settled(stream, partial(self._reencrypt, stream, actor))
+                except BlockKeyError:
+                    if not is_lost:
+                        raise
+                    lost.add(stream)
         self._keys.drop(self._before(present))
-        return count
+        return Changed(count, sorted(stream.removeprefix(BLOCKS) for stream in lost))
 
     def _present_key(self) -> bytes | None:
         state = self._engine.kept(_PROJECTION, BLOCK_KEY_STREAM).state
         return None if state is None else state["key_id"]
 
-    def _switch_key(self, actor: str) -> None:
+    def _switch_key(self, actor: str, *, is_lost: bool) -> None:
         """Have another key count from now on."""
-        while True:
-            version, state = self._engine.kept(_PROJECTION, BLOCK_KEY_STREAM)
+        version, state = self._engine.kept(_PROJECTION, BLOCK_KEY_STREAM)
+        if not is_lost:
             self._keys.get(state["key_id"])  # who has lost it has to hear so before anything changes
-            key_id = self._keys.new()
-            if key_id == state["key_id"]:
-                raise BlockKeyError(
-                    "FLIGHTLOG_BLOCKS_KEY names the present key only. Put a new one before it, with a comma between "
-                    "the two; when the key is changed, take the old one out."
-                )
-            event = self._event(BLOCK_KEY_CHANGED, {"key_id": key_id}, actor)
-            part = Append(BLOCK_KEY_STREAM, [event], version)
-            try:
-                self._engine.log.append_all([part])
-            except VersionConflict:
-                self._forget_unused([part])
-                continue
-            return
+        key_id = self._keys.new()
+        if key_id == state["key_id"]:
+            raise BlockKeyError(
+                "FLIGHTLOG_BLOCKS_KEY names the present key only. Put a new one before it, with a comma between the "
+                "two; when the key is changed, take the old one out."
+            )
+        event = self._event(BLOCK_KEY_CHANGED, {"key_id": key_id}, actor)
+        self._append([Append(BLOCK_KEY_STREAM, [event], version)])
 
     def _before(self, present: bytes | None) -> set[bytes]:
         """Return the ids of the keys that counted before one; not of any that counts after it."""
@@ -242,24 +294,20 @@ class BlockStore:
         last = max(number for number, key_id in enumerate(ids) if key_id == present)
         return set(ids[:last]) - {present}
 
-    def _stale(self, present: bytes | None) -> list[str]:
+    def _stale(self, present: bytes | None) -> set[str]:
         """Return the streams of the blocks whose secrets are not encrypted with a key."""
         states = self._engine.kept_states(_PROJECTION)
-        return sorted(s for s, state in states.items() if _is_block(s) and state.get("key_id") not in (None, present))
+        return {s for s, state in states.items() if _is_block(s) and state.get("key_id") not in (None, present)}
 
     def _reencrypt(self, stream: str, actor: str) -> bool:
-        """Encrypt a block's secrets with the key that counts; tell if they were, and nobody else was first."""
+        """Encrypt a block's secrets with the key that counts; tell if they were not."""
         version, state = self._engine.kept(_PROJECTION, stream)
-        if state is None or state.get("secrets") is None:
+        if state is None or state.get("key_id") in (None, self._present_key()):
             return False
         sealed, key_part = self._sealed(self._opened(state), actor)
+        del sealed["masked"]
         told = {**{name: state[name] for name in ("block_type", "name")}, **sealed}
-        del told["masked"]
-        event = self._event(BLOCK_REENCRYPTED, told, actor)
-        try:
-            self._engine.log.append_all([*key_part, Append(stream, [event], version)])
-        except VersionConflict:
-            return False
+        self._append(key_part, Append(stream, [self._event(BLOCK_REENCRYPTED, told, actor)], version))
         return True
 
 

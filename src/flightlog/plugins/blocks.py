@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from uuid import UUID
 from weakref import WeakSet
 
@@ -18,8 +18,8 @@ from flightlog.errors import BlockError, BlockNotFound
 from flightlog.masking import MASKER
 from flightlog.names import did_you_mean
 from flightlog.plugins import engine_port
-from flightlog.plugins.block_documents import Name, kinds, put_together, secret_fields, taken_apart
-from flightlog.plugins.block_store import BlockStore
+from flightlog.plugins.block_documents import Name, change, kinds, put_together, secret_fields, taken_apart
+from flightlog.plugins.block_store import BlockStore, Overtaken, Stored
 from flightlog.plugins.engine_port import EnginePort
 
 if TYPE_CHECKING:
@@ -107,15 +107,7 @@ class Block(BaseModel):
             raise BlockError(f"This {type(self).__name__} has no name yet: save(name).")
         if not _NAME.fullmatch(name):
             raise BlockError(_bad_name(name, "The name of a block"))
-        document = taken_apart(self, _name_of)
-        facts: dict[str, Any] = {"checksum": self.get_schema_checksum()}
-        if capabilities := self.get_block_capabilities():
-            facts["capabilities"] = capabilities
-        place = f"{self._block_type_slug}/{name}"
-        store = BlockStore(engine or engine_port.current())
-        document_id = UUID(bytes=store.save(place, document, facts, overwrite=overwrite, actor=actor))
-        self._block_document_name, self._block_document_id = name, document_id
-        return document_id
+        return _save(self, name, BlockStore(engine or engine_port.current()), overwrite=overwrite, actor=actor)
 
     @classmethod
     def load(cls, name: str, validate: bool = True, *, engine: EnginePort | None = None) -> Self:
@@ -131,11 +123,42 @@ class Block(BaseModel):
             BlockError: it does not fit its type.
             BlockKeyError: the key of its secrets is missing.
         """
-        place = cls._saved_place(name)
-        found = _loaded(BlockStore(engine or engine_port.current()), place, cls, validate)
-        if not isinstance(found, cls):
-            raise BlockError(f"The block {place} is a {type(found).__name__}, not a {cls.__name__}.")
-        return found
+        place, make = _place(cls, name), _made if validate else _made_anyway
+        return _checked(cls, place, _loaded(BlockStore(engine or engine_port.current()), place, cls, make))
+
+    @classmethod
+    def change(
+        cls, name: str, fields: Mapping[str, Any], *, actor: str = "engine", engine: EnginePort | None = None
+    ) -> Self:
+        """Save a block with some fields changed; the others, and secrets that are ``********``, stay as they are.
+
+        Args:
+            name: its name; as ``slug/name`` when called on a base class such as `Block`.
+            fields: the new values by name; a field of a field has a dot in its name: ``login.password``.
+            actor: who does so.
+            engine: the engine; this process's by default.
+
+        Returns:
+            The block as it is saved now.
+
+        Raises:
+            BlockNotFound: there is none of that name, or its type is not known in this process.
+            BlockError: a value does not fit.
+            BlockKeyError: the key of its secrets is missing.
+        """
+        place = _place(cls, name)
+        store = BlockStore(engine or engine_port.current())
+        while True:
+            stored, kind = store.load(place), _kind(place, cls)
+            for field, value in fields.items():
+                _check_field(kind, field)
+                change(stored.document, field, value)
+            block = _checked(cls, place, _assembled(store, place, stored, kind, _made_anew))
+            try:
+                _save(block, place.partition("/")[2], store, actor=actor, overwrite=True, based_on=stored.version)
+            except Overtaken:
+                continue
+            return block
 
     @classmethod
     def delete(cls, name: str, *, actor: str = "engine", engine: EnginePort | None = None) -> None:
@@ -149,15 +172,7 @@ class Block(BaseModel):
         Raises:
             BlockNotFound: there is none of that name.
         """
-        BlockStore(engine or engine_port.current()).delete(cls._saved_place(name), actor=actor)
-
-    @classmethod
-    def _saved_place(cls, name: str) -> str:
-        """Return ``slug/name``."""
-        slug, slash, rest = name.partition("/")
-        if not slash and (cls is Block or inspect.isabstract(cls)):
-            raise BlockError(f"{name!r} does not say of which type: {cls.__name__}.load('slug/name').")
-        return f"{slug}/{rest}" if slash else f"{cls._block_type_slug}/{name}"
+        BlockStore(engine or engine_port.current()).delete(_place(cls, name), actor=actor)
 
     # --- what it is -------------------------------------------------------------------------------
 
@@ -201,7 +216,10 @@ class Block(BaseModel):
     @classmethod
     def get_block_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of the fields, with the slug, the secret fields and the types of blocks in them."""
-        return cls.model_json_schema(schema_generator=_Schema)
+        schema = cls.model_json_schema(schema_generator=_Schema)
+        if "$ref" in schema:  # the type is in itself, at whatever depth
+            schema = {**schema["$defs"][schema["$ref"].rpartition("/")[2]], "$defs": schema["$defs"]}
+        return schema
 
     @classmethod
     def get_schema_checksum(cls) -> str:
@@ -236,6 +254,28 @@ class _Schema(GenerateJsonSchema):
         return {}
 
 
+def _place(cls: type[Block], name: str) -> str:
+    """Return ``slug/name`` of a name that may be that already."""
+    slug, slash, rest = name.partition("/")
+    if not slash and (cls is Block or inspect.isabstract(cls)):
+        raise BlockError(f"{name!r} does not say of which type: {cls.__name__}.load('slug/name').")
+    return f"{slug}/{rest}" if slash else f"{cls._block_type_slug}/{name}"
+
+
+def _save(
+    block: Block, name: str, store: BlockStore, *, overwrite: bool, actor: str, based_on: int | None = None
+) -> UUID:
+    """Save a block. See `Block.save` and `BlockStore.save`."""
+    document = taken_apart(block, _name_of)
+    facts: dict[str, Any] = {"checksum": block.get_schema_checksum()}
+    if capabilities := block.get_block_capabilities():
+        facts["capabilities"] = capabilities
+    place = f"{block._block_type_slug}/{name}"
+    saved = store.save(place, document, facts, overwrite=overwrite, actor=actor, based_on=based_on)
+    block._block_document_name, block._block_document_id = name, UUID(bytes=saved)
+    return UUID(bytes=saved)
+
+
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
@@ -264,14 +304,18 @@ def _paragraphs(cls: type, *, in_example: bool) -> str:
 # --- loading ------------------------------------------------------------------------------------------
 
 
-def _loaded(store: BlockStore, place: str, expected: type[Block], validate: bool, above: tuple[str, ...] = ()) -> Block:
+Make = Callable[[type[Block], dict[str, Any], str], Block]
+B = TypeVar("B", bound=Block)
+
+
+def _loaded(store: BlockStore, place: str, expected: type[Block], make: Make, above: tuple[str, ...] = ()) -> Block:
     """Return a block, and the ones in it.
 
     Args:
         store: has them.
         place: as ``slug/name``.
         expected: the class that was asked, which may be newer than the one that is known by its slug.
-        validate: see `Block.load`.
+        make: makes a block of its type, its fields and its place.
         above: the blocks that it is in.
     """
     if place in above:
@@ -280,16 +324,32 @@ def _loaded(store: BlockStore, place: str, expected: type[Block], validate: bool
         stored = store.load(place)
     except BlockNotFound as error:
         raise (BlockNotFound(f"The block {above[-1]} refers to {place}, which is gone.") if above else error) from None
-    slug, _, name = place.partition("/")
-    kind = expected if slug == expected._block_type_slug else block_type(slug)
+    return _assembled(store, place, stored, _kind(place, expected), make, above)
+
+
+def _checked(cls: type[B], place: str, found: Block) -> B:
+    if not isinstance(found, cls):
+        raise BlockError(f"The block {place} is a {type(found).__name__}, not a {cls.__name__}.")
+    return found
+
+
+def _kind(place: str, expected: type[Block]) -> type[Block]:
+    """Return the type of a block, by its place."""
+    slug = place.partition("/")[0]
+    return expected if slug == expected._block_type_slug else block_type(slug)
+
+
+def _assembled(
+    store: BlockStore, place: str, stored: Stored, kind: type[Block], make: Make, above: tuple[str, ...] = ()
+) -> Block:
+    """Return the block that a document is. See `_loaded`."""
     fields = put_together(
         stored.document,
-        lambda target: _loaded(store, target, Block, True, (*above, place)),
+        lambda target: _loaded(store, target, Block, _made, (*above, place)),
         lambda inner, data: _inner(inner, data, place),
     )
-    fields = _known(kind, fields, place)
-    block = _made(kind, fields, place) if validate else _made_anyway(kind, fields, place)
-    block._block_document_name, block._block_document_id = name, UUID(bytes=stored.document_id)
+    block = make(kind, _known(kind, fields, place), place)
+    block._block_document_name, block._block_document_id = place.partition("/")[2], UUID(bytes=stored.document_id)
     return block
 
 
@@ -300,20 +360,35 @@ def _inner(slug: str, fields: dict[str, Any], place: str) -> Any:
 
 
 def _made(kind: type[Block], fields: dict[str, Any], place: str) -> Block:
-    """Return a block of its fields."""
+    """Return a block of its fields, as they were saved."""
     try:
         return kind.model_validate(fields, strict=False)
     except ValidationError as error:
-        text = MASKER.mask("; ".join(_problems(error)))
         raise BlockError(
-            f"The block {place} does not fit its type {kind.__name__}: {text}. It was saved by another version of the "
-            "type: load it with validate=False, give what is missing, and save it again."
+            f"The block {place} does not fit its type {kind.__name__}: {_problems(error)}. It was saved by another "
+            "version of the type: load it with validate=False, give what is missing, and save it again."
         ) from None
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _made_anew(kind: type[Block], fields: dict[str, Any], place: str) -> Block:
+    """Return a block of its fields, as somebody has changed them."""
+    try:
+        return kind.model_validate(fields, strict=False)
+    except ValidationError as error:
+        raise BlockError(f"The block {place} cannot be changed so: {_problems(error)}.") from None
+
+
+def _check_field(kind: type[Block], name: str) -> None:
+    first = name.partition(".")[0]
+    if first not in kind.model_fields:
+        raise BlockError(f"A {kind.__name__} has no field {first!r}.{did_you_mean(first, kind.model_fields)}")
+
+
+def _problems(error: ValidationError) -> str:
+    """Return what does not fit, without what was given."""
     found = error.errors(include_input=False, include_url=False, include_context=False)
-    return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in found]
+    lines = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in found)
+    return MASKER.mask("; ".join(lines))
 
 
 def _known(kind: type[Block], fields: dict[str, Any], place: str) -> dict[str, Any]:
@@ -323,7 +398,7 @@ def _known(kind: type[Block], fields: dict[str, Any], place: str) -> dict[str, A
     aliases = {field.alias for field in kind.model_fields.values()}
     if gone := [name for name in fields if name not in kind.model_fields and name not in aliases]:
         names = ", ".join(gone)
-        warnings.warn(f"The block {place} has fields that its type has no more: {names}.", stacklevel=4)
+        warnings.warn(f"The block {place} has fields that its type has no more: {names}.", stacklevel=5)
     return {name: value for name, value in fields.items() if name not in gone}
 
 
@@ -337,7 +412,7 @@ def _made_anyway(kind: type[Block], fields: dict[str, Any], place: str) -> Block
         warnings.warn(
             f"The block {place} does not fit its type any more. Set {', '.join(missing) or 'what is wrong'} and save "
             "it again before you use it.",
-            stacklevel=4,
+            stacklevel=5,
         )
         return kind.model_construct(**fields, **dict.fromkeys(missing))
 
