@@ -182,5 +182,14 @@ FIRED: Final[dict[str, str]] = {
 }
 OBSERVERS: Final = ("on_events", "on_flow_run_state", "on_task_run_state")
 """The hooks that are told of events while this process runs flows."""
+DURABLE: Final = "on_log_events"
+"""The hook that is told of every event of the log."""
+SERVICES: Final = "register_services"
+"""The hook that brings what runs beside flows."""
 HOOKS: Final = tuple(FIRED)
 """The names of all hooks."""
+BY_NAME: Final = frozenset(
+    f"register_{offered}"
+    for offered in ("task_runners", "result_storages", "serializers", "notifiers", "commands", "services")
+)
+"""The hooks that ask for something by name: they return mappings. The others that ask get sequences."""
