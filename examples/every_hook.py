@@ -16,6 +16,7 @@ import click
 from pydantic import BaseModel
 from sqlalchemy import Column, Integer, MetaData, Table, Text
 
+from flightlog.blocks import Block
 from flightlog.events.model import Event
 from flightlog.notifications.notifier import Message, Notifier, Receipt
 from flightlog.plugins import EventType, PluginSetting, Service, StateChange, Surroundings, hookimpl, settings_of
@@ -149,16 +150,16 @@ def register_notifiers() -> Mapping[str, type[Notifier]]:
 
 
 # --- register_blocks
-class Warehouse(BaseModel):
-    """Where a warehouse is. A real one is a `flightlog.blocks.Block`, and is saved by name."""
+class Warehouse(Block):
+    """Where a warehouse is; saved by name."""
 
     host: str
     port: int = 5432
 
 
 @hookimpl
-def register_blocks() -> Sequence[type[BaseModel]]:
-    """Offer the type."""
+def register_blocks() -> Sequence[type[Block]]:
+    """Offer the type: ``Warehouse.load("north")``."""
     return [Warehouse]
 
 
@@ -168,8 +169,8 @@ class FailuresProjection:
 
     name = "every_hook_failures"
     version = 1
-    types = frozenset({"flow_run.created", "flow_run.failed"})
-    tables = (
+    types: frozenset[str] | None = frozenset({"flow_run.created", "flow_run.failed"})
+    tables: Sequence[Table] = (
         Table("every_hook_runs", MetaData(), Column("stream", Text, primary_key=True), Column("flow", Text)),
         Table("every_hook_failures", MetaData(), Column("flow", Text, primary_key=True), Column("failures", Integer)),
     )

@@ -12,4 +12,5 @@ def place(tmp_path: Path) -> Place:
     folders = [tmp_path / name for name in ("site", "home", "work")]
     for folder in folders:
         folder.mkdir()
-    return Place(*folders)
+    site, home, work = folders
+    return Place(site, home, work)

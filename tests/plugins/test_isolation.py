@@ -103,8 +103,8 @@ def outcome(place: Place) -> list[Any]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What the log says of runs with no plug-in beside them."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("site", "home", "work")]
-    place = Place(*folders)
+    site, home, work = (tmp_path_factory.mktemp(name) for name in ("site", "home", "work"))
+    place = Place(site, home, work)
     assert place.python(RUN).stdout == "[0, 2, 4, 6, 0, 2, 4] Failed\n"
     return outcome(place)
 
@@ -303,7 +303,7 @@ def test_a_thread_that_was_killed_is_replaced() -> None:
     isolated = Isolated("x")
     first = isolated.call(threading.current_thread, {}, 10).value
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(first.ident), ctypes.py_object(SystemExit))
-    isolated._jobs.put(_Nothing())
+    isolated._jobs.put(_Nothing())  # type: ignore[arg-type]
     first.join()
     second = isolated.call(threading.current_thread, {}, 10).value
     assert second is not first
@@ -344,11 +344,17 @@ def closed(engine: Engine, host: Host) -> list[Any]:
     return [(event.type, event.data["problem"]) for event in found]
 
 
+@flow
+def one() -> int:
+    """Do nothing."""
+    return 1
+
+
 def run_some(engine: Engine, count: int = 1) -> None:
     """Run flows."""
     with using(engine):
         for _ in range(count):
-            assert flow(lambda: 1, name="one")() == 1
+            assert one() == 1
 
 
 def test_failures_in_a_row_switch_it_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,6 +186,18 @@ def test_a_log_on_postgresql_is_followed_too(place: Place, postgres_url: str) ->
 # --- in a process with its own host ---------------------------------------------------------------
 
 
+@task
+def t() -> int:
+    """Do nothing."""
+    return 1
+
+
+@flow
+def calls_a_task() -> int:
+    """Call it."""
+    return t()
+
+
 def plugin_of(tmp_path: Path, code: str) -> tuple[Host, Plugin]:
     """Return a host with a plug-in of one file."""
     path = tmp_path / f"plug_{abs(hash(code))}.py"
@@ -322,7 +334,7 @@ def on_task_run_state(change):
     host, _ = plugin_of(tmp_path, code)
     engine = Engine(Log(MemoryStore()), bytes(32), host.settings, host=lambda: host)
     with using(engine):
-        flow(lambda: task(lambda: 1, name="t")(), name="f")()
+        calls_a_task()
     assert engine.companions is not None
     engine.companions.stop()
     assert module_of(host).names == [("t", name, True) for name in ("Pending", "Running", "Completed")]
@@ -362,7 +374,7 @@ def test_a_run_whose_beginning_is_lost_is_left_out() -> None:
     from flightlog.testing import memory_engine
 
     with memory_engine() as engine:
-        flow(lambda: 1, name="f")()
+        calls_a_task()
         engine.log.flush()
         last = [event for event in engine.log.read_all() if event.type == "flow_run.completed"]
     with Log(MemoryStore()) as empty:
