@@ -1,6 +1,7 @@
 """``flightlog plugins``: which there are, how they fare, and what they would do."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,6 +9,7 @@ import click
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import color_option, json_option, not_found, note, print_json, say, table
 from flightlog.cli.reading import reading
+from flightlog.errors import PluginError
 
 if TYPE_CHECKING:
     from flightlog.events.model import Event
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from flightlog.plugins.observers import Follower
     from flightlog.plugins.plugin import Plugin
 
+_KINDS = ("observer", "notifier", "runner", "storage", "serializer", "projection", "command")
 _COLORS = {"skipped": "red", "switched off": "red", "not wanted": "yellow"}
 
 
@@ -214,6 +217,73 @@ def _handed_over(name: str, follower: "Follower") -> bool:
         return False
     note(f"{name}: another process is at it." if count is None else f"{name}: {count} events.")
     return True
+
+
+@plugins.command("new", short_help="Write the beginnings of a plug-in.")
+@click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(_KINDS), default="observer", show_default=True, help="What it is to bring first."
+)
+@click.option(
+    "--directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where its folder is made."
+)
+@color_option
+def new(name: str, kind: str, directory: Path) -> None:
+    """Write a distribution that can be installed and passes its own tests: package, tests, docs, CI, publishing.
+
+    Its folder is named flightlog-NAME. Nothing is ever overwritten.
+
+    \b
+    Examples:
+      flightlog plugins new teams --kind notifier
+      flightlog plugins new audit-copy --directory ~/src
+    """
+    from flightlog.plugins.scaffold import new_plugin
+
+    target = new_plugin(name, kind, directory, _taken())
+    say(str(target))
+    note(f"Now: cd {target} && pip install -e . pytest && python -m pytest")
+
+
+def _taken() -> set[str]:
+    """Return the names that a new plug-in must not have."""
+    from flightlog.cli.main import cli
+    from flightlog.engine.serializers import PICKLE, JSONSerializer
+    from flightlog.plugins import manifests
+
+    installed = {one.name for one in manifests.installed()}
+    own = {PICKLE.type, JSONSerializer.type, "compressed", "threads", "sequential", "file", "s3", "flightlog"}
+    return installed | own | set(cli.list_commands(click.Context(cli)))
+
+
+@plugins.command("test", short_help="Run the contract suites that fit what a plug-in offers.")
+@click.argument("name")
+@click.option("--storage", "storages", multiple=True, metavar="URL", help="A place where its result storage may write.")
+@click.option("-v", "--verbose", is_flag=True, help="Show each test.")
+@color_option
+def test(name: str, storages: tuple[str, ...], verbose: bool) -> int:
+    """Run the suites of flightlog.testing that fit what an installed plug-in offers.
+
+    They say what every plug-in, task runner, serializer, projection and result storage has to do. It needs pytest. The
+    plug-in sees no run here: what it does with events it would do for real.
+
+    \b
+    Examples:
+      flightlog plugins test dask
+      flightlog plugins test vault --storage vault://scratch
+    """
+    from importlib.util import find_spec
+
+    if (code := _is_unusable(_host(), name)) is not None:
+        return code
+    if find_spec("pytest") is None:
+        raise PluginError("The suites run with pytest, which is not installed: pip install 'flightlog[test]'.")
+    from flightlog.testing.conformance import left_out, run
+
+    plugin = _host().plugin(name)
+    for sentence in left_out(plugin, storages) if plugin is not None else ():
+        note(sentence)
+    return OK if run(name, storages, is_verbose=verbose) else FAILED
 
 
 def _source(plugin: "Plugin") -> str:

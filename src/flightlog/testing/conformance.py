@@ -1,7 +1,10 @@
 """The contract suites that fit what an installed plug-in offers, for `flightlog plugins test`."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
@@ -16,6 +19,29 @@ from flightlog.testing.storage_contract import StorageContract
 
 Suites = dict[str, type[Any]]
 _BY_ITSELF: Final = ("on_events", "on_log_events", "on_flow_run_state", "on_task_run_state", "register_services")
+
+
+_FILE: Final = """\
+from flightlog.testing.conformance import suites
+
+globals().update(suites({name!r}, {storages!r}))
+"""
+
+
+def run(name: str, storages: Sequence[str] = (), *, is_verbose: bool = False) -> bool:
+    """Run the suites that fit a plug-in with pytest; tell if all tests have passed.
+
+    Args:
+        name: the plug-in's name.
+        storages: URLs of places where result storages may be tried out.
+        is_verbose: whether each test is shown.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / f"test_{name.replace('-', '_')}.py"
+        file.write_text(_FILE.format(name=name, storages=list(storages)))
+        # Nothing of the working directory counts: neither its pytest.ini nor its conftest.py.
+        options = ["-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "--import-mode=importlib"]
+        return pytest.main([*options, "-v" if is_verbose else "-q", str(file)]) == pytest.ExitCode.OK
 
 
 def suites(name: str, storages: Sequence[str] = ()) -> Suites:
