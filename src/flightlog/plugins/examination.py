@@ -9,9 +9,11 @@ from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.names import did_you_mean
 from flightlog.plugins import own_settings
+from flightlog.plugins.event_types import learn_event_types
 from flightlog.plugins.hooks import DURABLE, HOOKS, OBSERVERS
 from flightlog.plugins.host import Host
 from flightlog.plugins.plugin import Plugin
+from flightlog.plugins.projections import brought_projections
 from flightlog.plugins.record import is_about
 from flightlog.plugins.states import States
 
@@ -54,8 +56,18 @@ def examine(host: Host) -> list[Finding]:
     Args:
         host: the plug-ins.
     """
+    _take_in(host)
     found = [finding for plugin in host.plugins for finding in _examined(host, plugin)]
     return found + [Finding("settings", text) for text in (*_unknown_names(host), *own_settings.of_nobody(host))]
+
+
+def _take_in(host: Host) -> None:
+    """Do with what plug-ins bring what is done with it in earnest; what is wrong with it is noted then."""
+    learn_event_types(host)
+    if host.usable("register_projections"):
+        from flightlog.projections.projector import built_in
+
+        brought_projections(host, [projection.name for projection in built_in()])
 
 
 def _examined(host: Host, plugin: Plugin) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from flightlog.engine.flows import Flow
 from flightlog.engine.run_logs import get_run_logger
@@ -141,6 +140,6 @@ class ProjectionContract(ABC):
 def _content(projector: Projector, projection: Projection) -> list[list[tuple[Any, ...]]]:
     """Return the rows of a projection's tables."""
     return [
-        [tuple(row) for row in projector.rows(select(table).order_by(*table.primary_key))]
+        [tuple(row) for row in projector.rows(table.select().order_by(*table.primary_key))]
         for table in projection.tables
     ]
