@@ -21,6 +21,7 @@ from flightlog.notifications.notifier import Entry, Message, RunFacts
 from flightlog.notifications.slack import SlackBot, SlackWebhook
 from flightlog.notifications.templates import FILTERS, OWN_FILTERS, VARIABLES
 from flightlog.notifications.webhook import Webhook
+from flightlog.plugins import hooks
 from flightlog.settings import SETTINGS
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -135,7 +136,56 @@ def compatibility_page() -> str:
     return _NOTE + "\n".join(lines)
 
 
+def hooks_page() -> str:
+    """Return the page of hooks: signature, what it is for, when it is called, and an example from a tested file."""
+    examples = _examples()
+    lines = [
+        "# Hooks",
+        "",
+        "A plug-in is a module whose functions bear these names and are marked with `@hookimpl`. A function takes",
+        "those of a hook's arguments that it wants, by name. Each call may take as long as",
+        "`FLIGHTLOG_PLUGINS_TIMEOUT_SECONDS` says; whatever comes of it, runs go on. See",
+        "[write a plug-in](../how-to/write-a-plug-in.md).",
+        "",
+        "The examples are parts of `examples/every_hook.py`.",
+        "",
+    ]
+    for name, fired in hooks.FIRED.items():
+        hook = getattr(hooks, name)
+        lines += [f"## `{name}`", "", "```py", f"def {name}{_signature(hook)}", "```", "", *_prose(hook), ""]
+        lines += [f"**When:** {fired}", "", "```py", examples[name], "```", ""]
+    return _NOTE + "\n".join(lines)
+
+
+def _signature(hook: Any) -> str:
+    """Return a hook's signature with short names of types."""
+    return re.sub(r"(?:\w+\.)+(\w+)", r"\1", str(inspect.signature(hook))).replace("'", "")
+
+
+def _prose(hook: Any) -> list[str]:
+    """Return a docstring as Markdown: its sections as lists."""
+    text = inspect.cleandoc(hook.__doc__)
+    body, _, arguments = text.partition("\n\nArgs:\n")
+    body, _, returned = body.partition("\n\nReturns:\n")
+    told = [f"- {line}" for line in _entries(arguments)]
+    return [body, ""] + (told or [f"Returns: {inspect.cleandoc(returned)}" if returned else ""])
+
+
+def _entries(arguments: str) -> list[str]:
+    """Return the arguments of a docstring's section, each on one line."""
+    joined = re.sub(r"\n {5,}", " ", arguments)
+    return [re.sub(r"^(\w+):", r"`\1`:", line.strip()) for line in joined.splitlines() if line.strip()]
+
+
+def _examples() -> dict[str, str]:
+    """Return the example of each hook, by its name."""
+    text = (Path(__file__).parents[1] / "examples" / "every_hook.py").read_text()
+    parts = re.split(r"^# --- (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: part.strip() for name, part in zip(parts[::2], parts[1::2], strict=True)}
+
+
 PAGES = {
+    "hooks.md": hooks_page,
     "settings.md": settings_page,
     "events.md": events_page,
     "cli.md": cli_page,

@@ -9,6 +9,10 @@ from tests.postgres import Server, running
 
 from flightlog.engine import bridge, runtime
 from flightlog.events import log as log_module
+from flightlog.plugins.host import close_host
+
+_THREADS = ("flightlog-flush", "flightlog-loop")
+_OF_PLUGINS = ("flightlog-plugin-", "flightlog-tail-", "flightlog-follower-", "flightlog-attendant-")
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +22,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("FLIGHTLOG_LOG_URL", "FLIGHTLOG_LOG_KEY", "FLIGHTLOG_LOG_DURABILITY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FLIGHTLOG_HOME", str(home))
+    monkeypatch.setenv("FLIGHTLOG_PLUGINS_MODE", "safe")  # whatever is installed here; tests of plug-ins have their own
     return home
 
 
@@ -39,10 +44,11 @@ def nothing_is_left() -> Iterator[None]:
     """After each test no log is open, and no thread of ours runs."""
     yield
     runtime.close_engine()
+    close_host()
     bridge.stop_background_loop()
     left = [log.store.location for log in log_module._OPEN]
     for log in list(log_module._OPEN):
         log.close()
     assert left == [], "these logs were left open"
-    ours = [t.name for t in threading.enumerate() if t.name in ("flightlog-flush", "flightlog-loop")]
+    ours = [t.name for t in threading.enumerate() if t.name in _THREADS or t.name.startswith(_OF_PLUGINS)]
     assert ours == [], "these threads were left running"

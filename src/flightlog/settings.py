@@ -448,16 +448,15 @@ def sources(environ: Mapping[str, str] | None = None) -> list[Given]:
     return found
 
 
-def plugin_settings(plugin: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what somebody has set of a plug-in's own settings, as text: the environment counts before the profile.
+def plugin_settings(prefix: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what somebody has set under names with a prefix, without it: the environment counts before the profile.
 
     Args:
-        plugin: the plug-in's name.
+        prefix: `OF_PLUGINS`, or that with a plug-in's name.
         environ: the environment.
     """
     environ = os.environ if environ is None else environ
     profiles = read_profiles(home_of(environ))
-    prefix = f"{OF_PLUGINS}{plugin.upper().replace('-', '_')}_"
     given = {**profiles.settings(environ.get(PROFILE) or profiles.active), **environ}
     return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix) and value}
 

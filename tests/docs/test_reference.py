@@ -22,7 +22,7 @@ def generator() -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", ["settings.md", "events.md", "cli.md", "event-schemas.json", "prefect-compatibility.md"]
+    "name", ["settings.md", "events.md", "cli.md", "hooks.md", "event-schemas.json", "prefect-compatibility.md"]
 )
 def test_the_reference_is_in_step(name: str) -> None:
     """What `python docs/generate.py` would write is what is there."""

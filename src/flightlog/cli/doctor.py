@@ -98,16 +98,13 @@ def _findings(quick: bool) -> Iterator[Finding]:
 
 def _plugins() -> Iterator[Finding]:
     """Import the plug-ins, and look for what is wrong with them."""
-    from flightlog.errors import PluginError
     from flightlog.plugins.examination import examine
     from flightlog.plugins.host import current_host
 
-    try:
-        found = [f"{one.plugin}: {one.problem}" for one in examine(current_host()) if one.problem is not None]
-    except PluginError as error:
-        found = [str(error)]
-    for problem in found:
-        yield Finding("plug-ins", "bad", problem, "Update it or take it away; flightlog plugins ls shows all.")
+    for one in examine(current_host(insist=False)):
+        if one.problem is not None:
+            mend = "Update it or take it away; flightlog plugins ls shows all."
+            yield Finding("plug-ins", "bad", f"{one.plugin}: {one.problem}", mend)
 
 
 def _file(path: Path, chosen: Settings) -> Iterator[Finding]:

@@ -51,6 +51,8 @@ _COMMANDS = {
 # what users may know from elsewhere, and what it is called here
 _ALIASES = {"block": "blocks"}
 
+_HOOK = "register_commands"
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
@@ -82,23 +84,28 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
-        if names := _names_of_plugins():
+        if brought := _names_of_plugins():
             with formatter.section("Commands of plug-ins"):
-                formatter.write_dl([(name, "") for name in names])
+                formatter.write_dl([(name, f"Brought by {plugin}.") for name, plugin in sorted(brought.items())])
 
 
-def _names_of_plugins() -> list[str]:
-    """Return the commands that plug-ins bring, by their manifests."""
+def _names_of_plugins() -> dict[str, str]:
+    """Return the commands that plug-ins bring by their manifests, each with its plug-in; help is there in any case."""
     from flightlog.plugins.host import current_host
 
-    return sorted(set(current_host().names("register_commands")) - _COMMANDS.keys())
+    try:
+        plugins = current_host(insist=False).usable(_HOOK)
+    except FlightlogError:
+        return {}
+    brought = {name: plugin.name for plugin in plugins for name in plugin.manifest.names(_HOOK)}
+    return {name: plugin for name, plugin in brought.items() if name not in _COMMANDS}
 
 
 def _of_plugins(name: str) -> click.Command | None:
     """Import a command that a plug-in brings."""
     from flightlog.plugins.host import current_host
 
-    command = current_host().find("register_commands", name)
+    command = current_host().find(_HOOK, name)
     return command if isinstance(command, click.Command) else None
 
 

@@ -1,6 +1,7 @@
 """``flightlog plugins``: which there are, how they fare, and what they would do."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,11 +9,15 @@ import click
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import color_option, json_option, not_found, note, print_json, say, table
 from flightlog.cli.reading import reading
+from flightlog.errors import PluginError
 
 if TYPE_CHECKING:
     from flightlog.events.model import Event
-    from flightlog.plugins.host import Host, Plugin
+    from flightlog.plugins.host import Host
+    from flightlog.plugins.observers import Follower
+    from flightlog.plugins.plugin import Plugin
 
+_KINDS = ("observer", "notifier", "runner", "storage", "serializer", "projection", "command")
 _COLORS = {"skipped": "red", "switched off": "red", "not wanted": "yellow"}
 
 
@@ -28,7 +33,7 @@ def plugins() -> None:
 def _host() -> "Host":
     from flightlog.plugins.host import current_host
 
-    return current_host()
+    return current_host(insist=False)
 
 
 @plugins.command("ls")
@@ -67,20 +72,36 @@ def show(name: str, as_json: bool) -> int:
     plugin = host.plugin(name)
     if plugin is None:
         return not_found("plug-in", name, [plugin.name for plugin in host.plugins])
-    problems = _recorded(name)
+    settings, problems = _settings(host, plugin), [_problem(event) for event in _recorded(name)]
     if as_json:
-        print_json({**_document(plugin), "problems": [_problem(event) for event in problems]})
+        print_json({**_document(plugin), "settings": settings, "problems": problems})
         return OK
     say(f"{plugin.name} {plugin.manifest.version}".rstrip(), bold=True)
-    say(f"  status    {plugin.status}{f': {plugin.reason}' if plugin.reason else ''}")
-    say(f"  from      {_source(plugin)}")
-    if not plugin.manifest.is_own:
-        say(f"  made for  {f'Flightlog {plugin.manifest.made_for}' if plugin.manifest.made_for else 'it does not say'}")
-    say(f"  offers    {', '.join(plugin.manifest.contributes) or 'nothing'}")
-    for event in problems:
-        problem = _problem(event)
+    for label, text in _facts(plugin).items():
+        say(f"  {label:<9} {text}")
+    for setting in settings:
+        say(f"  {setting['name']} ({setting['from']}): {setting['help']}")
+    for problem in problems:
         say(f"  {problem['at']}  {problem['what']}  {problem['hook'] or ''}  {problem['problem']}")
     return OK
+
+
+def _facts(plugin: "Plugin") -> dict[str, str]:
+    manifest = plugin.manifest
+    facts = {"status": f"{plugin.status}: {plugin.reason}" if plugin.reason else plugin.status, "from": _source(plugin)}
+    if not manifest.is_own:
+        facts["made for"] = f"Flightlog {manifest.made_for}" if manifest.made_for else "it does not say"
+    return {**facts, "offers": ", ".join(manifest.contributes) or "nothing"}
+
+
+def _settings(host: "Host", plugin: "Plugin") -> list[dict[str, str]]:
+    """Return the settings of a plug-in; their values may be secrets."""
+    from flightlog.plugins import own_settings
+
+    given, prefix = own_settings.given(host, plugin), own_settings.prefix_of(plugin.name)
+    known = own_settings.known(host, plugin)
+    sources = [(one, "set" if one.name in given else f"default: {one.default!r}") for one in known]
+    return [{"name": prefix + one.name, "help": one.help, "from": source} for one, source in sources]
 
 
 @plugins.command("doctor", short_help="Import every plug-in, and say what is wrong with it.")
@@ -122,8 +143,8 @@ def trace(name: str | None, run: str | None, last: int) -> int:
     from flightlog.plugins.examination import traced
 
     host = _host()
-    if name is not None and host.plugin(name) is None:
-        return not_found("plug-in", name, [plugin.name for plugin in host.plugins])
+    if name is not None and (code := _is_unusable(host, name)) is not None:
+        return code
     with reading() as log:
         rows = [
             (call.plugin, call.hook, call.what, f"{call.took * 1000:.1f} ms", call.problem or "")
@@ -133,6 +154,17 @@ def trace(name: str | None, run: str | None, last: int) -> int:
     if not rows:
         note("No plug-in observes events." if name is None else f"{name} observes no events.")
     return FAILED if any(row[-1] for row in rows) else OK
+
+
+def _is_unusable(host: "Host", name: str) -> int | None:
+    """Say why a plug-in cannot be used, and return the exit code for that; None if it can."""
+    plugin = host.plugin(name)
+    if plugin is None:
+        return not_found("plug-in", name, [plugin.name for plugin in host.plugins])
+    if not plugin.is_usable:
+        note(f"{name} is {plugin.status}: {plugin.reason}.")
+        return FAILED
+    return None
 
 
 def _events(log: Any, run: str | None, last: int) -> "Sequence[Event]":
@@ -158,18 +190,100 @@ def run() -> int:
       flightlog plugins run
     """
     from flightlog.cli.reading import writing
-    from flightlog.plugins.companions import DURABLE, Follower, NotTaken
+    from flightlog.plugins.event_types import learn_event_types
+    from flightlog.plugins.hooks import DURABLE
+    from flightlog.plugins.observers import Follower
+    from flightlog.plugins.record import Record
 
-    host, failed = _host(), False
+    host = _host()
+    learn_event_types(host)
     with writing() as engine:
-        for plugin in host.usable(DURABLE):
-            try:
-                count = Follower(host, plugin, engine.log, None).drain()
-                note(f"{plugin.name}: {count} events.")
-            except NotTaken as problem:
-                failed = True
-                note(f"{plugin.name} failed: {problem}. It gets the same events again next time.")
-    return FAILED if failed else OK
+        host.on_problem = Record(engine.surroundings).put
+        came = [_handed_over(plugin.name, Follower(host, plugin, engine.log, None)) for plugin in host.usable(DURABLE)]
+        host.on_problem = None
+    if not came:
+        note("No plug-in has asked for all events (on_log_events).")
+    return OK if all(came) else FAILED
+
+
+def _handed_over(name: str, follower: "Follower") -> bool:
+    """Hand over what there is, and say how that went; tell if it went well."""
+    from flightlog.plugins.observers import NotTaken
+
+    try:
+        count = follower.drain()
+    except NotTaken as problem:
+        note(f"{name} failed: {problem}. It gets the same events again next time.")
+        return False
+    note(f"{name}: another process is at it." if count is None else f"{name}: {count} events.")
+    return True
+
+
+@plugins.command("new", short_help="Write the beginnings of a plug-in.")
+@click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(_KINDS), default="observer", show_default=True, help="What it is to bring first."
+)
+@click.option(
+    "--directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where its folder is made."
+)
+@color_option
+def new(name: str, kind: str, directory: Path) -> None:
+    """Write a distribution that can be installed and passes its own tests: package, tests, docs, CI, publishing.
+
+    Its folder is named flightlog-NAME. Nothing is ever overwritten.
+
+    \b
+    Examples:
+      flightlog plugins new teams --kind notifier
+      flightlog plugins new audit-copy --directory ~/src
+    """
+    from flightlog.plugins.scaffold import new_plugin
+
+    target = new_plugin(name, kind, directory, _taken())
+    say(str(target))
+    note(f"Now: cd {target} && pip install -e . pytest && python -m pytest")
+
+
+def _taken() -> set[str]:
+    """Return the names that a new plug-in must not have."""
+    from flightlog.cli.main import cli
+    from flightlog.engine.serializers import PICKLE, JSONSerializer
+    from flightlog.plugins import manifests
+
+    installed = {one.name for one in manifests.installed()}
+    own = {PICKLE.type, JSONSerializer.type, "compressed", "threads", "sequential", "file", "s3", "flightlog"}
+    return installed | own | set(cli.list_commands(click.Context(cli)))
+
+
+@plugins.command("test", short_help="Run the contract suites that fit what a plug-in offers.")
+@click.argument("name")
+@click.option("--storage", "storages", multiple=True, metavar="URL", help="A place where its result storage may write.")
+@click.option("-v", "--verbose", is_flag=True, help="Show each test.")
+@color_option
+def test(name: str, storages: tuple[str, ...], verbose: bool) -> int:
+    """Run the suites of flightlog.testing that fit what an installed plug-in offers.
+
+    They say what every plug-in, task runner, serializer, projection and result storage has to do. It needs pytest. The
+    plug-in sees no run here: what it does with events it would do for real.
+
+    \b
+    Examples:
+      flightlog plugins test dask
+      flightlog plugins test vault --storage vault://scratch
+    """
+    from importlib.util import find_spec
+
+    if (code := _is_unusable(_host(), name)) is not None:
+        return code
+    if find_spec("pytest") is None:
+        raise PluginError("The suites run with pytest, which is not installed: pip install 'flightlog[test]'.")
+    from flightlog.testing.conformance import left_out, run
+
+    plugin = _host().plugin(name)
+    for sentence in left_out(plugin, storages) if plugin is not None else ():
+        note(sentence)
+    return OK if run(name, storages, is_verbose=verbose) else FAILED
 
 
 def _source(plugin: "Plugin") -> str:

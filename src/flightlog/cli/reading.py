@@ -36,18 +36,13 @@ def reading() -> Iterator[Log]:
         if path is None or not path.is_file() or isinstance(error, LogUnavailable):
             raise
         log = open_log(chosen.log_url, read_only=True)
+    from flightlog.plugins.event_types import learn_event_types
+
     try:
-        _learn_event_types()
+        learn_event_types()
         yield log
     finally:
         log.close()
-
-
-def _learn_event_types() -> None:
-    from flightlog.plugins.event_types import learn_event_types
-    from flightlog.plugins.host import current_host
-
-    learn_event_types(current_host())
 
 
 @contextmanager
@@ -88,20 +83,11 @@ def projected(as_of: str | None = None) -> Iterator["Projector"]:
 def kept_projections() -> "list[Projection]":
     """Return what is kept: what comes with Flightlog, and what plug-ins bring under names of their own."""
     from flightlog.plugins.host import current_host
+    from flightlog.plugins.projections import brought_projections
     from flightlog.projections.projector import built_in
 
-    host, found = current_host(), built_in()
-    for plugin, brought in host.all("register_projections"):
-        for projection in brought:
-            names = [projection.name, *(table.name for table in projection.tables)]
-            own = all(name.replace("_", "-").startswith(plugin.name) for name in names)
-            if own and projection.name not in [other.name for other in found]:
-                found.append(projection)
-            else:
-                host.complain(
-                    plugin, "register_projections", f"{projection.name!r} or a table of it has another's name"
-                )
-    return found
+    own = built_in()
+    return [*own, *brought_projections(current_host(), [projection.name for projection in own])]
 
 
 def place() -> "Place":

@@ -201,7 +201,8 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
         retries: how often a failed attempt is tried again; what completed in it does not run again. A number, or a
             budget for each cause class; by default what the setting FLIGHTLOG_FLOW_DEFAULT_RETRIES says.
         retry_delay_seconds: seconds before each retry: a number, a list, or a function of `retries`.
-        task_runner: where submitted tasks run: `ConcurrentTaskRunner` (default) or `SequentialTaskRunner`.
+        task_runner: where submitted tasks run: `ConcurrentTaskRunner` (default), `SequentialTaskRunner`, another
+            one, or the name that a plug-in gives it.
         timeout_seconds: how long an attempt may take; None for ever.
         validate_parameters: whether arguments are checked against the annotations, and cast.
         persist_result: False to leave its values out of the log.

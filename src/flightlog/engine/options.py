@@ -51,7 +51,7 @@ class FlowOptions(SharedOptions, total=False):
     """The options of a flow; `flow` says what each one means."""
 
     flow_run_name: str | Callable[[], str] | None
-    task_runner: "TaskRunner | type[TaskRunner] | None"
+    task_runner: "TaskRunner | type[TaskRunner] | str | None"
     validate_parameters: bool | None
     on_cancellation: Hooks
     on_crashed: Hooks

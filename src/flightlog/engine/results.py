@@ -143,8 +143,8 @@ def _named(spec: str) -> Serializer:
 
 def _from_storage(reference: Mapping[str, Any], known: ResultStorage | None) -> bytes:
     url, path = reference["storage"], reference["path"]
-    storage = known if known is not None and known.url == url else storage_of(url)
     try:
+        storage = known if known is not None and known.url == url else storage_of(url)
         content = storage.read_path(path)
     except FileNotFoundError:
         raise MissingResult(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flightlog.engine.storages import ResultStorage
     from flightlog.plugins.companions import Companions
     from flightlog.plugins.host import Host
+    from flightlog.plugins.offers import Surroundings
 
 T = TypeVar("T")
 _COMPLETED, _CREATED = "task_run.completed", "task_run.created"
@@ -78,6 +79,7 @@ class Engine:
         self.inbox = Inbox(log)
         self._keeps_inline = False
         self._host = host
+        self._accompanying = threading.Lock()
         self.companions: Companions | None = None
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)
@@ -94,12 +96,25 @@ class Engine:
         if self._host is None:
             return
         if self.companions is None:
-            from flightlog.plugins.companions import Companions
-            from flightlog.plugins.offers import Surroundings
-
-            surroundings = Surroundings(self.log, self.key, self.settings, self.clock, self.ids, MASKER.mask)
-            self.companions = Companions(self._host(), surroundings)
+            self.companions = self._companions_of(self._host())
         self.companions.start()
+
+    def _companions_of(self, host: "Host") -> "Companions":
+        """Return what runs beside flows: the same for all threads that begin their first flow run at once."""
+        from flightlog.plugins.companions import Companions
+
+        with self._accompanying:
+            if self.companions is not None:
+                return self.companions
+            made = self.companions = Companions(host, self.surroundings)
+            return made
+
+    @property
+    def surroundings(self) -> "Surroundings":
+        """What plug-ins work with."""
+        from flightlog.plugins.offers import Surroundings
+
+        return Surroundings(self.log, self.key, self.settings, self.clock, self.ids, MASKER.mask)
 
     def kept(self, projection: str, stream: str) -> Kept:
         """Return what a stream has come to for an inline projection. See `flightlog.events.log.Log.state`."""

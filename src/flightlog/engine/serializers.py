@@ -33,7 +33,8 @@ class Serializer(ABC):
     type: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        if cls.type:
+        known = _KINDS.get(cls.type)
+        if cls.type and (known is None or known.__module__ != __name__):  # the names of our own stay ours
             _KINDS[cls.type] = cls
 
     @property
@@ -91,7 +92,8 @@ def serializer_of(given: Any) -> Serializer:
     kind, _, rest = given.partition("/")
     if kind in _KINDS:
         return _KINDS[kind].of_spec(rest)
-    return _of_plugins(kind)
+    made = _of_plugins(kind)
+    return type(made).of_spec(rest) if rest else made
 
 
 def _of_plugins(name: str) -> Serializer:
@@ -102,10 +104,13 @@ def _of_plugins(name: str) -> Serializer:
     make = host.find("register_serializers", name)
     if make is None:
         known = [*_KINDS, *host.names("register_serializers")]
-        raise ValueError(f"There is no serializer {name!r}.{did_you_mean(name, known)}")
+        why = host.why_not("register_serializers", name) or did_you_mean(name, known)
+        raise ValueError(f"There is no serializer {name!r}.{why}")
     made = make()
     if not isinstance(made, Serializer):
         raise TypeError(f"What a plug-in calls the serializer {name!r} is a {type(made).__name__}, and no Serializer.")
+    if made.spec.partition("/")[0] != name:  # it would be on record under a name that nobody knows
+        raise TypeError(f"The serializer that a plug-in calls {name!r} puts itself on record as {made.spec!r}.")
     return made
 
 

@@ -31,6 +31,7 @@ def storage_of(given: Any) -> ResultStorage:
 
     Raises:
         TypeError: it is none of these.
+        ValueError: a plug-in has it that cannot be used.
     """
     if isinstance(given, (Path, str)):
         return _file_system(given)
@@ -60,12 +61,15 @@ def _remote(url: str) -> ResultStorage:
     from flightlog.plugins.file_systems import RemoteFileSystem
     from flightlog.plugins.host import current_host
 
-    make = current_host().find("register_result_storages", url.partition("://")[0])
+    host, scheme = current_host(), url.partition("://")[0]
+    make = host.find("register_result_storages", scheme)
     if make is None:
+        if why := host.why_not("register_result_storages", scheme):
+            raise ValueError(f"There is no result storage for {scheme}://.{why}")
         return RemoteFileSystem(url)
     made = make(url)
     if not isinstance(made, ResultStorage):
-        raise TypeError(f"What a plug-in makes of {url.partition('://')[0]}:// is no result storage.")
+        raise TypeError(f"What a plug-in makes of {scheme}:// is no result storage.")
     return made
 
 

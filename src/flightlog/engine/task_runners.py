@@ -290,8 +290,6 @@ def _named(name: str) -> Any:
     make = own.get(name) or host.find("register_task_runners", name)
     if make is None:
         known = [*own, *host.names("register_task_runners")]
-        raise ValueError(
-            f"There is no task runner {name!r}.{did_you_mean(name, known)} A collection may bring it: "
-            f"pip install flightlog-{name}."
-        )
+        hint = f"{did_you_mean(name, known)} A collection may bring it: pip install flightlog-{name}."
+        raise ValueError(f"There is no task runner {name!r}.{host.why_not('register_task_runners', name) or hint}")
     return make()

@@ -120,7 +120,7 @@ def copy(
                 break
             wanted = rows if streams is None else [row for row in rows if row.stream in streams]
             if wanted:
-                target.store.adopt(wanted, _blobs_of(source, wanted))
+                target.store.adopt(wanted, blobs_of(source, wanted))
             position = rows[-1].position
             count += len(wanted)
             if progress is not None:
@@ -156,7 +156,7 @@ def is_same(source: str, target: str) -> bool:
     return first is not None and second is not None and first.resolve() == second.resolve()
 
 
-def _blobs_of(source: Log, rows: list[IndexedRow]) -> dict[bytes, bytes]:
+def blobs_of(source: Log, rows: list[IndexedRow]) -> dict[bytes, bytes]:
     """Return the blobs that some events rest on."""
     digests: dict[bytes, None] = {}
     for row in rows:

@@ -73,6 +73,15 @@ class Subscription:
         """The last position that was dealt with; None while another one works."""
         return None if self._cursor is None else self._cursor.position
 
+    def begin(self) -> None:
+        """See to it that there is a cursor: what is recorded from here on is handed over, whoever takes a step first.
+
+        Raises:
+            LogWriteError: the log cannot be written at present.
+        """
+        if self._cursor is None:
+            self._claim()
+
     def step(self) -> int | None:
         """Deal with one batch; return how many events it had, or None if another one works.
 

@@ -58,6 +58,7 @@ NOTIFICATION_DEAD: Final = "notification.dead"
 NOTIFICATION_RETRIED: Final = "notification.retried"
 PLUGIN_SKIPPED: Final = "plugin.skipped"
 PLUGIN_FAILED: Final = "plugin.failed"
+PLUGIN_LAGGED: Final = "plugin.lagged"
 PLUGIN_SWITCHED_OFF: Final = "plugin.switched_off"
 BLOCKS: Final = "block/"
 """How the name of every block's stream begins."""
@@ -101,7 +102,7 @@ SCHEMAS: Final[dict[str, int]] = {
     **dict.fromkeys((INCIDENT_OPENED, INCIDENT_UPDATED, INCIDENT_RESOLVED, INCIDENT_ACKNOWLEDGED), 1),
     **dict.fromkeys((NOTIFICATION_WITHHELD, NOTIFICATION_QUEUED, NOTIFICATION_ATTEMPTED, NOTIFICATION_DELIVERED), 1),
     **dict.fromkeys((NOTIFICATION_FAILED, NOTIFICATION_DEAD, NOTIFICATION_RETRIED), 1),
-    **dict.fromkeys((PLUGIN_SKIPPED, PLUGIN_FAILED, PLUGIN_SWITCHED_OFF), 1),
+    **dict.fromkeys((PLUGIN_SKIPPED, PLUGIN_FAILED, PLUGIN_LAGGED, PLUGIN_SWITCHED_OFF), 1),
     **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
     **dict.fromkeys((BLOCK_SAVED, BLOCK_REENCRYPTED, BLOCK_DELETED, BLOCK_SECRETS_READ, BLOCK_KEY_CHANGED), 1),
 }

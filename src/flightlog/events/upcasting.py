@@ -30,7 +30,7 @@ def upcaster(type_: str, from_schema: int) -> Callable[[Upcaster], Upcaster]:
 
 def learn(type_: str, from_schema: int, function: Upcaster) -> None:
     """Register the step from `from_schema` to the next version of somebody else's type; again is the same as once."""
-    if _UPCASTERS.get((type_, from_schema)) is not function:
+    if _UPCASTERS.get((type_, from_schema)) != function:
         upcaster(type_, from_schema)(function)
 
 

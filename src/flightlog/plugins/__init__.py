@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flightlog.plugins.event_types import learn_event_types
     from flightlog.plugins.hooks import hookimpl
     from flightlog.plugins.host import settings_of
     from flightlog.plugins.offers import EventType, PluginSetting, Service, StateChange, Surroundings
@@ -15,10 +16,20 @@ _HOMES = {
     "StateChange": "flightlog.plugins.offers",
     "Surroundings": "flightlog.plugins.offers",
     "hookimpl": "flightlog.plugins.hooks",
+    "learn_event_types": "flightlog.plugins.event_types",
     "settings_of": "flightlog.plugins.host",
 }
 
-__all__ = ["EventType", "PluginSetting", "Service", "StateChange", "Surroundings", "hookimpl", "settings_of"]
+__all__ = [
+    "EventType",
+    "PluginSetting",
+    "Service",
+    "StateChange",
+    "Surroundings",
+    "hookimpl",
+    "learn_event_types",
+    "settings_of",
+]
 
 
 def __getattr__(name: str) -> Any:

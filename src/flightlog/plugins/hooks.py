@@ -157,30 +157,38 @@ def register_services() -> Mapping[str, Callable[[], Service]]:  # type: ignore[
     """
 
 
-_WATCHING = (
-    "After the commit, within some 0.1 s, in a process that runs flows. In a thread of the plug-in's own, one call at "
-    "a time."
-)
-_ASKED = "In a thread of its own, in whichever process asks; once in a process."
+_OWN_THREAD = "in a thread of the plug-in's own, one call at a time."
+_WATCHING = f"After the commit, within some 0.1 s, in the process that runs the flow, {_OWN_THREAD}"
+_LAST = " When the process ends, what is committed by then is still handed over, for as long as 5 s."
+_ASKED = f" Once in a process, {_OWN_THREAD}"
 
 FIRED: Final[dict[str, str]] = {
-    "on_events": _WATCHING + " When the process ends, what is committed by then is still handed over, within 5 s.",
-    "on_log_events": "As `on_events`; what no process has handed over goes out with the next one that runs flows, or "
-    "with `flightlog plugins run`.",
-    "on_flow_run_state": _WATCHING,
-    "on_task_run_state": _WATCHING,
-    "register_task_runners": _ASKED + " When a flow names a runner that Flightlog does not know.",
-    "register_result_storages": _ASKED + " When a URL has a scheme that the plug-in's manifest names.",
-    "register_serializers": _ASKED + " When a serializer is named that Flightlog does not know.",
-    "register_notifiers": _ASKED + " When a channel of a kind is made that the plug-in's manifest names.",
-    "register_blocks": _ASKED + " When a block of a type is asked for that this process does not know.",
-    "register_projections": _ASKED + " When projections are read or caught up.",
-    "register_event_types": _ASKED + " When a log is opened.",
-    "register_commands": _ASKED + " When the command is called.",
-    "register_settings": _ASKED + " When the plug-in's settings are read or shown.",
-    "register_services": _ASKED + " With the first flow run.",
+    "on_events": _WATCHING + _LAST,
+    "on_log_events": _WATCHING + _LAST + " What no process has handed over goes out with the next one that runs flows, "
+    "or with `flightlog plugins run`.",
+    "on_flow_run_state": _WATCHING + _LAST,
+    "on_task_run_state": _WATCHING + _LAST,
+    "register_task_runners": "When a flow names a runner that Flightlog does not know." + _ASKED,
+    "register_result_storages": "When a URL has a scheme that the plug-in's manifest names." + _ASKED,
+    "register_serializers": "When a serializer is named that Flightlog does not know." + _ASKED,
+    "register_notifiers": "When messages are about to go out, or are set up." + _ASKED,
+    "register_blocks": "When a block of a type is asked for that the process does not know." + _ASKED,
+    "register_projections": "When projections are read, caught up, checked or rebuilt." + _ASKED,
+    "register_event_types": "When the command line or an observer reads a log." + _ASKED,
+    "register_commands": "When a command is called that Flightlog does not have." + _ASKED,
+    "register_settings": "When the plug-in's settings are read or shown." + _ASKED,
+    "register_services": "When the first flow run begins; no run waits for it." + _ASKED,
 }
 OBSERVERS: Final = ("on_events", "on_flow_run_state", "on_task_run_state")
 """The hooks that are told of events while this process runs flows."""
+DURABLE: Final = "on_log_events"
+"""The hook that is told of every event of the log."""
+SERVICES: Final = "register_services"
+"""The hook that brings what runs beside flows."""
 HOOKS: Final = tuple(FIRED)
 """The names of all hooks."""
+BY_NAME: Final = frozenset(
+    f"register_{offered}"
+    for offered in ("task_runners", "result_storages", "serializers", "notifiers", "commands", "services")
+)
+"""The hooks that ask for something by name: they return mappings. The others that ask get sequences."""

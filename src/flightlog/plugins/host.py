@@ -4,90 +4,31 @@ A plug-in is known by its manifest and imported at its first use. One that is br
 wanted is skipped, with one clear line; one that fails again and again, or hangs, is switched off for the process.
 """
 
-import importlib
-import importlib.util
-import inspect
 import logging
-import sys
+import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from pluggy import PluginManager, PluginValidationError
-
-from flightlog.errors import PluginError, SettingsError
-from flightlog.names import did_you_mean
-from flightlog.plugins import hooks, manifests
-from flightlog.plugins.hooks import HOOKS
-from flightlog.plugins.isolation import Called, Isolated
+from flightlog.errors import PluginError
+from flightlog.plugins import manifests, own_settings
+from flightlog.plugins.hooks import BY_NAME
+from flightlog.plugins.isolation import Called
+from flightlog.plugins.loading import load
 from flightlog.plugins.manifests import FOLDER, Manifest, is_made_for
-from flightlog.settings import OF_PLUGINS, Settings, plugin_settings
+from flightlog.plugins.plugin import Plugin, Problem
+from flightlog.settings import Settings
 from flightlog.settings import load as load_settings
 from flightlog.version import __version__
 
-Status = Literal["ready", "loaded", "not wanted", "skipped", "switched off"]
 _LOGGER = logging.getLogger("flightlog.plugins")
 _IN_A_ROW: Final = 5
 """After so many failures in a row a plug-in is switched off."""
-
-
-@dataclass(slots=True)
-class Plugin:
-    """A plug-in and how it fares in this process.
-
-    Attributes:
-        manifest: what it says of itself.
-        status: what it is to the host.
-        reason: why it is not used, if it is not.
-        calls: how often each hook was called.
-        failures: how often each hook failed.
-        seconds: how long each hook took in all.
-        in_a_row: how many calls have failed since one succeeded.
-        functions: its hooks, once it is loaded.
-    """
-
-    manifest: Manifest
-    status: Status = "ready"
-    reason: str = ""
-    calls: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-    in_a_row: int = 0
-    functions: dict[str, tuple[Callable[..., Any], Sequence[str]]] = field(default_factory=dict)
-    thread: Isolated | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.manifest.name
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether it can be called."""
-        return self.status in ("ready", "loaded")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that went wrong with a plug-in.
-
-    Attributes:
-        plugin: the plug-in.
-        kind: ``skipped``, ``failed`` or ``switched_off``.
-        text: what went wrong.
-        hook: the hook that was called; empty for none.
-        took: how long the call took, in seconds.
-    """
-
-    plugin: Plugin
-    kind: Literal["skipped", "failed", "switched_off"]
-    text: str
-    hook: str = ""
-    took: float = 0.0
+_SLOW_SECONDS: Final = 1.0
+"""An observer's call that takes longer is put on record."""
 
 
 class Host:
@@ -99,7 +40,7 @@ class Host:
         directory: where the folder of plug-ins of one file is looked for; the working directory by default.
 
     Attributes:
-        problems: what went wrong so far, oldest first.
+        plugins: the plug-ins, by name.
         on_problem: called with each problem, for the record.
     """
 
@@ -107,35 +48,43 @@ class Host:
         self, settings: Settings, found: Sequence[Manifest] | None = None, *, directory: Path | None = None
     ) -> None:
         self.settings = settings
-        self.problems: list[Problem] = []
         self.on_problem: Callable[[Problem], None] | None = None
-        self._lock = threading.RLock()
-        self._manager = PluginManager("flightlog")
-        self._manager.add_hookspecs(hooks)
+        self._count_lock = threading.Lock()
         self._directory = Path.cwd() if directory is None else directory
-        self._offers: dict[str, dict[str, tuple[Plugin, Any]]] = {}
         self.plugins = [self._judged(manifest) for manifest in (self._discover() if found is None else found)]
-        if self.is_strict:
-            for plugin in self.plugins:
-                self._load(plugin)
+        _HOSTS.add(self)
 
     @property
     def is_strict(self) -> bool:
         """Whether a plug-in that cannot be used is an error."""
         return self.settings.plugins_mode == "strict"
 
+    @property
+    def problems(self) -> list[Problem]:
+        """What went wrong lately, by plug-in."""
+        return [problem for plugin in self.plugins for problem in plugin.problems]
+
+    def insist(self) -> None:
+        """In strict mode, import all plug-ins that are wanted.
+
+        Raises:
+            PluginError: one of them cannot be used.
+        """
+        for plugin in self.plugins if self.is_strict else ():
+            self._load(plugin)
+            if plugin.status == "skipped":
+                raise PluginError(_skipped(plugin))
+
     # --- which there are ----------------------------------------------------------------------------
 
     def _discover(self) -> list[Manifest]:
         files = manifests.in_folder(self._directory / FOLDER) if self.settings.plugins_folder else []
-        found = manifests.installed()
-        taken = {manifest.name for manifest in found}
-        return [*found, *(manifest for manifest in files if manifest.name not in taken)]
+        return manifests.told_apart([*manifests.installed(), *files])
 
     def _judged(self, manifest: Manifest) -> Plugin:
         plugin = Plugin(manifest)
         settings = self.settings
-        if not manifest.is_own and (why := _unwanted(manifest.name, settings)):
+        if why := _unwanted(manifest, settings):
             plugin.status, plugin.reason = "not wanted", why
         elif manifest.problem:
             self._skip(plugin, manifest.problem)
@@ -144,15 +93,13 @@ class Host:
         return plugin
 
     def _skip(self, plugin: Plugin, why: str) -> None:
-        plugin.status, plugin.reason = "skipped", why
-        text = f"The plug-in {plugin.name!r}{_version(plugin)} is skipped: {why}."
-        self._note(Problem(plugin, "skipped", why))
-        if self.is_strict:
-            raise PluginError(text)
-        _LOGGER.warning(text)
+        plugin.status, plugin.reason = "skipped", " ".join(why.split()).rstrip(".")
+        self._note(Problem(plugin, "skipped", plugin.reason))
+        if not self.is_strict:
+            _LOGGER.warning(_skipped(plugin))
 
     def _note(self, problem: Problem) -> None:
-        self.problems.append(problem)
+        problem.plugin.problems.append(problem)
         if self.on_problem is not None:
             self.on_problem(problem)
 
@@ -172,44 +119,24 @@ class Host:
 
     def _load(self, plugin: Plugin) -> bool:
         """Import a plug-in unless it is; tell if it can be called."""
-        with self._lock:
-            if plugin.status != "ready":
-                return plugin.is_usable
-            plugin.thread = Isolated(plugin.name)
-            called = plugin.thread.call(self._imported, {"plugin": plugin}, self.settings.plugins_timeout_seconds)
-            if called.problem is not None:
-                self._skip(plugin, f"it cannot be imported: {called.problem}")
-                return False
+        if plugin.status != "ready":
+            return plugin.is_usable
+        if plugin.thread.is_here:
+            return False  # it asks for itself while it is imported
+        with plugin.lock:
+            self._import(plugin)
+        return plugin.is_usable
+
+    def _import(self, plugin: Plugin) -> None:
+        if plugin.status != "ready":
+            return  # somebody else was first
+        limit = self.settings.plugins_timeout_seconds
+        called = plugin.thread.call(load, {"manifest": plugin.manifest}, limit)
+        if called.problem is not None:
+            self._skip(plugin, f"it cannot be imported: {called.problem}")
+        else:
+            plugin.functions = called.value
             plugin.status = "loaded"
-            return True
-
-    def _imported(self, plugin: Plugin) -> None:
-        manifest = plugin.manifest
-        module = importlib.import_module(manifest.module) if manifest.file is None else _file_module(manifest)
-        self._check(module, manifest)
-        try:
-            self._manager.register(module, plugin.name)
-        except PluginValidationError as error:
-            raise PluginError(" ".join(str(error).split())) from None
-        for hook in HOOKS:
-            caller = getattr(self._manager.hook, hook)
-            for implementation in caller.get_hookimpls():
-                if implementation.plugin is module:
-                    plugin.functions[hook] = implementation.function, implementation.argnames
-
-    def _check(self, module: ModuleType, manifest: Manifest) -> None:
-        """Refuse a module whose hooks are not what its manifest says, or are no plain functions."""
-        marked = {name for name in dir(module) if self._manager.parse_hookimpl_opts(module, name)}
-        if odd := sorted(marked - set(HOOKS)):
-            raise PluginError(f"it marks {odd[0]!r} as a hook, which there is not.{did_you_mean(odd[0], HOOKS)}")
-        if missing := [hook for hook in manifest.hooks if hook not in marked]:
-            raise PluginError(
-                f"it has no {missing[0]!r} that is marked with @hookimpl (from flightlog.plugins import hookimpl)"
-            )
-        for name in sorted(marked):
-            function = getattr(module, name)
-            if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-                raise PluginError(f"its hook {name!r} is async or a generator; hooks are plain functions")
 
     # --- calling ------------------------------------------------------------------------------------
 
@@ -221,19 +148,43 @@ class Host:
             hook: the hook.
             arguments: the hook's arguments; the function gets those that it takes.
         """
-        if not self._load(plugin) or hook not in plugin.functions or plugin.thread is None:
+        if not self._load(plugin) or hook not in plugin.functions:
             return Called(problem=None if plugin.is_usable else plugin.reason)
         function, names = plugin.functions[hook]
-        wanted = {name: arguments[name] for name in names}
-        called = plugin.thread.call(function, wanted, self.settings.plugins_timeout_seconds)
-        plugin.calls[hook] += 1
-        plugin.seconds[hook] = plugin.seconds.get(hook, 0.0) + called.took
-        plugin.in_a_row = 0 if called.problem is None else plugin.in_a_row + 1
+        return self.do(plugin, hook, function, {name: arguments[name] for name in names})
+
+    def do(
+        self,
+        plugin: Plugin,
+        hook: str,
+        function: Callable[..., Any],
+        arguments: Mapping[str, Any],
+        limit: float | None = None,
+    ) -> Called:
+        """Call a function that a plug-in has given in isolation, and count what came of it.
+
+        Args:
+            plugin: the plug-in.
+            hook: the hook that it belongs to.
+            function: the function.
+            arguments: its arguments, by name.
+            limit: how many seconds it may take; what the settings say by default.
+        """
+        limit = self.settings.plugins_timeout_seconds if limit is None else limit
+        called = plugin.thread.call(function, arguments, limit)
+        if plugin.status == "closed":
+            return called
+        with self._count_lock:  # a plug-in may be called from several threads, one after the other
+            plugin.calls[hook] += 1
+            plugin.seconds[hook] += called.took
+            plugin.failures[hook] += called.problem is not None
+            plugin.in_a_row = 0 if called.problem is None else plugin.in_a_row + 1
         if called.problem is not None:
-            plugin.failures[hook] += 1
             self._note(Problem(plugin, "failed", called.problem, hook, called.took))
             if called.hung or plugin.in_a_row >= _IN_A_ROW:
                 self._switch_off(plugin, hook, called)
+        elif called.took > _SLOW_SECONDS and hook.startswith("on_"):
+            self.lag(plugin, hook, f"it took {called.took:.1f} seconds", called.took)
         return called
 
     def complain(self, plugin: Plugin, hook: str, problem: str) -> None:
@@ -247,12 +198,25 @@ class Host:
         plugin.failures[hook] += 1
         self._note(Problem(plugin, "failed", problem, hook))
 
+    def lag(self, plugin: Plugin, hook: str, text: str, took: float = 0.0) -> None:
+        """Note that a plug-in is slow.
+
+        Args:
+            plugin: the plug-in.
+            hook: the hook that is slow.
+            text: how slow.
+            took: how long a call took, in seconds.
+        """
+        self._note(Problem(plugin, "lagged", text, hook, took))
+
     def _switch_off(self, plugin: Plugin, hook: str, called: Called) -> None:
         why = (
             called.problem
             if called.hung
             else f"{plugin.in_a_row} calls in a row failed, the last one with {called.problem}"
         )
+        if plugin.status == "switched off":
+            return
         plugin.status, plugin.reason = "switched off", f"{hook}: {why}"
         self._note(Problem(plugin, "switched_off", why or "", hook, called.took))
         _LOGGER.warning("The plug-in %r is switched off for this process: %s: %s.", plugin.name, hook, why)
@@ -266,9 +230,21 @@ class Host:
         """
         for plugin in self.usable(hook):
             names = plugin.manifest.names(hook)
-            if (not names or name in names) and name in (offers := self._offered(plugin, hook)):
+            if (not names or name in names) and name in (offers := self.asked(plugin, hook) or {}):
                 return offers[name]
         return None
+
+    def why_not(self, hook: str, name: str) -> str:
+        """Say why there is nothing under a name, if a plug-in has it that cannot be used; with a blank in front.
+
+        Args:
+            hook: the hook.
+            name: the name.
+        """
+        for plugin in self.plugins:
+            if not plugin.is_usable and name in plugin.manifest.names(hook):
+                return f" The plug-in {plugin.name!r} has it, which is {plugin.status}: {plugin.reason}."
+        return ""
 
     def all(self, hook: str) -> list[tuple[Plugin, Any]]:
         """Return what each plug-in returns for a hook that asks, with the plug-in; those that fail are left out."""
@@ -276,90 +252,80 @@ class Host:
         return [(plugin, value) for plugin, value in found if value is not None]
 
     def asked(self, plugin: Plugin, hook: str) -> Any:
-        """Return what a plug-in returned for a hook that asks; it is called once in a process."""
-        with self._lock:
-            known = self._offers.setdefault(hook, {})
-            if plugin.name not in known:
-                known[plugin.name] = plugin, self.call(plugin, hook, {}).value
-            return known[plugin.name][1]
+        """Return what a plug-in returned for a hook that asks; it is called once in a process. None if that failed."""
+        with plugin.alone():
+            if hook not in plugin.offers:
+                plugin.offers[hook] = self._offered(plugin, hook)
+            return plugin.offers[hook]
 
-    def _offered(self, plugin: Plugin, hook: str) -> Mapping[str, Any]:
-        offers = self.asked(plugin, hook)
-        return offers if isinstance(offers, Mapping) else {}
+    def _offered(self, plugin: Plugin, hook: str) -> Any:
+        value = self.call(plugin, hook, {}).value
+        wanted: type[Any] = Mapping if hook in BY_NAME else Sequence
+        if value is None and hook not in plugin.functions:
+            return None
+        if isinstance(value, wanted) and not isinstance(value, str):
+            return value
+        if plugin.is_usable and not plugin.in_a_row:
+            self.complain(plugin, hook, f"it returned a {type(value).__name__}, and no {wanted.__name__.lower()}")
+        return None
 
     def settings_of(self, name: str) -> dict[str, Any]:
-        """Return the values of a plug-in's own settings, by name.
+        """Return the values of a plug-in's own settings, by name. Raises what `flightlog.plugins.own_settings` does."""
+        return own_settings.values(self, name)
 
-        Raises:
-            PluginError: there is no such plug-in.
-            SettingsError: a value cannot be used, or there is no such setting.
-        """
-        plugin = self.plugin(name)
-        if plugin is None:
-            raise PluginError(f"There is no plug-in {name!r}.{did_you_mean(name, [p.name for p in self.plugins])}")
-        known = {setting.name: setting for setting in self.asked(plugin, "register_settings") or ()}
-        given = plugin_settings(name)
-        prefix = f"{OF_PLUGINS}{name.upper().replace('-', '_')}_"
-        for odd in given.keys() - known.keys():
-            hint = did_you_mean(odd, known, before=prefix, else_say="")
-            raise SettingsError(f"{prefix}{odd} is no setting of the plug-in {name!r}.{hint}")
-        values = {}
-        for setting in known.values():
-            text = given.get(setting.name, setting.default)
-            try:
-                values[setting.name] = setting.read(text)
-            except ValueError as error:
-                raise SettingsError(f"The setting {prefix}{setting.name} cannot be {text!r}: {error}.") from None
-        return values
+    # --- the end ------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let the threads of the plug-ins end."""
+        """Let the threads of the plug-ins end. They are not called any more."""
         for plugin in self.plugins:
-            if plugin.thread is not None:
-                plugin.thread.close()
+            if plugin.is_usable:
+                plugin.status, plugin.reason = "closed", "the process has let go of its plug-ins"
+            plugin.thread.close()
+
+    def _after_fork(self) -> None:
+        self._count_lock = threading.Lock()
+        for plugin in self.plugins:
+            plugin.lock = threading.RLock()
 
 
-def _unwanted(name: str, settings: Settings) -> str:
-    """Return why a plug-in is not wanted; empty if it is."""
+def _unwanted(manifest: Manifest, settings: Settings) -> str:
+    """Return why a plug-in is not wanted; empty if it is. What comes with Flightlog can be denied by name only."""
+    if manifest.name in settings.plugins_deny:
+        return "FLIGHTLOG_PLUGINS_DENY names it"
+    if manifest.is_own:
+        return ""
     if settings.plugins_mode == "safe":
         return "FLIGHTLOG_PLUGINS_MODE is safe"
-    if name in settings.plugins_deny:
-        return "FLIGHTLOG_PLUGINS_DENY names it"
-    if settings.plugins_allow and name not in settings.plugins_allow:
+    if settings.plugins_allow and manifest.name not in settings.plugins_allow:
         return "FLIGHTLOG_PLUGINS_ALLOW does not name it"
     return ""
 
 
-def _version(plugin: Plugin) -> str:
-    return f" {plugin.manifest.version}" if plugin.manifest.version else ""
+def _skipped(plugin: Plugin) -> str:
+    version = f" {plugin.manifest.version}" if plugin.manifest.version else ""
+    return f"The plug-in {plugin.name!r}{version} is skipped: {plugin.reason}."
 
 
-def _file_module(manifest: Manifest) -> ModuleType:
-    """Import a plug-in of one file."""
-    spec = importlib.util.spec_from_file_location(manifest.module, str(manifest.file))
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{manifest.file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[manifest.module] = module
-    spec.loader.exec_module(module)
-    return module
-
-
+_HOSTS: "weakref.WeakSet[Host]" = weakref.WeakSet()
 _current: Host | None = None
 _current_lock = threading.Lock()
 
 
-def current_host() -> Host:
+def current_host(*, insist: bool = True) -> Host:
     """Return the host of this process; it is made, by the settings, at the first call.
 
+    Args:
+        insist: whether it is an error in strict mode that a plug-in cannot be used.
+
     Raises:
-        PluginError: a plug-in cannot be used, in strict mode.
+        PluginError: that is so.
     """
     global _current  # noqa: PLW0603 - one host for the process
     with _current_lock:
-        if _current is None:
-            _current = Host(load_settings())
-        return _current
+        host = _current = _current or Host(load_settings())
+    if insist:
+        host.insist()
+    return host
 
 
 def close_host() -> None:
@@ -371,6 +337,31 @@ def close_host() -> None:
         host.close()
 
 
+@contextmanager
+def using_host(host: Host) -> Iterator[Host]:
+    """Have the process use a host while this is open; then it is closed. Not for several threads at once."""
+    global _current  # noqa: PLW0603 - one host for the process
+    with _current_lock:
+        before, _current = _current, host
+    try:
+        yield host
+    finally:
+        with _current_lock:
+            _current = before
+        host.close()
+
+
 def settings_of(plugin: str) -> dict[str, Any]:
     """Return the values of a plug-in's own settings, by name. See `Host.settings_of`."""
-    return current_host().settings_of(plugin)
+    return current_host(insist=False).settings_of(plugin)
+
+
+def _after_fork() -> None:
+    global _current_lock  # noqa: PLW0603 - another thread may have held it when the child was made
+    _current_lock = threading.Lock()
+    for host in list(_HOSTS):
+        host._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

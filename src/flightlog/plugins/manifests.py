@@ -6,14 +6,17 @@ versions it is made; by an entry point of the group ``flightlog`` which module i
 something by name. A plug-in of one file in ``./flightlog_plugins`` is read as text: what functions it defines.
 """
 
-import ast
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flightlog.plugins.hooks import HOOKS
+
+if TYPE_CHECKING:
+    import ast
 
 GROUP: Final = "flightlog"
 CONTRIBUTES: Final = "flightlog.contributes"
@@ -72,13 +75,23 @@ def installed(folders: Iterable[str] | None = None) -> list[Manifest]:
     Args:
         folders: where distributions are looked for; `sys.path` by default.
     """
-    found: dict[str, Manifest] = {}
     seen: set[str] = set()
-    for folder in sys.path if folders is None else folders:
-        for place in _metadata_folders(Path(folder or ".")):
-            for manifest in _of_distribution(place, seen):
-                found.setdefault(manifest.name, manifest)
-    return [found[name] for name in sorted(found)]
+    places = (place for folder in folders or sys.path for place in _metadata_folders(Path(folder or ".")))
+    return sorted(
+        (one for place in places for one in _of_distribution(place, seen)), key=lambda one: (one.name, not one.is_own)
+    )
+
+
+def told_apart(found: Sequence[Manifest]) -> list[Manifest]:
+    """Return manifests so that of those with one name the first can be used, and the others say why not."""
+    first: dict[str, Manifest] = {}
+    for one in found:
+        first.setdefault(one.name, one)
+    return [one if first[one.name] is one else _taken(one, first[one.name]) for one in found]
+
+
+def _taken(one: Manifest, other: Manifest) -> Manifest:
+    return replace(one, problem=f"{other.distribution or other.file} has a plug-in of that name already")
 
 
 def _metadata_folders(folder: Path) -> list[Path]:
@@ -102,8 +115,9 @@ def _of_distribution(place: Path, seen: set[str]) -> Iterator[Manifest]:
 
     The files are read here, and not by `importlib.metadata`: to import that alone takes longer.
     """
-    name, _, version = place.stem.partition("-")  # its form is laid down: PyPA, "Recording installed projects"
-    name = name.lower().replace("_", "-")
+    # Its form is laid down: PyPA, "Recording installed projects" and "Package name normalization".
+    name, version = (*place.stem.split("-"), "")[:2]
+    name = re.sub(r"[-_.]+", "-", name).lower()
     if name in seen:
         return
     seen.add(name)
@@ -133,20 +147,24 @@ def _made_for(place: Path) -> str:
     """Return what a distribution asks of Flightlog's version."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    for file in (place / "METADATA", place / "PKG-INFO"):
-        if not file.is_file():
+    for text in _required(place):
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
             continue
-        head = file.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-        for line in head.splitlines():
-            if not line.startswith("Requires-Dist:"):
-                continue
-            try:
-                requirement = Requirement(line.partition(":")[2].strip())
-            except InvalidRequirement:
-                continue
-            if requirement.name.lower() == OWN and requirement.marker is None:
-                return str(requirement.specifier)
+        holds = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if requirement.name.lower() == OWN and holds:
+            return str(requirement.specifier)
     return ""
+
+
+def _required(place: Path) -> Iterator[str]:
+    """Yield what a distribution requires, as its metadata has it."""
+    for file in (place / "METADATA", place / "PKG-INFO"):
+        if file.is_file():
+            head = file.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+            fields = (line.partition(":") for line in head.splitlines())
+            yield from (value.strip() for name, _, value in fields if name == "Requires-Dist")
 
 
 def _unknown_hooks(contributes: Iterable[str]) -> str:
@@ -179,6 +197,8 @@ def in_folder(folder: Path) -> list[Manifest]:
 
 def of_file(file: Path) -> Manifest:
     """Return the manifest of a plug-in of one file: the hooks are the functions that bear their names."""
+    import ast
+
     name = file.stem.replace("_", "-")
     module = f"{FOLDER}.{file.stem}"
     try:
@@ -192,8 +212,10 @@ def of_file(file: Path) -> Manifest:
     return Manifest(name, module, _version(tree), file=file, contributes=hooks, problem=_unknown_hooks(odd))
 
 
-def _version(tree: ast.Module) -> str:
+def _version(tree: "ast.Module") -> str:
     """Return what a module's ``__version__`` is, if that is written down as a string."""
+    import ast
+
     for node in tree.body:
         match node:
             case ast.Assign(targets=[ast.Name(id="__version__")], value=ast.Constant(value=str(text))):

@@ -103,10 +103,10 @@ class Surroundings:
 
 
 class Service(Protocol):
-    """Something that runs beside flows in their process. Its constructor is cheap, and so is `start`."""
+    """Something that runs beside flows in their process. It begins and ends in the plug-in's thread; no flow waits."""
 
     def start(self, surroundings: Surroundings) -> None:
-        """Begin; what takes time happens in a thread of its own, which is a daemon.
+        """Begin, and return: the work goes on in a thread of the service's own, which is a daemon.
 
         Args:
             surroundings: what to work with.

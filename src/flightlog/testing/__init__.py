@@ -1,4 +1,4 @@
-"""For tests, yours and ours: a log in memory, a clock that does not wait, suites for stores, runners and notifiers."""
+"""For tests, yours and ours: a log in memory, a clock that does not wait, suites for all that plug-ins bring."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,13 +9,21 @@ if TYPE_CHECKING:
     from flightlog.testing.harness import FlowTest, disable_run_logger, flightlog_test_harness
     from flightlog.testing.log_contract import LogContract
     from flightlog.testing.notifier_contract import NotifierContract
+    from flightlog.testing.plugin_contract import PluginContract
+    from flightlog.testing.projection_contract import ProjectionContract
     from flightlog.testing.runner_contract import RunnerContract
+    from flightlog.testing.serializer_contract import SerializerContract
+    from flightlog.testing.storage_contract import StorageContract
 
 _HOMES = {
     "FlowTest": "flightlog.testing.harness",
     "LogContract": "flightlog.testing.log_contract",
     "NotifierContract": "flightlog.testing.notifier_contract",
+    "PluginContract": "flightlog.testing.plugin_contract",
+    "ProjectionContract": "flightlog.testing.projection_contract",
     "RunnerContract": "flightlog.testing.runner_contract",
+    "SerializerContract": "flightlog.testing.serializer_contract",
+    "StorageContract": "flightlog.testing.storage_contract",
     "VirtualClock": "flightlog.testing.clocks",
     "disable_run_logger": "flightlog.testing.harness",
     "flightlog_test_harness": "flightlog.testing.harness",
@@ -26,7 +34,11 @@ __all__ = [
     "FlowTest",
     "LogContract",
     "NotifierContract",
+    "PluginContract",
+    "ProjectionContract",
     "RunnerContract",
+    "SerializerContract",
+    "StorageContract",
     "VirtualClock",
     "disable_run_logger",
     "flightlog_test_harness",

@@ -1,7 +1,8 @@
 """A place to run flows in tests: nothing on disk, no server, nothing left behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from flightlog.clock import Clock
@@ -57,17 +58,19 @@ class FlowTest:
 
 
 @contextmanager
-def flightlog_test_harness(clock: Clock | None = None) -> Iterator[FlowTest]:
+def flightlog_test_harness(clock: Clock | None = None, *, plugins: Sequence[str | Path] = ()) -> Iterator[FlowTest]:
     """Run flows on a log in memory, under a clock that nobody waits for, while this is open.
 
     Args:
         clock: another clock, such as `flightlog.clock.SystemClock`; a `VirtualClock` by default.
+        plugins: the plug-ins that run beside the flows: names of installed ones, or files; none by default. When the
+            harness is closed, all that is committed was handed to them.
 
     Yields:
         FlowTest: what was recorded.
     """
     chosen = clock or VirtualClock()
-    with memory_engine(chosen) as engine:
+    with memory_engine(chosen, plugins=plugins) as engine:
         yield FlowTest(engine, chosen)
 
 

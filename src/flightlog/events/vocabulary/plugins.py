@@ -13,16 +13,25 @@ class PluginSkipped(Payload):
     problem: str = Field(description="Why it is not used.")
 
 
-class PluginFailed(PluginSkipped):
-    """A call into a plug-in failed. Of failures that follow each other fast, one is recorded, with their number."""
+class PluginLagged(PluginSkipped):
+    """A plug-in is slow: a call took more than a second, or events were left out since it did not keep up.
+
+    Of several in one minute, one is recorded.
+    """
 
     hook: str = Field(description="The hook that was called.")
     took: int = Field(ge=0, description="How long the call took, in microseconds.")
+
+
+class PluginFailed(PluginLagged):
+    """A call into a plug-in failed. Of several in one minute, one is recorded, with how many there were so far."""
+
     failures: int = Field(ge=1, description="How often the hook has failed in that process so far.")
 
 
 MODELS: dict[str, type[Payload]] = {
     "plugin.skipped": PluginSkipped,
     "plugin.failed": PluginFailed,
+    "plugin.lagged": PluginLagged,
     "plugin.switched_off": PluginFailed,
 }
