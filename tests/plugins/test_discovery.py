@@ -9,6 +9,8 @@ import pytest
 from tests.plugins.distributions import ROOT, Collection, Place
 
 from flightlog.plugins import manifests
+from flightlog.plugins.host import Host
+from flightlog.settings import Settings
 
 WATCHER = Collection(
     "watcher",
@@ -223,6 +225,19 @@ def test_lists_and_safe_mode_say_which_are_used(
     told = "There is no serializer 'shout'. The plug-in 'watcher' has it, which is not wanted: "
     assert done.stdout == (f"{told}{why}.\n" if why else "shout\n"), done.stderr
     assert place.flightlog("plugins", "doctor", **env).returncode == 0
+
+
+def test_what_comes_with_flightlog_is_left_out_by_name_only() -> None:
+    """Safe mode and a list of what is allowed keep it; a list that denies it by name does not."""
+    own = manifests.Manifest("messages", "flightlog.version", distribution="flightlog")
+    for chosen, status in (
+        ({"plugins_mode": "safe"}, "ready"),
+        ({"plugins_allow": ("another",)}, "ready"),
+        ({"plugins_deny": ("messages",)}, "not wanted"),
+    ):
+        host = Host(Settings(home=Path(), log_url="memory://", **chosen), [own])  # type: ignore[arg-type]
+        assert [plugin.status for plugin in host.plugins] == [status]
+        host.close()
 
 
 def test_names_that_are_slips_of_the_pen_are_told(place: Place) -> None:

@@ -10,6 +10,7 @@ from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import color_option, json_option, not_found, note, print_json, say, table
 from flightlog.cli.reading import reading
 from flightlog.errors import PluginError
+from flightlog.plugins.scaffold import KINDS, new_plugin
 
 if TYPE_CHECKING:
     from flightlog.events.model import Event
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from flightlog.plugins.observers import Follower
     from flightlog.plugins.plugin import Plugin
 
-_KINDS = ("observer", "notifier", "runner", "storage", "serializer", "projection", "command")
 _COLORS = {"skipped": "red", "switched off": "red", "not wanted": "yellow"}
 
 
@@ -222,7 +222,7 @@ def _handed_over(name: str, follower: "Follower") -> bool:
 @plugins.command("new", short_help="Write the beginnings of a plug-in.")
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(_KINDS), default="observer", show_default=True, help="What it is to bring first."
+    "--kind", type=click.Choice(list(KINDS)), default="observer", show_default=True, help="What it is to bring first."
 )
 @click.option(
     "--directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where its folder is made."
@@ -238,8 +238,6 @@ def new(name: str, kind: str, directory: Path) -> None:
       flightlog plugins new teams --kind notifier
       flightlog plugins new audit-copy --directory ~/src
     """
-    from flightlog.plugins.scaffold import new_plugin
-
     target = new_plugin(name, kind, directory, _taken())
     say(str(target))
     note(f"Now: cd {target} && pip install -e . pytest && python -m pytest")
