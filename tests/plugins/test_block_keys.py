@@ -127,7 +127,7 @@ def test_a_damaged_token_is_told(home: Path) -> None:
         store._opened({**state, "secrets": state["secrets"][:-8] + b"AAAAAAAA"})
 
 
-@pytest.mark.parametrize("wrong", ["short", "x" * 44 + "=", Fernet.generate_key().decode() + ",x"])
+@pytest.mark.parametrize("wrong", ["short", "x" * 44 + "=", "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=,x"])
 def test_a_key_in_the_setting_has_a_form(wrong: str) -> None:
     """What does not fit is refused, without being shown."""
     with pytest.raises(SettingsError, match="FLIGHTLOG_BLOCKS_KEY cannot be its value: a key of blocks has 32 bytes"):
@@ -206,6 +206,29 @@ def test_whoever_saves_while_the_key_is_changed_saves_with_the_new_one(home: Pat
         "secret/other", document, {"checksum": "sha256:"}, overwrite=False, actor="engine"
     )
     assert Secret.load("other").get() == "sk-4711-0815"
+    assert len(key_files(home)) == 1
+
+
+def test_a_key_that_counts_since_a_moment_ago_stays(home: Path) -> None:
+    """Somebody else has another key count just when all is encrypted with ours, and dies: no key in use is deleted."""
+    engine = current_engine()
+
+    class Interrupted(Engine):
+        def kept_states(self, projection: str) -> dict[str, Any]:
+            states = super().kept_states(projection)
+            looks.append(states)
+            if len(looks) == 2:  # the last look, before old keys are deleted
+                BlockStore(engine)._switch_key("cli:eve", is_lost=False)
+            return states
+
+    looks: list[Any] = []
+    ours = Interrupted(engine.log, engine.key, engine.settings)
+    assert BlockStore(ours).change_key(actor="cli:ann").reencrypted == 1
+    assert Secret.load("key").get() == "sk-4711-0815"
+    Secret(value=SecretStr("sk-other")).save("other")
+    assert Secret.load("other").get() == "sk-other"
+    assert len(key_files(home)) == 2
+    assert change_key() == 2
     assert len(key_files(home)) == 1
 
 

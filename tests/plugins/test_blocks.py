@@ -4,6 +4,8 @@ import asyncio
 import copy
 import json
 import pickle
+import subprocess
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -717,6 +719,42 @@ def test_I10_no_secret_is_in_a_file(own_home: Path, engine: Engine, capfd: pytes
     for secret in SECRETS:
         for place in (during, after, shown):
             assert secret.encode() not in place, secret
+
+
+LOADS = """
+from flightlog import flow, get_run_logger, task
+from flightlog.blocks import Block
+
+@task
+def echo(text):
+    return text
+
+@flow
+def loads():
+    block = Block.load("everything/all")
+    get_run_logger().info("%s", block.settings.get_secret_value())
+    echo(block.login.password.get_secret_value())
+    raise ValueError(block.url, block.number.get_secret_value(), block.raw.get_secret_value())
+
+loads(return_state=True)
+"""
+
+
+def test_I10_whoever_loads_a_block_masks_its_secrets(own_home: Path, engine: Engine) -> None:
+    """Also in a process that has not saved it: in log lines, errors, results and shown parameters."""
+    from flightlog.engine import runtime
+
+    before, runtime._engine = runtime._engine, None
+    try:
+        everything().save("all")
+        close_engine()
+    finally:
+        runtime._engine = before
+    done = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, timeout=60, check=True)
+    contents = b"".join(path.read_bytes() for path in own_home.iterdir()) + done.stderr.encode() + done.stdout.encode()
+    assert b"Encountered exception" in contents
+    for secret in SECRETS:
+        assert secret.encode() not in contents, secret
 
 
 def test_I10_no_secret_is_in_postgresql(
