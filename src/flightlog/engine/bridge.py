@@ -50,7 +50,13 @@ def is_async(function: Any) -> bool:
 
 
 class Waits(Protocol):
-    """All that the engine ever waits for."""
+    """All that the engine ever waits for.
+
+    Attributes:
+        partial: whether a generator was left before its end: whoever takes its pieces wants no more.
+    """
+
+    partial: bool
 
     async def commit(self, log: Log, unit: Unit) -> None:
         """Wait until a unit is committed."""
@@ -98,9 +104,15 @@ class Waits(Protocol):
         """Wait for a promise, so long at the most; tell whether it is settled."""
         ...
 
+    async def give(self, pieces: list[Any]) -> bool:
+        """Give the pieces that are on record of a generator which was left before its end; tell if more are wanted."""
+        ...
+
 
 class SyncWaits:
     """Blocks the calling thread."""
+
+    partial = False
 
     async def commit(self, log: Log, unit: Unit) -> None:
         """Wait until a unit is committed."""
@@ -155,6 +167,10 @@ class SyncWaits:
                 return promise.done()
         return True
 
+    async def give(self, pieces: list[Any]) -> bool:
+        """Tell that all pieces are wanted."""
+        return True
+
 
 class HandedOver:
     """Awaited, hands a unit to whoever drives the coroutine, who commits it before he goes on."""
@@ -180,6 +196,8 @@ class PooledWaits(SyncWaits):
 
 class AsyncWaits:
     """Lets other coroutines of the event loop run."""
+
+    partial = False
 
     async def commit(self, log: Log, unit: Unit) -> None:
         """Wait until a unit is committed, without blocking the loop when others are writing."""
@@ -233,6 +251,10 @@ class AsyncWaits:
                 await promise.settled()
         except TimeoutError:
             return promise.done()
+        return True
+
+    async def give(self, pieces: list[Any]) -> bool:
+        """Tell that all pieces are wanted."""
         return True
 
 

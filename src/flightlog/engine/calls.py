@@ -16,6 +16,7 @@ from flightlog.engine.states import State
 from flightlog.garbage import no_collections
 
 if TYPE_CHECKING:
+    from flightlog.engine.bridge import Waits
     from flightlog.engine.transaction_parts import Part
 
 _Key = tuple[bytes | None, str, bytes | None]
@@ -31,6 +32,7 @@ class Call:
         recorded: what the log has of it; None for a call of this process.
         child: for a subflow of this process, its flow run's id, 16 bytes.
         part: what it is to the transaction that it was made in, if it was made in one and completed.
+        partial: whether it was a generator's, which was left before its end.
     """
 
     run: TaskRun | None = None
@@ -38,6 +40,7 @@ class Call:
     recorded: RecordedCall | None = None
     child: bytes | None = None
     part: "Part | None" = None
+    partial: bool = False
 
     @property
     def completed(self) -> bool:
@@ -45,6 +48,15 @@ class Call:
         if self.state is not None:
             return self.state.is_completed() and self.state.name != "RolledBack"
         return self.recorded is not None and self.recorded.completed
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it was a generator's, which was left before its end; as it was told, or as it is on record."""
+        return self.partial or (self.recorded is not None and self.recorded.partial)
+
+    async def is_too_short(self, waits: "Waits") -> bool:
+        """Give the pieces of a generator that was left before its end; tell if more of them are wanted."""
+        return self.is_partial and self.state is not None and await waits.give(self.state.result())
 
     @property
     def counts(self) -> bool:

@@ -86,7 +86,8 @@ async def _remembered(
         ended = await _repeat(waits, call, parent, memory, (caller, function))
     if ended is None:
         state, progress = await _run(waits, call, parameters)
-        ended = Call(progress.mirror, state, child=progress.run.key, part=progress.part)
+        partial = call.flow.isgenerator and waits.partial
+        ended = Call(progress.mirror, state, child=progress.run.key, part=progress.part, partial=partial)
     memory.add(caller, function, call.digest, ended)
     assert ended.state is not None
     return ended.state
@@ -108,16 +109,18 @@ async def _repeat(
     except CannotRecall:
         earlier.state = None
     call.mirror = earlier.run
-    if earlier.counts:
+    if earlier.counts and not await earlier.is_too_short(waits):
         memory.count("reused")
-        return Call(earlier.run, earlier.state, child=_child_of(earlier), part=rejoin(call, earlier))
+        child, part = _child_of(earlier), rejoin(call, earlier)
+        return Call(earlier.run, earlier.state, child=child, part=part, partial=earlier.is_partial)
     memory.count("again")
     await waits.commit(engine.log, engine.log.enqueue([]))  # its end may still be in line
     call.past = _past_of(engine, memory.past, earlier)
     if call.past is None:
         call.mirror = None  # it never began
-    elif call.past.history.rules.type == "FAILED":
-        # One that failed gets a run of its own (as in Prefect 2), with what completed in the failed one.
+    elif call.past.history.rules.type == "FAILED" or call.past.history.foreign:
+        # One that failed gets a run of its own (as in Prefect 2), with what completed in the failed one. So does one
+        # that was taken over from another run, if more is wanted of it than it gave there.
         call.past.history.foreign = True
         call.replaces, call.mirror = None if call.mirror is None else call.mirror.key, None
     return None
@@ -419,6 +422,8 @@ async def _conclude(
     if state.type is StateType.COMPLETED:
         keeping = context.flow.keeping(context.keeping)
         facts, blobs = await kept(waits, context.engine, state, keeping)
+        if context.flow.isgenerator and waits.partial:
+            facts["partial"] = True
         return state, facts, blobs
     return state, {"cause": "user_error"} if state.type is StateType.FAILED else {}, {}
 

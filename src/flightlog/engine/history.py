@@ -52,6 +52,7 @@ class RecordedCall:
         rolled_back: whether it completed, and was undone.
         committed: whether a transaction that it was a part of has committed.
         hooks: how many of its hooks were called for the one or the other.
+        partial: whether it is a generator's, which was left before its end.
         refused: whether it cannot start, since what it rests on did not complete.
         replaces: the earlier task run of the same call, if that was a subflow that failed.
         ended: the position of its latest end; 0 if it never ended.
@@ -81,6 +82,7 @@ class RecordedCall:
     rolled_back: bool = False
     committed: bool = False
     hooks: int = 0
+    partial: bool = False
     refused: bool = False
 
     @property
@@ -282,6 +284,7 @@ def _apply_task(history: History, event: Event, suffix: str) -> None:
         call.digest = data.get("digest", call.digest)
         call.result, call.message, call.error = data.get("result"), data.get("message"), data.get("error")
         call.child = data.get("child_flow_run_id", call.child)
+        call.partial = data.get("partial", False)
 
 
 def forget_from(history: History, wanted: Callable[[RecordedCall], bool]) -> RecordedCall | None:

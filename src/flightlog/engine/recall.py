@@ -133,6 +133,8 @@ def _adopted(
     if tags:
         run.tags, facts["tags"] = tags, sorted(tags)
     told: dict[str, Any] = {"result": recorded.result, "name": "Cached"}
+    if recorded.partial:
+        told["partial"] = True
     if recorded.child is not None:
         told["child_flow_run_id"] = recorded.child
     state.name = "Cached"

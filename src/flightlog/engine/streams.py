@@ -2,19 +2,22 @@
 
 The run begins when the first piece is asked for. It completes when the generator ends, or when the caller wants no
 more; its value is the list of the pieces, which is what resuming the run gives again. When an attempt fails half
-way, the next one begins anew, and the pieces that the caller has already are not given twice.
+way, the next one begins anew, and the pieces that the caller has already are not given twice. So it is if somebody
+wants more pieces of a recorded run than were taken of it.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
 from flightlog.engine.bridge import SYNC, AsyncWaits, SyncWaits, TimedOut, Waits, limited, run_sync
-from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext, inside_async
+from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext, check, inside_async
 from flightlog.engine.definitions import finish
 from flightlog.engine.states import State
+from flightlog.errors import TakenOver
 
 _Run = Callable[[Waits, Any], Coroutine[Any, Any, State[Any]]]
 
@@ -99,11 +102,23 @@ class _StreamedWaits(SyncWaits):
                     break
                 pieces.add(piece, began)
                 if len(pieces.all) > self.given:
-                    self.given += 1
-                    self.stopped = not await _Given(piece)
+                    await self._hand_out(piece)
         finally:
             generator.close()
+        self.partial = self.stopped
         return pieces.all
+
+    async def give(self, pieces: list[Any]) -> bool:
+        """Hand out recorded pieces; tell if more are wanted."""
+        while self.given < len(pieces) and not self.stopped:
+            await self._hand_out(pieces[self.given])
+        return not self.stopped
+
+    async def _hand_out(self, piece: Any) -> None:
+        self.given += 1
+        self.stopped = not await _Given(piece)
+        if not self.stopped and (context := CURRENT.get()) is not None:
+            check(context)  # it may be long since, and the run have ended
 
 
 def _stream(call: Any, run: _Run) -> Generator[Any, None, None]:
@@ -122,7 +137,8 @@ def _stream(call: Any, run: _Run) -> Generator[Any, None, None]:
         yield from _rest(end.value, waits.given)
     finally:
         if more is False:
-            finish(_driven_to_its_end(lambda: context.run(work.send, False)), return_state=True)
+            with suppress(TakenOver):  # the run has ended; whoever lets go of its pieces need not know
+                finish(_driven_to_its_end(lambda: context.run(work.send, False)), return_state=True)
 
 
 def _driven_to_its_end(step: Callable[[], Any]) -> State[Any]:
@@ -171,12 +187,22 @@ class _AsyncStreamedWaits(AsyncWaits):
                     break
                 pieces.add(piece, began)
                 if len(pieces.all) > self.given:
-                    self.given += 1
-                    self.pieces.put_nowait((piece,))
-                    await self.asked.acquire()
+                    await self._hand_out(piece)
         finally:
             await generator.aclose()
+        self.partial = self.stopped
         return pieces.all
+
+    async def give(self, pieces: list[Any]) -> bool:
+        """Hand out recorded pieces; tell if more are wanted."""
+        while self.given < len(pieces) and not self.stopped:
+            await self._hand_out(pieces[self.given])
+        return not self.stopped
+
+    async def _hand_out(self, piece: Any) -> None:
+        self.given += 1
+        self.pieces.put_nowait((piece,))
+        await self.asked.acquire()
 
     def stop(self) -> None:
         """Ask for no more pieces."""

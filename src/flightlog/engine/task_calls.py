@@ -37,6 +37,7 @@ class TaskCall:
         lookup: what the cache had for it, if its results are cached.
         slots: the slots of concurrency limits that its present attempt holds.
         part: what it is to the transaction that it is made in, once it has completed.
+        partial: whether it is a generator's, which was left before its end.
     """
 
     task: "Task[Any, Any]"
@@ -50,6 +51,7 @@ class TaskCall:
     lookup: Lookup | None = None
     slots: Slots | None = None
     part: "Part | None" = None
+    partial: bool = False
 
     def given_back(self, *, ended: bool) -> list[Append]:
         """Return what gives back all that the call holds; a claim on a cache key, only once it has ended."""

@@ -87,9 +87,11 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     digest = input_digest(engine.key, parameters)
     if memory is not None:
         parent = None if call.parent is None else call.parent.task_run.key
-        state = _repeat(call, memory, parent, digest, parameters) if call.run is None and memory.has_past else None
+        state = None
+        if call.run is None and memory.has_past:
+            state = await _repeat(waits, call, memory, parent, digest, parameters)
         if state is not None:
-            memory.add(parent, task.key, digest, Call(call.run, state, part=call.part))
+            memory.add(parent, task.key, digest, Call(call.run, state, part=call.part, partial=call.partial))
             if state.type is StateType.COMPLETED and call.run is not None:
                 flow.tracker.add(state.data, call.run.key)
             return state
@@ -101,14 +103,19 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     else:
         state = await _attempts(waits, call, run, parameters, digest)
     if memory is not None:
-        memory.add(parent, task.key, digest, Call(run, state, part=call.part))
+        memory.add(parent, task.key, digest, Call(run, state, part=call.part, partial=call.partial))
     if state.type is StateType.COMPLETED:
         flow.tracker.add(state.data, run.key)
     return state
 
 
-def _repeat(
-    call: TaskCall, memory: CallMemory, parent: bytes | None, digest: bytes | None, parameters: dict[str, Any]
+async def _repeat(
+    waits: Waits,
+    call: TaskCall,
+    memory: CallMemory,
+    parent: bytes | None,
+    digest: bytes | None,
+    parameters: dict[str, Any],
 ) -> State[Any] | None:
     """Return the state that the same call ended in earlier; None if it has to run, for the first time or again."""
     earlier = memory.take(parent, call.task.key, digest)
@@ -125,13 +132,16 @@ def _repeat(
         earlier = recalled(call.flow, earlier, call.task, tags)
     except CannotRecall as error:
         reason = f"The call runs again: {error}."
-    call.run, state = earlier.run, earlier.state
+    call.run = earlier.run
     if call.run is None and earlier.recorded is not None:
         memory.stand_for(create(call).key, earlier.recorded.key)
     if reason is None and earlier.counts:
-        memory.count("reused")
-        _rejoin(call, earlier, parameters)
-        return state
+        if not await earlier.is_too_short(waits):
+            memory.count("reused")
+            call.partial = earlier.is_partial
+            _rejoin(call, earlier, parameters)
+            return earlier.state
+        reason = "The call runs again: more pieces are wanted than were taken of it."
     memory.count("again" if call.run is not None and call.run.run_count else "new")
     _undo(call, earlier, parameters)
     if call.run is not None:
@@ -312,6 +322,8 @@ async def _conclude(
     state.of_run(context.task_run.flow_run_id, context.task_run.key)
     if state.type is StateType.COMPLETED:
         told, blobs = await kept(waits, call.flow.engine, state, keeping)
+        if call.task.isgenerator and waits.partial:
+            call.partial = told["partial"] = True
         if state.load is not None:
             state.load = partial(_tracked, state.load, call.flow.tracker, context.task_run.key)
         return state, end_of(state, told, 0), blobs
@@ -333,7 +345,8 @@ def _give_back(call: TaskCall, event: NewEvent, blobs: Mapping[bytes, bytes]) ->
     if call.lookup is None and call.slots is None:
         return
     log = call.flow.engine.log
-    if call.lookup is not None and event.type == _COMPLETED and (stored := call.lookup.stored(event.data["result"])):
+    whole = event.type == _COMPLETED and not call.partial
+    if call.lookup is not None and whole and (stored := call.lookup.stored(event.data["result"])):
         call.lookup.in_line(log.enqueue(stored), blobs)
     for append in call.given_back(ended="scheduled" not in event.data):
         log.enqueue([append])

@@ -74,3 +74,6 @@ class End(StateChange):
     result: Result | None = None
     error: Error | None = None
     cause: Cause | None = Field(None, description="The class of what went wrong.")
+    partial: bool | None = Field(
+        None, description="True for a generator that was left before its end: its caller wanted no more pieces."
+    )
