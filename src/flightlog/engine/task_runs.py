@@ -36,6 +36,7 @@ from flightlog.engine.transactions import TRANSACTION
 from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
 from flightlog.errors import (
+    BlockedLoop,
     CallsDiffer,
     ConcurrencySlotAcquisitionError,
     InvalidNameError,
@@ -83,6 +84,8 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
         parameters = await resolved(waits, call.parameters, call.wait_for)
     except UpstreamTaskError as error:
         return _refuse(call, error)
+    except BlockedLoop as error:
+        return _end(call, failure(error, "Task run encountered an exception"))
     learn_secrets(parameters)
     digest = input_digest(engine.key, parameters)
     if memory is not None:

@@ -1,17 +1,17 @@
 """Tasks: functions whose every call in a flow is a task run."""
 
-import functools
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
 from flightlog.engine.cache_policies import NO_CACHE, CacheKeyFnPolicy, CachePolicy
 from flightlog.engine.context import RunContext, current
 from flightlog.engine.definitions import Definition, P, R, finish
-from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
-from flightlog.engine.gathering import FutureList, waited_for
+from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, running_loop
+from flightlog.engine.gathering import FutureList, FutureListToCome
 from flightlog.engine.names import checked_template
 from flightlog.engine.options import Hook, TaskOptions, checked_function, checked_jitter, checked_tags
 from flightlog.engine.states import State
@@ -174,14 +174,16 @@ class Task(Definition[P, R]):
         """Submit one call for each item of the iterable arguments; return a `FutureList` of the futures, in order.
 
         What is not iterable, strings and bytes, and what stands in `unmapped(...)`, every call gets whole.
-        Futures and states among the arguments are waited for first, to know how many items there are.
+        Futures and states among the arguments are waited for first, to know how many items there are. For async
+        tasks in async code the list may be awaited, and has to be if such a future runs in the same event loop.
 
         Args:
             args, kwargs: the arguments.
-            return_state: wait for the ends and return the final states instead.
+            return_state: wait for the ends and return the final states instead; awaitable as `FutureList.wait` is.
             wait_for: futures or states that have to complete before.
 
         Raises:
+            BlockedLoop: a sync task is mapped over a future that runs in the event loop which this would block.
             MappingLengthMismatch: the iterables differ in length.
             MappingMissingIterable: no argument is iterable.
         """
@@ -191,22 +193,38 @@ class Task(Definition[P, R]):
         parameters = self.bind(args, kwargs)
         first = len(self.bound)
         given = set(self.signature.names[first : first + len(args)]) | (set(kwargs) & set(self.signature.names))
+        in_async = self.isasync and context.isasync
+        if in_async and (to_come := _first_to_come(parameters.values())) is not None:
+            later = partial(self._mapped, ASYNC, context, parameters, given, wait_for)
+            futures: FutureList = FutureListToCome(self.name, to_come.name, later)
+        else:
+            futures = run_sync(self._mapped(SYNC, context, parameters, given, wait_for))
+            futures.in_async = in_async
+        return futures.wait() if return_state else futures
+
+    async def _mapped(
+        self,
+        waits: Waits,
+        context: RunContext,
+        parameters: dict[str, Any],
+        given: set[str],
+        wait_for: Iterable[Any] | None,
+    ) -> FutureList:
+        """Submit the calls of a `map`, once it is known how many there are."""
         tracker = context.flow_context.tracker
         values: dict[str, Any] = {}
         for name, value in parameters.items():
             values[name] = value
             if isinstance(value, (BaseFuture, State)):
-                state = run_sync(settled_state(SYNC, value))
+                state = await settled_state(waits, value)
                 if not state.is_completed():
                     # Nothing to split: one call says why nothing ran.
-                    futures = [submit(self, context, parameters, wait_for)]
-                    return waited_for(futures) if return_state else FutureList(futures)
+                    return FutureList([submit(self, context, parameters, wait_for)])
                 values[name] = value_of(value)
                 if state.state_details.task_run_id and isinstance(value, BaseFuture) and value.task_run:
                     tracker.add(values[name], value.task_run.key)
         children = split(self, self._spread(values, given), given)
-        futures = [submit(self, context, self._gathered(child), wait_for) for child in children]
-        return waited_for(futures) if return_state else FutureList(futures)
+        return FutureList(submit(self, context, self._gathered(child), wait_for) for child in children)
 
     def _spread(self, values: dict[str, Any], given: set[str]) -> dict[str, Any]:
         """Take ``**kwargs`` apart, so that what is iterable in it is split too."""
@@ -236,6 +254,15 @@ class Task(Definition[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"
+
+
+def _first_to_come(values: Iterable[Any]) -> BaseFuture[Any] | None:
+    """Return the first of some futures that the event loop of this thread has to settle; None if there is none."""
+    futures = [value for value in values if isinstance(value, BaseFuture)]
+    loop = running_loop() if futures else None
+    if loop is None:
+        return None
+    return next((needed for future in futures if (needed := future.needed_from(loop)) is not None), None)
 
 
 def _cache_policy(name: str, options: Mapping[str, Any]) -> CachePolicy | None:
@@ -320,7 +347,7 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         TypeError: there is no such option, or what it is given is of the wrong kind.
     """
     if fn is None:
-        return functools.partial(_make, options)
+        return partial(_make, options)
     return Task(fn, **options)
 
 
