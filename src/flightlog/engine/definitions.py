@@ -70,7 +70,8 @@ class Definition(Generic[P, R]):
         self.result_storage = _storage(given.get("result_storage"))
         self.result_serializer = _serializer(given.get("result_serializer"))
         self.cache_result_in_memory = given.get("cache_result_in_memory") is not False
-        self._keeps = self.persist_result is not None or not self.cache_result_in_memory
+        # What rests on values being recorded turns that on, whatever the setting says.
+        self._needs_values = not self.cache_result_in_memory
         self._inherits = self.result_storage is None and self.result_serializer is None
         self.log_prints = given.get("log_prints")
         self.hooks: dict[str, list[Hook]] = {}
@@ -136,11 +137,13 @@ class Definition(Generic[P, R]):
             default: how values are kept where it is called.
         """
         found = self.inherited(default)
-        if not self._keeps:
+        if self.persist_result is None and not self._needs_values:
             return found
-        wanted = found.persist or not self.cache_result_in_memory
-        persist = wanted if self.persist_result is None else self.persist_result
-        return replace(found, persist=persist, in_memory=self.cache_result_in_memory or not persist)
+        persist = self._needs_values if self.persist_result is None else self.persist_result
+        in_memory = self.cache_result_in_memory or not persist
+        if (persist, in_memory) == (found.persist, found.in_memory):
+            return found
+        return replace(found, persist=persist, in_memory=in_memory)
 
     def _with(self, options: Mapping[str, Any]) -> Self:
         """Return one like this with some options changed."""

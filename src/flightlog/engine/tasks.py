@@ -43,8 +43,8 @@ class Task(Definition[P, R]):
         super().__init__(fn, options)
         self.task_run_name = checked_template(options.get("task_run_name"), "task_run_name", self.signature.names)
         self.result_storage_key = options.get("result_storage_key")
-        self._keeps = self._keeps or self.result_storage_key is not None
         self.cache_policy = _cache_policy(self.name, options)
+        self._needs_values |= self.cache_policy is not None or self.result_storage_key is not None
         self.cache_key_fn = options.get("cache_key_fn")
         self.cache_expiration = _expiration(options.get("cache_expiration"))
         self.refresh_cache = options.get("refresh_cache")
@@ -278,7 +278,7 @@ def _cache_policy(name: str, options: Mapping[str, Any]) -> CachePolicy | None:
         if policy is not None:
             warnings.warn(f"The task {name!r} has a cache_key_fn, so its cache_policy does not count.", stacklevel=5)
         policy = CacheKeyFnPolicy(function)
-    return None if policy is NO_CACHE or options.get("persist_result") is False else policy
+    return None if policy is NO_CACHE else policy
 
 
 def _expiration(given: Any) -> timedelta | None:
