@@ -147,7 +147,9 @@ def _show_head(run: "FlowRunView", now: int) -> None:
         ("result", f"not recorded: {run.not_recorded}" if run.not_recorded else None),
     ]
     for name, value in facts:
-        for number, line in enumerate((value or "").splitlines()[:_MOST_LINES]):
+        lines = (value or "").splitlines()
+        # What is asked has to be read in full.
+        for number, line in enumerate(lines if run.state_type == "PAUSED" else lines[:_MOST_LINES]):
             say(f"  {name if number == 0 else '':<11} {clean(line)}")
 
 

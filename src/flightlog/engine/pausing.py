@@ -26,6 +26,7 @@ from flightlog.errors import (
     VersionConflict,
 )
 from flightlog.events.model import NewEvent
+from flightlog.events.questions import question_text
 from flightlog.events.types import ANSWER_REFUSED, ANSWERED, flow_run_stream
 from flightlog.ids import parse_id
 from flightlog.masking import MASKER
@@ -155,7 +156,7 @@ async def _waited(
 ) -> Mapping[str, Any]:
     engine, run = context.engine, context.flow_run
     end = engine.clock.now() + round(times[0] * 1e6)
-    asked = run.record(Pause(_facts(question, key, end)))
+    asked = run.record(Pause(_facts(question, key, end, run.id, suspended=False)))
     unit = run.journal.put([asked])
     run.tell(asked)
     await waits.commit(engine.log, unit)
@@ -183,16 +184,18 @@ async def _suspend(waits: Waits, context: FlowRunContext, kind: Any, timeout: fl
     if answer is not None:
         return _read(context, question, key, answer)
     end = context.engine.clock.now() + round(min(timeout, _LONGEST) * 1e6)
-    raise RunSuspended({"name": "Suspended", **_facts(question, key, end)})
+    facts = _facts(question, key, end, context.flow_run.id, suspended=True)
+    raise RunSuspended({"name": "Suspended", **facts})
 
 
-def _facts(question: Question, key: str, end: int) -> dict[str, Any]:
-    """Return what the log is told of a pause: what is asked, and until when."""
+def _facts(question: Question, key: str, end: int, run: str, *, suspended: bool) -> dict[str, Any]:
+    """Return what the log is told of a pause: what is asked, until when, and how it is answered."""
     facts: dict[str, Any] = {"key": key, "deadline": end}
     if question.schema is not None:
         facts["input_schema"] = json.dumps(question.schema)
     if question.description:
         facts["shown"] = MASKER.mask(question.description)
+    facts["message"] = MASKER.mask(question_text(run, facts, suspended=suspended))
     return facts
 
 

@@ -221,8 +221,9 @@ class State(Generic[R]):
                 raise MissingResult(f"The value of the state {self} is not held in memory, and was not recorded.")
             return self.data  # type: ignore[no-any-return]
         if self.type not in _FINAL:
-            kind = PausedRun if self.is_paused() else UnfinishedRun
-            raise kind(f"The run is in state {self}, so it has no value yet.")
+            if self.is_paused():  # whose message is for people, and has several lines
+                raise PausedRun(f"The run is {self.name}, so it has no value yet. {self.message or ''}".rstrip())
+            raise UnfinishedRun(f"The run is in state {self}, so it has no value yet.")
         failure = self._failure()
         if raise_on_failure:
             raise failure

@@ -7,6 +7,7 @@ from typing import Any
 from flightlog.clock import isoformat
 from flightlog.errors import RunNotFound
 from flightlog.events.model import Event
+from flightlog.events.questions import question_text, shell_command
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_stream
 from flightlog.ids import id_text, parse_id
 from flightlog.names import did_you_mean
@@ -121,7 +122,7 @@ def _flow_reason(projector: Projector, run: FlowRunView, tasks: list[TaskRunView
         case "COMPLETED":
             text = text or "It did what it was to do."
         case "PAUSED":
-            text, hint = _paused(run, last.data), f"flightlog runs resume {short}"
+            text, hint = _paused(run, last.data), shell_command(run.id, last.data.get("input_schema"))
         case "CANCELLING":
             text = f"{text} It waits for its task runs that are under way in threads."
         case "FAILED" | "CRASHED" | "CANCELLED":
@@ -148,15 +149,11 @@ def _times(task: str, count: int) -> str:
 
 def _paused(run: FlowRunView, data: dict[str, Any]) -> str:
     """Return what a paused run waits for."""
-    held = "no process has it meanwhile" if run.state_name == "Suspended" else "its process waits"
-    text = f"It waits for somebody to resume it; {held}."
-    if "deadline" in data:
-        text += f" It fails after {isoformat(data['deadline'])}."
-    if data.get("shown"):
-        text += f"\n  {data['shown']}"
-    if data.get("input_schema"):
-        text += f"\nThe input that it waits for: {data['input_schema']}"
-    return text
+    suspended = run.state_name == "Suspended"
+    held = "No process has it meanwhile." if suspended else "Its process waits."
+    if "deadline" not in data:
+        return f"It waits for somebody to resume it. {held}"
+    return f"{question_text(run.id, data, suspended=suspended)}\n{held} It fails after that time."
 
 
 def _ended(projector: Projector, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> tuple[str, Event, str]:
