@@ -230,6 +230,14 @@ def task_input_hash(context: "TaskRunContext", arguments: dict[str, Any]) -> str
     return key_of({"task": context.task.key, "source": source_digest(context.task.function), "inputs": digest.hex()})
 
 
+def hash_objects(*args: Any, **kwargs: Any) -> str | None:
+    """Return a digest of some values under the log's key, for a `cache_key_fn`; None if one of them has none."""
+    from flightlog.engine.runtime import current_engine
+
+    digest = input_digest(current_engine().key, {"args": args, "kwargs": kwargs})
+    return None if digest is None else digest.hex()
+
+
 __all__ = [
     "DEFAULT",
     "FLOW_PARAMETERS",
@@ -241,5 +249,6 @@ __all__ = [
     "CacheKeyFnPolicy",
     "CachePolicy",
     "IsolationLevel",
+    "hash_objects",
     "task_input_hash",
 ]

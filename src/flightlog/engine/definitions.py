@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from types import MethodType
-from typing import Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from flightlog.engine.bridge import is_async
@@ -48,6 +48,8 @@ class Definition(Generic[P, R]):
     kind: ClassVar[str]
     known_options: ClassVar[type]
     hook_kinds: ClassVar[tuple[str, ...]] = ("on_running", "on_completion", "on_failure")
+    absent: ClassVar[Mapping[str, str]] = {}
+    """Methods that users of Prefect look for and that are not there, and what is said of them."""
     __name__: str
 
     def __init__(self, fn: Callable[P, R], options: Mapping[str, Any]) -> None:
@@ -186,6 +188,13 @@ class Definition(Generic[P, R]):
             return _found, (self.function.__module__, self.function.__qualname__)
         made = _remade, (type(self), self._decorated(), self.options)
         return made if not self.bound else (_bound, (type(self), self._decorated(), self.options, self.bound[0]))
+
+    if not TYPE_CHECKING:  # a type checker is to find wrong names by itself
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self).__name__
+            text = self.absent.get(name)
+            raise AttributeError(f"A {kind} has no {name!r}{f': {text}' if text else ''}.")
 
     def _add_hook(self, kind: str, hook: Hook) -> Hook:
         self.hooks.setdefault(kind, []).extend(checked_hooks([hook], kind))

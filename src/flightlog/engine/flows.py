@@ -41,6 +41,10 @@ class Flow(Definition[P, R]):
     kind = "flow"
     known_options = FlowOptions
     hook_kinds = (*Definition.hook_kinds, "on_cancellation", "on_crashed")
+    absent = dict.fromkeys(
+        ("serve", "deploy", "to_deployment", "from_source"),
+        "it comes with deployments; until then call the flow, or use `flightlog run FILE.py:FLOW`",
+    )
 
     def __init__(self, fn: Callable[P, R], **options: Unpack[FlowOptions]) -> None:
         super().__init__(fn, options)

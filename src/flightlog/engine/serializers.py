@@ -323,10 +323,26 @@ class CompressedSerializer(Serializer):
         return self.serializer.loads(self._library.decompress(content))
 
 
+class CompressedPickleSerializer(CompressedSerializer):
+    """Pickles, compressed; see `CompressedSerializer`."""
+
+    def __init__(self, compressionlib: str = "lzma") -> None:
+        super().__init__("pickle", compressionlib)
+
+
+class CompressedJSONSerializer(CompressedSerializer):
+    """JSON, compressed; see `CompressedSerializer`."""
+
+    def __init__(self, compressionlib: str = "lzma") -> None:
+        super().__init__("json", compressionlib)
+
+
 PICKLE = PickleSerializer()
 
 __all__ = [
     "PICKLE",
+    "CompressedJSONSerializer",
+    "CompressedPickleSerializer",
     "CompressedSerializer",
     "JSONSerializer",
     "PickleSerializer",

@@ -38,6 +38,9 @@ class Task(Definition[P, R]):
     kind = "task"
     known_options = TaskOptions
     hook_kinds = (*Definition.hook_kinds, "on_commit", "on_rollback")
+    absent = dict.fromkeys(
+        ("delay", "apply_async", "serve"), "tasks run in flows; there is no queue of tasks beside them"
+    )
 
     def __init__(self, fn: Callable[P, R], **options: Unpack[TaskOptions]) -> None:
         super().__init__(fn, options)

@@ -112,6 +112,12 @@ class Variable:
         return f"Variable(name={self.name!r}, value={self.value!r})"
 
 
+def get_value(name: str, default: Any = None) -> Any:
+    """Return a variable's value; `default` if there is none of that name."""
+    found = Variable.get(name)
+    return default if found is None else found.value
+
+
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(str(name)):
         raise ValueError(
@@ -119,4 +125,4 @@ def _check_name(name: str) -> None:
         )
 
 
-__all__ = ["Variable"]
+__all__ = ["Variable", "get_value"]
