@@ -55,6 +55,8 @@ class Definition(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: Mapping[str, Any]) -> None:
         check_options(options, self.known_options, self.kind)
         given = cast("SharedOptions", options)
+        if isinstance(fn, str):
+            raise TypeError(f"@{self.kind} decorates a function, not a string: write @{self.kind}(name={fn!r}).")
         self._binding: type[Any] | None = None
         if isinstance(fn, (classmethod, staticmethod)):
             self._binding, fn = type(fn), fn.__func__

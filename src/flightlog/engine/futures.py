@@ -5,10 +5,10 @@ import threading
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
-from flightlog.engine.promises import Promise
+from flightlog.engine.promises import Promise, running_loop
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType
 from flightlog.errors import BlockedLoop
@@ -26,14 +26,6 @@ def enter_pool() -> None:
 def working_in_pool() -> bool:
     """Tell whether this thread is one of a task runner's."""
     return getattr(_worker, "inside", False)
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in this thread."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class BaseFuture(Generic[R]):
@@ -135,7 +127,9 @@ class BaseFuture(Generic[R]):
         seen: set[int] = set()
         while waiting:
             one = waiting.pop()
-            if one.loop is loop and not one.done():
+            if one.done():
+                continue
+            if one.loop is loop:
                 return one
             seen.add(id(one))
             waiting.extend(other for other in one.rests_on if id(other) not in seen)
@@ -157,6 +151,11 @@ class BaseFuture(Generic[R]):
             stacklevel=2,
         )
         return True
+
+    if not TYPE_CHECKING:  # a type checker is to find wrong names by itself
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"A {type(self).__name__} has no {name!r}; the task's value is what `result()` gives.")
 
     def __hash__(self) -> int:
         return id(self)

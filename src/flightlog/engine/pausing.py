@@ -5,8 +5,8 @@ that says who gave it. The same pause of a run that is resumed or retried is ans
 """
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 from flightlog.clock import isoformat
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
@@ -199,9 +199,19 @@ def _facts(question: Question, key: str, end: int, run: str, *, suspended: bool)
     return facts
 
 
+class Answered(str):
+    """What a run was that has been answered: ``paused`` or ``suspended``; async code of Prefect 2 awaits it."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from ()
+        return self
+
+
 def resume_flow_run(
     run: str, run_input: Any = None, *, actor: str = "engine", engine: "Engine | None" = None
-) -> Literal["paused", "suspended"]:
+) -> Answered:
     """Say that a paused or suspended flow run may go on, with input if it asks for some.
 
     A paused run goes on by itself. A suspended one goes on in the process of whoever runs it then: `resume_run`.
@@ -213,7 +223,7 @@ def resume_flow_run(
         engine: the engine; this process's by default.
 
     Returns:
-        str: what the run was: ``paused`` or ``suspended``.
+        Answered: what the run was: ``paused`` or ``suspended``.
 
     Raises:
         NotPausedError: it is not paused, or somebody else was first.
@@ -246,7 +256,7 @@ def resume_flow_run(
             engine.log.append(flow_run_stream(history.text), [event], expected_version=history.version)
         except VersionConflict:
             continue  # something has happened meanwhile: look again
-        return "suspended" if history.suspended else "paused"
+        return Answered("suspended" if history.suspended else "paused")
 
 
 __all__ = ["pause_flow_run", "resume_flow_run", "suspend_flow_run"]

@@ -33,7 +33,7 @@ class Serializer(ABC):
     type: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        if cls.type:
+        if cls.type and "type" in vars(cls):  # a variant that has its base's type does not take its place
             _KINDS[cls.type] = cls
 
     @property

@@ -1,5 +1,6 @@
 """Tasks: functions whose every call in a flow is a task run."""
 
+import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
@@ -10,10 +11,11 @@ from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
 from flightlog.engine.cache_policies import NO_CACHE, CacheKeyFnPolicy, CachePolicy
 from flightlog.engine.context import RunContext, current
 from flightlog.engine.definitions import Definition, P, R, finish
-from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, running_loop
+from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
 from flightlog.engine.gathering import FutureList, FutureListToCome
 from flightlog.engine.names import checked_template
 from flightlog.engine.options import Hook, TaskOptions, checked_function, checked_jitter, checked_tags
+from flightlog.engine.promises import running_loop
 from flightlog.engine.states import State
 from flightlog.engine.streams import stream
 from flightlog.engine.submissions import split, submit
@@ -249,8 +251,10 @@ class Task(Definition[P, R]):
     def _context(self) -> RunContext:
         context = current()
         if context is None:
+            strange = threading.current_thread() is not threading.main_thread()
+            thread = f" (a thread of your own is not in it: use `{self.name}.submit`)" if strange else ""
             raise MissingContextError(
-                f"The task {self.name!r} was called outside a flow. Call it in a flow, "
+                f"The task {self.name!r} was called outside a flow. Call it in a flow{thread}, "
                 f"or call `{self.name}.fn()`, the plain function."
             )
         return context
@@ -330,8 +334,8 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         retry_condition_fn: asked after each failure, as ``fn(task, task_run, state)``, whether to try again.
         timeout_seconds: how long an attempt may take; None for ever.
         persist_result: False to leave its values out of the log; such a call runs again on resume.
-        result_storage: where values are kept: a folder, an fsspec URL, or a storage; as the flow has it by default,
-            which is in the log.
+        result_storage: where values are kept: a folder, an fsspec URL, a storage, or the slug of a saved one
+            (``local-file-system/results``); as the flow has it by default, which is in the log.
         result_storage_key: under which name: a template over ``parameters``, ``flow_run`` and ``task_run``; one made
             of the value's SHA-256 by default.
         result_serializer: ``pickle`` (default), ``json``, ``compressed/json``, ..., or a serializer.

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 from flightlog.engine.options import checked_tags
 from flightlog.engine.runtime import current_engine
@@ -101,6 +101,10 @@ class Variable:
             except VersionConflict:
                 continue
             return True
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from ()  # async code of Prefect 2 awaits what `get` and `set` return
+        return self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Variable) and (self.name, self.value) == (other.name, other.value)

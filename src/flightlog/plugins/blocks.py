@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import UUID
 from weakref import WeakSet
@@ -33,7 +33,7 @@ class Block(BaseModel):
     """Configuration with types: subclass it, and save instances by name.
 
     Fields with secrets are `pydantic.SecretStr`, `SecretBytes`, `Secret[...]` or `SecretDict`. `save`, `load` and
-    `delete` may be called from async code too; they are not awaited.
+    `delete` may be called from async code too; what `load` returns may be awaited there, as in Prefect 2.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, hide_input_in_errors=True)
@@ -116,6 +116,10 @@ class Block(BaseModel):
         document_id = UUID(bytes=store.save(place, document, facts, overwrite=overwrite, actor=actor))
         self._block_document_name, self._block_document_id = name, document_id
         return document_id
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from ()
+        return self
 
     @classmethod
     def load(cls, name: str, validate: bool = True, *, engine: EnginePort | None = None) -> Self:

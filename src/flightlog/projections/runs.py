@@ -94,7 +94,7 @@ class RunsProjection:
     """Folds state changes into the present of every run."""
 
     name: str = "runs"
-    version: int = 4
+    version: int = 5
     tables: Sequence[Table] = (flow_runs, task_runs, attempts, dependencies)
     types: frozenset[str] | None = frozenset(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)
 
