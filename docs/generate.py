@@ -184,6 +184,43 @@ def _examples() -> dict[str, str]:
     return {name: part.strip() for name, part in zip(parts[::2], parts[1::2], strict=True)}
 
 
+def imports_page() -> str:
+    """Return the page that says what of Prefect 2 is imported from where."""
+    told = tomllib.loads((Path(__file__).parent / "prefect.toml").read_text())
+    rows = [
+        _import_row(path, names, told["imports-otherwise"].get(path, "")) for path, names in told["imports"].items()
+    ]
+    missing = [f"| `{path}` | {why} |" for path, why in told["imports-missing"].items()]
+    lines = [
+        "# Coming from Prefect 2",
+        "",
+        "Change `prefect` into `flightlog` in the imports, and these go on working. How things behave, item by item:",
+        "[Prefect 2, item by item](prefect-compatibility.md).",
+        "",
+        "| in Prefect | names | here |",
+        "|---|---|---|",
+        *rows,
+        "",
+        "Submodules need no import of their own: after `import flightlog`, `flightlog.runtime.flow_run.id` will do.",
+        "",
+        "## What is not here",
+        "",
+        "| in Prefect | |",
+        "|---|---|",
+        *missing,
+        "",
+        "A name that `flightlog` does not have says so, and what is nearest: `from flightlog import deploy`.",
+        "",
+    ]
+    return _NOTE + "\n".join(lines)
+
+
+def _import_row(path: str, names: str, otherwise: str) -> str:
+    here = path.replace("prefect", "flightlog", 1)
+    listed = ", ".join(f"`{name}`" for name in names.split())
+    return f"| `{path}` | {listed} | `{here}`: {otherwise or 'the same.'} |"
+
+
 PAGES = {
     "hooks.md": hooks_page,
     "settings.md": settings_page,
@@ -191,6 +228,7 @@ PAGES = {
     "cli.md": cli_page,
     "event-schemas.json": schemas_file,
     "prefect-compatibility.md": compatibility_page,
+    "coming-from-prefect.md": imports_page,
 }
 
 

@@ -4,6 +4,7 @@ The names in `__all__` are the public ones. They are looked up at first use, so 
 costs next to nothing.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,16 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'flightlog' has no attribute {name!r}")
+    if name.startswith("_"):
+        raise AttributeError(f"module 'flightlog' has no attribute {name!r}")
+    from importlib.util import find_spec
+
+    if find_spec(f"flightlog.{name}") is not None:
+        return import_module(f"flightlog.{name}")  # as if all submodules had been imported: flightlog.states.Completed
+    # For `from flightlog import name` Python asks with hasattr, and would tell of an AttributeError in its own words.
+    imported = sys._getframe(1).f_code.co_name == "_handle_fromlist"
+    text = import_module("flightlog.missing").why_missing(name, __all__, everywhere=imported)
+    raise (ImportError if imported else AttributeError)(text)
 
 
 def __dir__() -> list[str]:

@@ -22,6 +22,7 @@
     ├── InvalidInput                 (RuntimeError) the input for a paused run does not fit
     ├── ScriptError                  a file or a flow in it cannot be loaded
     ├── MissingContextError          (RuntimeError) needs an active flow or task run
+    ├── BlockedLoop                  (RuntimeError) waiting in a way that would never end
     ├── InvalidNameError             (ValueError) a flow's or task's name has a reserved character
     ├── ReservedArgumentError        (TypeError) a parameter has a name that calls use themselves
     ├── ParameterBindError           (TypeError) the arguments do not fit the signature
@@ -143,6 +144,10 @@ class ScriptError(FlightlogError):
 
 class MissingContextError(FlightlogError, RuntimeError):
     """Called outside a flow or task run, where one is needed."""
+
+
+class BlockedLoop(FlightlogError, RuntimeError):
+    """Code in an event loop waits, without `await`, for what that very loop is to do."""
 
 
 class InvalidNameError(FlightlogError, ValueError):

@@ -3,4 +3,16 @@
 from flightlog.engine.futures import AsyncFuture, Future
 from flightlog.engine.gathering import DoneAndNotDone, FutureList, as_completed, wait
 
-__all__ = ["AsyncFuture", "DoneAndNotDone", "Future", "FutureList", "as_completed", "wait"]
+PrefectFuture = Future
+PrefectFutureList = FutureList
+
+__all__ = [
+    "AsyncFuture",
+    "DoneAndNotDone",
+    "Future",
+    "FutureList",
+    "PrefectFuture",
+    "PrefectFutureList",
+    "as_completed",
+    "wait",
+]

@@ -434,3 +434,21 @@ def test_doctor_knows_the_right_key_from_a_wrong_one(flows: Path, own_home: Path
     assert flightlog("doctor").returncode == 0
     (own_home / "flightlog.db").write_bytes(b"")
     assert flightlog("doctor").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("flow-run", "List, show, watch, explain and resume flow runs"),
+        ("artifact", "See what runs left to look at"),
+        ("concurrency-limit", "Limit how much runs at the same time"),
+        ("deployment", "There is no command 'deployment'. It comes with deployments."),
+        ("server", "There is no command 'server'. There is no server, and none is needed"),
+        ("task-run", "flightlog runs show RUN"),
+        ("artifcts", "There is no command 'artifcts'. Did you mean flightlog artifacts?"),
+    ],
+)
+def test_commands_of_prefect_are_found_or_explained(command: str, told: str) -> None:
+    """Nouns that are called otherwise here lead to ours; those that are to come, or are not needed, say so."""
+    done = flightlog(command, "--help")
+    assert told in (done.stdout + done.stderr).replace("\n", " ")

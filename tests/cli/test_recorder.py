@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -402,7 +403,13 @@ def test_runs_are_paused_suspended_and_cancelled_from_outside(tmp_path: Path) ->
     assert first.returncode == 0
     assert "Suspended" in first.stderr
     assert "flightlog runs resume" in ok("runs", "why", "@last")
-    assert "on with 4" in ok("runs", "resume", "@last", "--input", "4")
+    asked = document("runs", "why", "@last")
+    assert "  value: integer" in asked["text"].splitlines()
+    unanswered = flightlog("runs", "resume", "@last")
+    assert unanswered.returncode == 1
+    assert "waits for input (value: integer): give it as --input 1" in unanswered.stderr
+    assert asked["hint"] in ok("runs", "show", "@last")
+    assert "on with 1" in ok(*shlex.split(asked["hint"])[1:])
     started = _start("run", f"{file}:blocking")
     _until("Running")
     assert document("runs", "cancel", "@last", "--reason", "enough")["state"]["name"] == "Cancelled"

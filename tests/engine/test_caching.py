@@ -397,6 +397,87 @@ def test_E129_inputs_that_cannot_be_compared_run_uncached_and_say_so(history: Hi
     assert any("'x' (lock) cannot be compared" in line for line in history.log_lines())
 
 
+def failing_key(_: Any, __: Any) -> str:
+    """Give no key."""
+    raise ValueError("no key today")
+
+
+class Moody(CachePolicy):
+    """A policy that never gives a key."""
+
+    def compute_key(self, *_: Any, **__: Any) -> None:
+        """Give no key."""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"cache_policy": INPUTS + RUN_ID}, "The argument 'x' (lock) cannot be compared with those of other runs."),
+        ({"cache_key_fn": task_input_hash}, "The argument 'x' (lock) cannot be compared with those of other runs."),
+        ({"cache_key_fn": lambda *_: None}, "Its cache_key_fn '<lambda>' returned None."),
+        ({"cache_key_fn": failing_key}, "Its cache key could not be computed: ValueError: no key today"),
+        ({"cache_policy": Moody()}, "Its cache policy <Moody> gave no key."),
+        ({"cache_key_fn": lambda *_: 7}, "The function returned int, not a string."),
+        ({"cache_policy": RUN_ID, "persist_result": False}, "Its results are not recorded (persist_result=False)."),
+    ],
+)
+def test_E129_why_a_call_is_not_cached_is_on_record(options: dict[str, Any], reason: str, history: History) -> None:
+    """A call that asks for caching and is not cached says why, with its start."""
+
+    @task(**options)
+    def t(x: Any) -> int:
+        return 1
+
+    @flow
+    def f() -> int:
+        lock = threading.Lock()
+        return t(lock) + t(lock)
+
+    assert f() == 2
+    assert [data["cache"] for data in history.data("task_run.running")] == [{"uncached": reason}] * 2
+
+
+def test_E129_a_value_that_cannot_be_recorded_is_not_in_the_cache(history: History) -> None:
+    """That a value did not get into the cache is said with the end of its run."""
+
+    @task(cache_policy=INPUTS)
+    def t(x: int) -> Any:
+        return threading.Lock()
+
+    @flow
+    def f() -> int:
+        t(1)
+        t(1)
+        return 1
+
+    assert f() == 1
+    told = [data["cache"] for data in history.data("task_run.completed")]
+    assert [cache["uncached"] for cache in told] == [
+        "Its result was not recorded (TypeError: cannot pickle '_thread.lock' object)."
+    ] * 2
+
+
+@pytest.mark.parametrize("options", [{"cache_policy": INPUTS}, {"cache_key_fn": task_input_hash}])
+def test_E114_a_cached_task_is_recorded_whatever_the_setting_says(options: Any, tmp_path: Path) -> None:
+    """A cache needs the values: they are recorded where only the setting says that values are not."""
+    settings = load({"FLIGHTLOG_HOME": str(tmp_path), "FLIGHTLOG_RESULTS_PERSIST_BY_DEFAULT": "false"})
+    calls = Calls()
+
+    @task(**options)
+    def t(x: int) -> Any:
+        return calls(x)
+
+    @flow
+    def f() -> Any:
+        return [t(1), t(1)]
+
+    log = Log(MemoryStore())
+    with using(Engine(log, b"k" * 32, settings)):
+        assert f() == [[1], [1]]
+    log.close()
+    assert calls == [1]
+
+
 def test_E129_serializable_computes_once_and_the_others_wait(history: History) -> None:
     """Of ten runs that want one value at the same time one computes it; the others wait, visibly, and are hits."""
     calls, begun = Calls(), threading.Event()

@@ -1,6 +1,7 @@
 """Waiting for several futures: `as_completed`, `wait`, and the list that `map` returns."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from flightlog import flow, task
 from flightlog import futures as gathering
+from flightlog.errors import BlockedLoop
 from flightlog.futures import AsyncFuture, DoneAndNotDone, Future, FutureList, wait
 from flightlog.task_runners import ConcurrentTaskRunner, SequentialTaskRunner
 
@@ -624,6 +626,284 @@ def test_E103_callbacks_of_failed_and_async_runs() -> None:
     f()
     asyncio.run(g())
     assert called == ["Failed", "Completed"]
+
+
+# --- without blocking the loop that does the work ----------------------------------------------------
+
+
+def test_E103_a_plain_for_in_async_code_over_sync_tasks() -> None:
+    """Sync tasks run in threads, so a plain `for` over their futures works in an async flow."""
+
+    @flow
+    async def f() -> Any:
+        return sorted(future.result() for future in as_completed(give.map([1, 2, 3])))
+
+    assert asyncio.run(f()) == [1, 2, 3]
+
+
+def test_E103_a_plain_for_in_async_code_over_what_has_ended() -> None:
+    """Futures of async tasks that have ended come with a plain `for`, too."""
+
+    @flow
+    async def f() -> Any:
+        futures = await give_later.map([1, 2, 3])
+        await futures.wait()
+        return sorted([await future.result() for future in as_completed(futures)])
+
+    assert asyncio.run(f()) == [1, 2, 3]
+
+
+async def loop_for(futures: Any) -> Any:
+    """Iterate as users of sync flows do."""
+    return list(as_completed(futures))
+
+
+async def loop_for_in_time(futures: Any) -> Any:
+    """The same, with a time."""
+    return list(as_completed(futures, timeout=60))
+
+
+async def call_with(futures: Any) -> Any:
+    """Call a sync task with a future that is not done."""
+    return give(futures[0])
+
+
+async def call_after(futures: Any) -> Any:
+    """Call a sync task that has to wait for one."""
+    return give(1, wait_for=futures)
+
+
+async def map_over(futures: Any) -> Any:
+    """Map a sync task over one."""
+    return give.map(futures[0])
+
+
+async def ask_dependent(futures: Any) -> Any:
+    """Ask a sync task's future that rests on one."""
+    return give.submit(futures[0]).result()
+
+
+async def ask_dependents_dependent(futures: Any) -> Any:
+    """Ask one that rests on one that does."""
+    return give.submit(give.submit([futures])).wait(timeout=60)
+
+
+async def wait_for_dependent(futures: Any) -> Any:
+    """Wait for it with `wait`, which blocks where only sync tasks are waited for."""
+    return wait([give.submit(futures[0])])
+
+
+@flow
+def child(x: Any) -> Any:
+    """Return what it is given."""
+    return x
+
+
+async def call_subflow(futures: Any) -> Any:
+    """Call a sync subflow with a future that is not done."""
+    return child(futures[0])
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("block", "runner"),
+    [
+        *itertools.product(
+            [loop_for, loop_for_in_time, call_with, call_after, map_over, ask_dependent, call_subflow],
+            [ConcurrentTaskRunner, SequentialTaskRunner],
+        ),
+        (ask_dependents_dependent, ConcurrentTaskRunner),
+        (wait_for_dependent, ConcurrentTaskRunner),
+    ],
+)
+def test_E103_blocking_the_loop_that_does_the_work_is_refused(block: Any, runner: Any) -> None:
+    """What would wait for ever in an async flow raises one sentence that says what to do instead; the flow goes on."""
+    gate: list[asyncio.Event] = []
+
+    @task
+    async def held(n: int) -> int:
+        await gate[0].wait()
+        return n
+
+    @flow(task_runner=runner)
+    async def f() -> Any:
+        gate.append(asyncio.Event())
+        futures = [held.submit(n) for n in range(2)]
+        await asyncio.sleep(0)  # from here on they run
+        with pytest.raises(BlockedLoop, match=r"in the event loop that this code is in, .*: `await` it first"):
+            await block(futures)
+        gate[0].set()
+        return [await future.result() for future in futures]
+
+    assert asyncio.run(f()) == [0, 1]
+
+
+def test_E103_a_call_that_would_block_has_failed(history: Any) -> None:
+    """The task run of such a call is Failed, for a reason that is the code's."""
+    gate: list[asyncio.Event] = []
+
+    @task
+    async def held() -> int:
+        await gate[0].wait()
+        return 1
+
+    @flow
+    async def f() -> Any:
+        gate.append(asyncio.Event())
+        future = held.submit()
+        await asyncio.sleep(0)
+        with pytest.raises(BlockedLoop):
+            give(future)
+        gate[0].set()
+        return await future.result()
+
+    assert asyncio.run(f()) == 1
+    assert [data["cause"] for data in history.data("task_run.failed")] == ["user_error"]
+
+
+def test_E103_looking_whether_they_are_done_is_no_blocking() -> None:
+    """A time of 0 asks without waiting, so it may be asked anywhere."""
+
+    @flow
+    async def f() -> Any:
+        future = give_later.submit(1)
+        dependent = give.submit(future)
+        assert dependent.wait(timeout=0) is None
+        assert wait([dependent], timeout=0).not_done == {dependent}
+        with pytest.raises(TimeoutError, match=r"1 \(of 1\) futures unfinished"):
+            list(as_completed([future], timeout=0))
+        return await asyncio.to_thread(dependent.result)
+
+    assert asyncio.run(f()) == 1
+
+
+def test_E103_other_threads_may_block() -> None:
+    """Code in another thread than the loop's waits for its futures as for any others."""
+
+    @flow
+    async def f() -> Any:
+        futures = [give_later.submit(n) for n in range(3)]
+        ended = await asyncio.to_thread(lambda: list(as_completed(futures)))
+        return sorted([await future.result() for future in ended])
+
+    assert asyncio.run(f()) == [0, 1, 2]
+
+
+def test_E103_async_tasks_of_sync_flows_do_not_block_their_loop() -> None:
+    """An async task in a sync flow cannot block the loop in which the flow's other async tasks run."""
+    others: list[Any] = []
+    begun, leave = threading.Event(), threading.Event()
+
+    @task
+    async def held() -> int:
+        while not leave.is_set():
+            await asyncio.sleep(0)
+        return 1
+
+    @task
+    async def blocking() -> int:
+        assert begun.wait(30)
+        return others[0].result()  # type: ignore[no-any-return]
+
+    @flow
+    def f() -> Any:
+        future = blocking.submit()
+        others.append(held.submit())
+        begun.set()
+        failed = future.wait().is_failed()  # type: ignore[attr-defined]
+        leave.set()
+        return [failed, others[0].result()]
+
+    assert f() == [True, 1]
+
+
+# --- `await task.map(...)` ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runner", [ConcurrentTaskRunner, SequentialTaskRunner])
+@pytest.mark.parametrize("given", [[3, 1, 2], []])
+def test_E101_a_map_can_be_awaited(given: Any, runner: Any) -> None:
+    """`await task.map(...)` gives the list of futures, an empty one too, as `await task.submit(...)` gives one."""
+
+    @flow(task_runner=runner)
+    async def f() -> Any:
+        futures = await give_later.map(given)
+        assert isinstance(futures, FutureList)
+        assert [type(future) for future in futures] == [AsyncFuture] * len(given)
+        if runner is SequentialTaskRunner:
+            assert all(future.done() for future in futures)
+        assert [state.result() for state in await futures.wait()] == given
+        assert await give_later.map(given).result() == given
+        return [await future.result() for future in futures]
+
+    assert asyncio.run(f()) == given
+
+
+def test_E101_a_map_of_sync_tasks_can_be_awaited_too() -> None:
+    """Nobody has to know whether the task is async."""
+
+    @flow
+    async def f() -> Any:
+        futures = await give.map([3, 1, 2])
+        return futures.result()
+
+    assert asyncio.run(f()) == [3, 1, 2]
+
+
+def test_E101_the_states_of_a_map_are_awaited() -> None:
+    """With `return_state=True` what is awaited is the list of states."""
+
+    @flow
+    async def f() -> Any:
+        states: Any = await give_later.map([1, 2], return_state=True)  # type: ignore[misc]
+        return [state.result() for state in states]
+
+    assert asyncio.run(f()) == [1, 2]
+
+
+def test_E72_a_map_over_a_future_of_the_same_loop_is_awaited(history: Any) -> None:
+    """The items are waited for without blocking the loop, and every child is linked to the run that made them."""
+
+    @flow
+    async def f() -> Any:
+        words = await give_later.submit(["one", "two"])
+        futures = await give_later.map(words)
+        assert isinstance(futures, FutureList)
+        assert await give_later.map(await give_later.submit([5])).result(timeout=60) == [5]
+        states: Any = await give_later.map(give_later.submit([6]), return_state=True)  # type: ignore[misc]
+        assert [state.result() for state in states] == [6]
+        return [await future.result() for future in futures]
+
+    assert asyncio.run(f()) == ["one", "two"]
+    source, *children = history.task_runs("give_later")[:3]
+    assert [child["inputs"] for child in children] == [{"x": [source["task_run_id"]]}] * 2
+
+
+def test_E72_a_map_over_a_future_of_the_same_loop_says_that_it_is_to_be_awaited() -> None:
+    """Used without `await`, the list says so in one sentence; awaited afterwards, it is there."""
+
+    @flow
+    async def f() -> Any:
+        futures: Any = give_later.map(give_later.submit([1, 2]))
+        for use in (list, len, bool, lambda futures: futures[0]):
+            with pytest.raises(BlockedLoop, match=r"write `await give_later\.map\("):
+                use(futures)
+        first, second = await asyncio.gather(futures, futures)
+        assert first is second is futures
+        return [len(futures), bool(futures), await futures[1].result()]
+
+    assert asyncio.run(f()) == [2, True, 2]
+
+
+def test_E72_a_map_over_a_failed_future_of_the_same_loop() -> None:
+    """The one run of such a map says why nothing ran."""
+
+    @flow
+    async def f() -> Any:
+        futures = await give_later.map(broken_later.submit())
+        return [state.name for state in await futures.wait()]
+
+    assert asyncio.run(f()) == ["NotReady"]
 
 
 # --- in the threads of a pool -----------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator
 from tests.engine.conftest import History, VirtualClock
 
 from flightlog import (
@@ -227,6 +228,113 @@ def test_E150_input_that_does_not_fit_leaves_the_run_paused(history: History) ->
     thread.join()
     assert len(refused) == 5
     assert all(isinstance(error, RuntimeError) for error in refused)
+
+
+class Wish(RunInput):
+    """What is asked of whoever answers."""
+
+    approved: bool
+    color: Literal["red", "blue"]
+    note: str = ""
+    count: int | None = Field(None, ge=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"approved": "x", "color": "red"}, 'approved is to be boolean, not "x"'),
+        (
+            {"color": "green", "nots": 1, "count": 0},
+            'it has no field \'nots\' (did you mean \'note\'?); color is to be "red" or "blue", not "green"; count ',
+        ),
+        (
+            {"approved": True, "count": "x"},
+            'count is to be integer (at least 1) or null, not "x"; color ("red" or "blue")',
+        ),
+        ([], "the input is to be {approved: boolean, color: "),
+    ],
+)
+def test_E150_input_that_does_not_fit_is_told_field_by_field(given: Any, told: str, history: History) -> None:
+    """One sentence names every field that does not fit, what it is to be, and that the run stays paused."""
+
+    @flow
+    def f() -> str:
+        return suspend_flow_run(wait_for_input=Wish).color  # type: ignore[no-any-return]
+
+    assert f(return_state=True).is_paused()
+    (run,) = history.flow_runs("f")
+    with pytest.raises(InvalidInput, match=re.escape(f"does not fit, and the run stays paused: {told}")):
+        resume_run(run, flow=f, run_input=given)
+    with pytest.raises(
+        InvalidInput, match=r"waits for input \(approved: boolean; .*note: string = \"\".*run_input={'appr"
+    ):
+        resume_run(run, flow=f)
+    assert history.flow_states(run)[-1] == "Suspended"
+    assert resume_run(run, flow=f, run_input={"approved": True, "color": "blue"}) == "blue"
+
+
+def test_E150_the_state_and_the_console_say_how_it_is_answered(history: History, capfd: Any) -> None:
+    """Suspended or paused: until when, the command, the call, and the fields; the call's exception says it, too."""
+
+    @flow
+    def f() -> Any:
+        return suspend_flow_run(wait_for_input=Wish.with_initial_data("Publish it?", note="fine"))
+
+    @flow
+    def g() -> Any:
+        with pytest.raises(FlowPauseTimeout):
+            pause_flow_run(wait_for_input=int, timeout=0.05)
+
+    with pytest.raises(PausedRun) as raised:
+        f()
+    assert g() is None
+    suspended, paused = history.flow_runs("f")[0], history.flow_runs("g")[0]
+    message = history.data("flow_run.paused")[0]["message"]
+    assert str(raised.value) == f"The run is Suspended, so it has no value yet. {message}"
+    assert message.splitlines()[1:] == [
+        "  Publish it?",
+        f'To go on: flightlog runs resume {suspended[:18]} --input \'{{"approved": true, "color": "red"}}\'',
+        f"In Python: flightlog.resume_run(\"{suspended}\", run_input={{'approved': True, 'color': 'red'}})",
+        "The input:",
+        "  approved: boolean",
+        '  color: "red" or "blue"',
+        '  note: string = "fine"',
+        "  count: integer (at least 1) or null = null",
+    ]
+    shown = capfd.readouterr().err
+    assert f"- Suspended. {message}" in shown
+    assert "- Paused. It waits for input until " in shown
+    assert f'In Python: flightlog.resume_flow_run("{paused}", 1)\n' in shown
+
+
+def test_E150_input_for_a_run_that_asks_for_none_is_refused(history: History) -> None:
+    """Input that would be ignored is an error; so is `resume_run` where the run's own process waits."""
+    refused: list[Exception] = []
+
+    @flow
+    def f() -> None:
+        raise ValueError
+
+    @flow
+    def g() -> Any:
+        return pause_flow_run(wait_for_input=int)
+
+    f(return_state=True)
+    with pytest.raises(InvalidInput, match="does not wait for input"):
+        resume_run(history.flow_runs("f")[0], flow=f, run_input=1)
+
+    def answer(run: str) -> None:
+        try:
+            resume_run(run, flow=g, run_input=1)
+        except CannotResume as error:
+            refused.append(error)
+        resume_flow_run(run, 1)
+
+    thread = _when_paused(history, answer)
+    assert g() == 1
+    thread.join(30)
+    run = history.flow_runs("g")[0]
+    assert f'is paused, and goes on in its own process: flightlog.resume_flow_run("{run}", 1).' in str(refused[0])
 
 
 def test_E151_a_models_own_validators_raise_in_the_flow(history: History) -> None:

@@ -49,7 +49,23 @@ _COMMANDS = {
     "help": ("flightlog.cli.version", "help_", "Explain: exit-codes, environment."),
 }
 # what users may know from elsewhere, and what it is called here
-_ALIASES = {"block": "blocks"}
+_ALIASES = {
+    "artifact": "artifacts",
+    "block": "blocks",
+    "concurrency-limit": "concurrency",
+    "event": "events",
+    "flow-run": "runs",
+    "global-concurrency-limit": "concurrency",
+    "variable": "variables",
+}
+_TO_COME = {
+    **dict.fromkeys(
+        ("agent", "deploy", "deployment", "work-pool", "work-queue", "worker"), "It comes with deployments."
+    ),
+    **dict.fromkeys(("cloud", "orion", "server"), "There is no server, and none is needed: see `flightlog runs ls`."),
+    "flow": "Runs of one flow: `flightlog runs ls --flow NAME`.",
+    "task-run": "Task runs are shown with their flow run: `flightlog runs show RUN`.",
+}
 
 _HOOK = "register_commands"
 
@@ -74,10 +90,11 @@ class LazyGroup(click.Group):
         """Find a command; name the nearest one if there is none."""
         known = args and (args[0] in _COMMANDS | _ALIASES or _of_plugins(args[0]) is not None)
         if args and not args[0].startswith("-") and not known:
-            hint = did_you_mean(
-                args[0], [*_COMMANDS, *_names_of_plugins()], before="flightlog ", else_say=" See `flightlog --help`."
+            names = [*_COMMANDS, *_names_of_plugins()]
+            hint = _TO_COME.get(args[0]) or did_you_mean(
+                args[0], names, before="flightlog ", else_say=" See `flightlog --help`."
             )
-            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+            ctx.fail(f"There is no command {args[0]!r}. {hint.lstrip()}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

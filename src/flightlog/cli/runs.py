@@ -127,6 +127,7 @@ def show_run(run: str, as_of: str | None, as_json: bool) -> None:
         return
     _show_head(found, now)
     _show_tasks(tasks, now)
+    _show_remarks(tasks)
     _show_failures(found, tasks, attempts)
 
 
@@ -143,9 +144,12 @@ def _show_head(run: "FlowRunView", now: int) -> None:
         ("parameters", run.parameters if run.parameters != "{}" else None),
         ("code", run.entrypoint),
         ("parent", run.parent_flow_run_id),
+        ("result", f"not recorded: {run.not_recorded}" if run.not_recorded else None),
     ]
     for name, value in facts:
-        for number, line in enumerate((value or "").splitlines()[:_MOST_LINES]):
+        lines = (value or "").splitlines()
+        # What is asked has to be read in full.
+        for number, line in enumerate(lines if run.state_type == "PAUSED" else lines[:_MOST_LINES]):
             say(f"  {name if number == 0 else '':<11} {clean(line)}")
 
 
@@ -174,6 +178,15 @@ def _show_tasks(tasks: "list[TaskRunView]", now: int) -> None:
     ]
     names = ["STATE", "TASK RUN", "TOOK", "ATTEMPTS", "MESSAGE", "TAGS"]
     table(names, rows, [state_color(task.state_type) for task in kept])
+
+
+def _show_remarks(tasks: "list[TaskRunView]") -> None:
+    from flightlog.projections.reasons import remarks
+
+    if lines := remarks(tasks):
+        say()
+        for line in lines:
+            say(clean(line))
 
 
 def _show_counts(tasks: "list[TaskRunView]") -> None:

@@ -159,6 +159,10 @@ class Artifact:
             projector.close()
         return None if view is None else cls(view)
 
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from ()  # async code of Prefect 2 awaits what `get` returns
+        return self
+
     def __repr__(self) -> str:
         return f"<Artifact {self.key or self.id} {self.type}>"
 

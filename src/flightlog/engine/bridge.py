@@ -389,7 +389,14 @@ def stop_background_loop() -> None:
 
 
 class Started(Generic[T]):
-    """A coroutine that runs for sync code in an event loop of another thread."""
+    """A coroutine that runs for sync code in an event loop of another thread.
+
+    Attributes:
+        outcome: what comes of it.
+        loop: the loop, if others share it.
+    """
+
+    loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(self) -> None:
         self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -422,7 +429,7 @@ def start_in_loop(awaitable: Coroutine[Any, Any, T]) -> Started[T]:
         thread = threading.Thread(target=context.run, args=(_run_alone, awaitable, started), name="flightlog-own-loop")
         thread.start()
         return started
-    loop = background_loop()
+    started.loop = loop = background_loop()
     loop.call_soon_threadsafe(started.begin, loop, awaitable, context)
     return started
 

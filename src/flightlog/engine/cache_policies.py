@@ -87,6 +87,11 @@ class CachePolicy:
         return f"<{type(self).__name__.strip('_')}>"
 
 
+def incomparable(name: str, value: Any) -> NoKey:
+    """Return what says that an argument has no digest."""
+    return NoKey(f"the argument {name!r} ({type(value).__name__}) cannot be compared with those of other runs")
+
+
 def key_of(parts: Mapping[str, str]) -> str:
     """Return the key that consists of some parts."""
     text = "\n".join(f"{name}={parts[name]}" for name in sorted(parts))
@@ -137,9 +142,7 @@ class _Inputs(CachePolicy):
                 continue
             digest = input_digest(key, {name: value})
             if digest is None:
-                raise NoKey(
-                    f"the argument {name!r} ({type(value).__name__}) cannot be compared with those of other runs"
-                )
+                raise incomparable(name, value)
             found[f"input {name}"] = digest.hex()
         return found
 
@@ -204,6 +207,9 @@ class CacheKeyFnPolicy(CachePolicy):
         key = self.cache_key_fn(context, dict(inputs))
         if key is not None and not isinstance(key, str):
             raise NoKey(f"the function returned {type(key).__name__}, not a string")
+        if key is None and self.cache_key_fn is task_input_hash:
+            digest_key = context.flow_context.engine.key
+            raise next(incomparable(*one) for one in inputs.items() if input_digest(digest_key, dict([one])) is None)
         return None if key is None else {"key": key}
 
 
@@ -224,6 +230,14 @@ def task_input_hash(context: "TaskRunContext", arguments: dict[str, Any]) -> str
     return key_of({"task": context.task.key, "source": source_digest(context.task.function), "inputs": digest.hex()})
 
 
+def hash_objects(*args: Any, **kwargs: Any) -> str | None:
+    """Return a digest of some values under the log's key, for a `cache_key_fn`; None if one of them has none."""
+    from flightlog.engine.runtime import current_engine
+
+    digest = input_digest(current_engine().key, {"args": args, "kwargs": kwargs})
+    return None if digest is None else digest.hex()
+
+
 __all__ = [
     "DEFAULT",
     "FLOW_PARAMETERS",
@@ -235,5 +249,6 @@ __all__ = [
     "CacheKeyFnPolicy",
     "CachePolicy",
     "IsolationLevel",
+    "hash_objects",
     "task_input_hash",
 ]

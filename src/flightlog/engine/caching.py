@@ -74,6 +74,13 @@ class Lookup:
     epoch: int | None = None
     _entry: dict[str, Any] | None = None
 
+    def told(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the log is told of the cache once the function has returned: why its value is not kept there."""
+        reason = result.get("not_recorded")
+        if reason is None:
+            return {}
+        return {"cache": {**self.facts, "uncached": f"Its result was not recorded ({reason})."}}
+
     @property
     def hit(self) -> bool:
         """Whether there is a value."""
@@ -121,11 +128,13 @@ class Lookup:
         return Append(self.stream, [event], None, self.epoch)
 
 
-def lookup_of(context: TaskRunContext) -> Lookup | None:
-    """Return a call's key, nothing looked up yet; None if the call has no key, and runs uncached."""
+def lookup_of(context: TaskRunContext, keeping: "Keeping") -> Lookup | str:
+    """Return a call's key, nothing looked up yet; or why the call runs uncached."""
+    if not keeping.persist:
+        return "Its results are not recorded (persist_result=False)."
     parts = _parts(context)
-    if parts is None:
-        return None
+    if isinstance(parts, str):
+        return parts
     engine, task = context.flow_context.engine, context.task
     key = parts["key"] if isinstance(task.cache_policy, CacheKeyFnPolicy) else key_of(parts)
     text = key.encode("utf-8", "surrogatepass")
@@ -167,21 +176,27 @@ async def look_up(waits: Waits, lookup: Lookup, keeping: "Keeping") -> None:
         delay = min(1.5 * delay, PATIENCE[1])
 
 
-def _parts(context: TaskRunContext) -> dict[str, str] | None:
-    """Return the parts of a call's key; None if it has none, which is said if it should have one."""
+def _parts(context: TaskRunContext) -> dict[str, str] | str:
+    """Return the parts of a call's key; why it has none, which is logged if it should have one."""
+    policy = context.task.cache_policy
     token, inside = CURRENT.set(context), IN_HOOK.set(context)
     try:
-        parts: dict[str, str] | None = context.task.cache_policy.parts(context, context.parameters)
+        parts: dict[str, str] | None = policy.parts(context, context.parameters)
     except NoKey as reason:
         get_run_logger(context).error("The task runs uncached: %s.", reason)
-        return None
-    except Exception:  # noqa: BLE001 - the border between user code and ours
+        told = str(reason)
+        return f"{told[:1].upper()}{told[1:]}."
+    except Exception as error:  # noqa: BLE001 - the border between user code and ours
         get_run_logger(context).exception("The cache key could not be computed; the task runs uncached.")
-        return None
+        return MASKER.mask(f"Its cache key could not be computed: {type(error).__name__}: {text_of(error)}")[:_SHOWN]
     finally:
         IN_HOOK.reset(inside)
         CURRENT.reset(token)
-    return parts
+    if parts is not None:
+        return parts
+    if not isinstance(policy, CacheKeyFnPolicy):
+        return f"Its cache policy {policy!r} gave no key."
+    return f"Its cache_key_fn {getattr(policy.cache_key_fn, '__name__', 'it')!r} returned None."
 
 
 async def _take(

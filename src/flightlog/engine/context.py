@@ -111,6 +111,7 @@ class FlowRunContext:
         self.tags = tags
         self.keeping = keeping
         self.parent = parent
+        flow_run.parameters, flow_run.tags = parameters, tags  # for hooks, which are given the run
         self.isasync: bool = flow.isasync
         self.stopped: BaseException | None = None
         self.wake = threading.Event()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from types import MethodType
-from typing import Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from flightlog.engine.bridge import is_async
@@ -48,11 +48,15 @@ class Definition(Generic[P, R]):
     kind: ClassVar[str]
     known_options: ClassVar[type]
     hook_kinds: ClassVar[tuple[str, ...]] = ("on_running", "on_completion", "on_failure")
+    absent: ClassVar[Mapping[str, str]] = {}
+    """Methods that users of Prefect look for and that are not there, and what is said of them."""
     __name__: str
 
     def __init__(self, fn: Callable[P, R], options: Mapping[str, Any]) -> None:
         check_options(options, self.known_options, self.kind)
         given = cast("SharedOptions", options)
+        if isinstance(fn, str):
+            raise TypeError(f"@{self.kind} decorates a function, not a string: write @{self.kind}(name={fn!r}).")
         self._binding: type[Any] | None = None
         if isinstance(fn, (classmethod, staticmethod)):
             self._binding, fn = type(fn), fn.__func__
@@ -70,7 +74,8 @@ class Definition(Generic[P, R]):
         self.result_storage = _storage(given.get("result_storage"))
         self.result_serializer = _serializer(given.get("result_serializer"))
         self.cache_result_in_memory = given.get("cache_result_in_memory") is not False
-        self._keeps = self.persist_result is not None or not self.cache_result_in_memory
+        # What rests on values being recorded turns that on, whatever the setting says.
+        self._needs_values = not self.cache_result_in_memory
         self._inherits = self.result_storage is None and self.result_serializer is None
         self.log_prints = given.get("log_prints")
         self.hooks: dict[str, list[Hook]] = {}
@@ -136,11 +141,13 @@ class Definition(Generic[P, R]):
             default: how values are kept where it is called.
         """
         found = self.inherited(default)
-        if not self._keeps:
+        if self.persist_result is None and not self._needs_values:
             return found
-        wanted = found.persist or not self.cache_result_in_memory
-        persist = wanted if self.persist_result is None else self.persist_result
-        return replace(found, persist=persist, in_memory=self.cache_result_in_memory or not persist)
+        persist = self._needs_values if self.persist_result is None else self.persist_result
+        in_memory = self.cache_result_in_memory or not persist
+        if (persist, in_memory) == (found.persist, found.in_memory):
+            return found
+        return replace(found, persist=persist, in_memory=in_memory)
 
     def _with(self, options: Mapping[str, Any]) -> Self:
         """Return one like this with some options changed."""
@@ -183,6 +190,13 @@ class Definition(Generic[P, R]):
             return _found, (self.function.__module__, self.function.__qualname__)
         made = _remade, (type(self), self._decorated(), self.options)
         return made if not self.bound else (_bound, (type(self), self._decorated(), self.options, self.bound[0]))
+
+    if not TYPE_CHECKING:  # a type checker is to find wrong names by itself
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self).__name__
+            text = self.absent.get(name)
+            raise AttributeError(f"A {kind} has no {name!r}{f': {text}' if text else ''}.")
 
     def _add_hook(self, kind: str, hook: Hook) -> Hook:
         self.hooks.setdefault(kind, []).extend(checked_hooks([hook], kind))

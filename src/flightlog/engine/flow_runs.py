@@ -393,9 +393,8 @@ async def _suspend(waits: Waits, progress: Progress, suspension: RunSuspended) -
     if progress.cancelled is not None:
         return await _cancel(waits, progress, progress.cancelled)
     progress.interruptible = False
-    message = f"To go on: flightlog runs resume {progress.run.id[:18]}"
-    unit = progress.change(Pause({**suspension.facts, "message": message}))
-    return unit, State(StateType.PAUSED, "Suspended", message)
+    unit = progress.change(Pause(suspension.facts))
+    return unit, State(StateType.PAUSED, "Suspended", str(suspension.facts["message"]))
 
 
 def _next_attempt(context: FlowRunContext) -> FlowRunContext:

@@ -41,6 +41,10 @@ class Flow(Definition[P, R]):
     kind = "flow"
     known_options = FlowOptions
     hook_kinds = (*Definition.hook_kinds, "on_cancellation", "on_crashed")
+    absent = dict.fromkeys(
+        ("serve", "deploy", "to_deployment", "from_source"),
+        "it comes with deployments; until then call the flow, or use `flightlog run FILE.py:FLOW`",
+    )
 
     def __init__(self, fn: Callable[P, R], **options: Unpack[FlowOptions]) -> None:
         super().__init__(fn, options)
@@ -141,7 +145,7 @@ class Flow(Definition[P, R]):
                 'under `if __name__ == "__main__":`.',
                 stacklevel=2,
             )
-            return None
+            return _nothing() if self.isasync else None
         caller = current()
         parameters = self.bind(args, kwargs)
         if wait_for is not None and caller is None:
@@ -157,12 +161,21 @@ class Flow(Definition[P, R]):
         with termination(outermost=caller is None):
             return finish(run_sync(run_flow(SYNC, call)), return_state)
 
+    def _run(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the flow and return its final `State`, under the name that Prefect 2 has for that."""
+        call: Any = self
+        return call(*args, **kwargs, return_state=True)
+
     async def _run_async(self, call: FlowCall, return_state: bool) -> Any:
         with termination(outermost=call.caller is None):
             return finish(await run_flow(ASYNC, call), return_state)
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}>"
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _as_they_are(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """Futures: task runs that were submitted and may not have ended yet."""
 
+import asyncio
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
-from flightlog.engine.promises import Promise
+from flightlog.engine.promises import Promise, running_loop
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType
+from flightlog.errors import BlockedLoop
 
 R = TypeVar("R")
 _LATE = "Call timed out before task finished."
@@ -31,7 +33,12 @@ class BaseFuture(Generic[R]):
 
     Attributes:
         task_run: the task run; None until it is known (only when a flow is retried).
+        loop: the event loop that does the work; None for threads.
+        rests_on: what has to end before the work is given to a thread.
     """
+
+    loop: asyncio.AbstractEventLoop | None = None
+    rests_on: "Sequence[BaseFuture[Any]]" = ()
 
     def __init__(self, name: str, task_run: TaskRun | None) -> None:
         self.name = name
@@ -100,10 +107,43 @@ class BaseFuture(Generic[R]):
         """Set the final state."""
         self._outcome.set(state)
 
-    def help_out(self) -> None:
-        """Do the work here if this is a pool's thread: a full pool whose threads wait would never end."""
+    def help_out(self, seconds: float | None = None) -> None:
+        """Do the work here if this is a pool's thread: a full pool whose threads wait would never end.
+
+        Args:
+            seconds: how long this thread is going to wait at the most.
+
+        Raises:
+            BlockedLoop: the event loop of this very thread is to do it, so that waiting would never end.
+        """
         if self._work is not None and working_in_pool():
             self.run()
+        if seconds != 0 and not self.done():
+            self._refuse_to_block()
+
+    def needed_from(self, loop: asyncio.AbstractEventLoop) -> "BaseFuture[Any] | None":
+        """Return what that event loop has to settle first: this future, or one that it rests on; None for nothing."""
+        waiting: list[BaseFuture[Any]] = [self]
+        seen: set[int] = set()
+        while waiting:
+            one = waiting.pop()
+            if one.done():
+                continue
+            if one.loop is loop:
+                return one
+            seen.add(id(one))
+            waiting.extend(other for other in one.rests_on if id(other) not in seen)
+        return None
+
+    def _refuse_to_block(self) -> None:
+        loop = running_loop()
+        needed = None if loop is None else self.needed_from(loop)
+        if needed is not None:
+            who = f"{self.name!r}" if needed is self else f"{self.name!r} rests on {needed.name!r}, which"
+            raise BlockedLoop(
+                f"{who} runs in the event loop that this code is in, so blocking here would wait for ever: "
+                "`await` it first, or use `async for` with as_completed."
+            )
 
     def __bool__(self) -> bool:
         warnings.warn(
@@ -111,6 +151,11 @@ class BaseFuture(Generic[R]):
             stacklevel=2,
         )
         return True
+
+    if not TYPE_CHECKING:  # a type checker is to find wrong names by itself
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"A {type(self).__name__} has no {name!r}; the task's value is what `result()` gives.")
 
     def __hash__(self) -> int:
         return id(self)
@@ -129,7 +174,7 @@ class Future(BaseFuture[R]):
         """Block until the run has ended and return its state; None when `timeout` seconds are over."""
         if timeout is None:
             return run_sync(SYNC.settled(self._outcome, self.help_out))
-        self.help_out()
+        self.help_out(timeout)
         return self._outcome.value() if self._outcome.wait(timeout) else None
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
@@ -155,8 +200,6 @@ class AsyncFuture(BaseFuture[R]):
 
     async def wait(self, timeout: float | None = None) -> State[R] | None:
         """Wait until the run has ended and return its state; None when `timeout` seconds are over."""
-        import asyncio
-
         try:
             async with asyncio.timeout(timeout):
                 return await ASYNC.settled(self._outcome, self.help_out)

@@ -3,11 +3,11 @@
 import asyncio
 import queue
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from flightlog.engine.futures import AsyncFuture, BaseFuture
-from flightlog.engine.states import State
+from flightlog.errors import BlockedLoop
 
 R = TypeVar("R")
 
@@ -20,7 +20,24 @@ class DoneAndNotDone(NamedTuple, Generic[R]):
 
 
 class FutureList(list[Any]):
-    """The futures of a `map`, in order."""
+    """The futures of a `map`, in order.
+
+    Awaited, it is itself: ``await task.map(...)`` is what users of Prefect 2 write for async tasks.
+
+    Attributes:
+        in_async: whether they are of an async task in async code, so that `wait` and `result` are awaited.
+    """
+
+    in_async = False
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        for future in self:
+            if isinstance(future, AsyncFuture):
+                yield from future.__await__()
+        return self
+
+    def __hash__(self) -> int:  # type: ignore[override]  # asyncio.gather asks for one
+        return id(self)
 
     def wait(self, timeout: float | None = None) -> Any:
         """Wait until all runs have ended and return their states, in order; awaitable for async tasks in async code.
@@ -43,7 +60,72 @@ class FutureList(list[Any]):
         return _one_after_the_other(self, "result", timeout, raise_on_failure)
 
 
-def _one_after_the_other(futures: list[Any], what: str, timeout: float | None, *more: Any) -> Any:
+class FutureListToCome(FutureList):
+    """The futures of a `map` over what this event loop is still computing: there are none until it is awaited.
+
+    Args:
+        task: the name of the task that is mapped.
+        source: the name of what is waited for.
+        mapped: gives the futures.
+    """
+
+    in_async = True
+
+    def __init__(self, task: str, source: str, mapped: Callable[[], Awaitable[FutureList]]) -> None:
+        super().__init__()
+        self._names = task, source
+        self._mapped: Callable[[], Awaitable[FutureList]] | None = mapped
+        self._lock = asyncio.Lock()
+
+    async def _arrived(self) -> None:
+        async with self._lock:
+            if self._mapped is not None:
+                self.extend(await self._mapped())
+                self._mapped = None
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        yield from self._arrived().__await__()
+        return (yield from super().__await__())
+
+    async def wait(self, timeout: float | None = None) -> list[Any]:
+        """Wait until all runs have ended and return their states; see `FutureList.wait`."""
+        states: list[Any] = await self._asked("wait", timeout)
+        return states
+
+    async def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[Any]:
+        """Wait until all runs have ended and return their values; see `FutureList.result`."""
+        values: list[Any] = await self._asked("result", timeout, raise_on_failure)
+        return values
+
+    async def _asked(self, what: str, timeout: float | None, *more: Any) -> Any:
+        end = None if timeout is None else time.monotonic() + timeout
+        async with asyncio.timeout(timeout):
+            await self._arrived()
+        left = None if end is None else max(0.0, end - time.monotonic())
+        return await _one_after_the_other(self, what, left, *more)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._refuse_to_guess()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self._refuse_to_guess()
+        return super().__len__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self._refuse_to_guess()
+        return super().__getitem__(index)
+
+    def _refuse_to_guess(self) -> None:
+        if self._mapped is not None:
+            task, source = self._names
+            raise BlockedLoop(
+                f"{task}.map waits for {source!r}, which runs in this event loop, to know how many runs to make: "
+                f"write `await {task}.map(...)`."
+            )
+
+
+def _one_after_the_other(futures: FutureList, what: str, timeout: float | None, *more: Any) -> Any:
     end = None if timeout is None else time.monotonic() + timeout
 
     def left() -> float | None:
@@ -55,7 +137,7 @@ def _one_after_the_other(futures: list[Any], what: str, timeout: float | None, *
             for future in futures
         ]
 
-    if any(isinstance(future, AsyncFuture) for future in futures):
+    if futures.in_async or any(isinstance(future, AsyncFuture) for future in futures):
         return awaited()
     return [getattr(future, what)(left(), *more) for future in futures]
 
@@ -73,7 +155,9 @@ def wait(futures: Iterable[BaseFuture[R]], timeout: float | None = None) -> Any:
     """
     given = list(futures)
     if any(isinstance(future, AsyncFuture) for future in given):
-        return _wait_async(given, timeout)
+        waiting: Any = _wait_async(given, timeout)
+        waiting.__qualname__ = "wait"  # which Python names, if it is not awaited
+        return waiting
     try:
         for _ in as_completed(given, timeout):
             pass
@@ -97,7 +181,10 @@ def _sorted_out(futures: list[BaseFuture[R]]) -> DoneAndNotDone[R]:
 
 
 class as_completed(Generic[R]):  # noqa: N801 - it is called like a function
-    """Iterate over futures in the order in which their runs end; with ``async for`` in async code.
+    """Iterate over futures in the order in which their runs end.
+
+    In async code use ``async for``. A plain ``for`` blocks the event loop meanwhile, which goes where sync tasks in
+    threads are waited for.
 
     Args:
         futures: what `submit` and `map` return.
@@ -106,6 +193,7 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called like a function
     Raises:
         TimeoutError: some runs have not ended in that time; they go on.
         ValueError: the timeout is negative.
+        BlockedLoop: a plain ``for`` would wait for ever, since one of them runs in the event loop that it blocks.
     """
 
     def __init__(self, futures: Iterable[BaseFuture[R]], timeout: float | None = None) -> None:
@@ -126,7 +214,7 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called like a function
         for future in self._futures:
             future.add_done_callback(ended.put)
         for future in self._futures:
-            future.help_out()
+            future.help_out(self._left())
         for _ in self._futures:
             try:
                 yield ended.get(timeout=self._left())
@@ -156,9 +244,4 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called like a function
             yield future
 
 
-def waited_for(futures: list[Any]) -> list[State[Any]]:
-    """Return the final states of futures, in order; awaitables of them for async tasks in async code."""
-    return [future.wait() for future in futures]
-
-
-__all__ = ["DoneAndNotDone", "FutureList", "as_completed", "wait", "waited_for"]
+__all__ = ["DoneAndNotDone", "FutureList", "FutureListToCome", "as_completed", "wait"]

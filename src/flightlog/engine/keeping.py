@@ -35,7 +35,7 @@ async def kept(waits: Waits, engine: "Engine", state: State[Any], keeping: Keepi
 def _warn(why: str) -> None:
     from flightlog.engine.run_logs import ENGINE, say
 
-    say(ENGINE, 30, f"A result was not recorded: {why}. The run goes on; its value is in memory only.", {})
+    say(ENGINE, 30, f"A result was not recorded: {why.rstrip('.')}. The run goes on; its value is in memory only.", {})
 
 
 def _load(engine: "Engine", reference: dict[str, Any], keeping: Keeping) -> Any:

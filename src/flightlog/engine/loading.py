@@ -23,8 +23,11 @@ _OURS = str(Path(__file__).parent)
 
 
 def is_loading() -> bool:
-    """Tell whether this thread is loading a file to find the flows in it."""
-    return getattr(_state, "loading", False)
+    """Tell whether this thread is loading a file to find the flows in it, or this process the script it works for."""
+    processes = sys.modules.get("multiprocessing.process")
+    # While a process that was spawned loads the script that it comes from; multiprocessing itself asks for this, too.
+    starting = processes is not None and getattr(processes.current_process(), "_inheriting", False)
+    return starting or getattr(_state, "loading", False)
 
 
 @contextmanager

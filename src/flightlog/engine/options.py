@@ -161,11 +161,16 @@ def checked_timeout(seconds: Any) -> float | None:
     """Return a time limit in seconds; None for none.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is negative.
     """
-    if seconds and seconds < 0:
+    try:
+        limit = float(seconds or 0)
+    except (TypeError, ValueError):
+        raise TypeError(f"`timeout_seconds` is a number of seconds, not {seconds!r}.") from None
+    if limit < 0:
         raise ValueError(f"`timeout_seconds` cannot be negative: {seconds}.")
-    return float(seconds) if seconds else None
+    return limit or None
 
 
 def checked_jitter(factor: Any) -> float | None:

@@ -5,8 +5,8 @@ that says who gave it. The same pause of a run that is resumed or retried is ans
 """
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 from flightlog.clock import isoformat
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
@@ -26,6 +26,7 @@ from flightlog.errors import (
     VersionConflict,
 )
 from flightlog.events.model import NewEvent
+from flightlog.events.questions import question_text
 from flightlog.events.types import ANSWER_REFUSED, ANSWERED, flow_run_stream
 from flightlog.ids import parse_id
 from flightlog.masking import MASKER
@@ -155,7 +156,7 @@ async def _waited(
 ) -> Mapping[str, Any]:
     engine, run = context.engine, context.flow_run
     end = engine.clock.now() + round(times[0] * 1e6)
-    asked = run.record(Pause(_facts(question, key, end)))
+    asked = run.record(Pause(_facts(question, key, end, run.id, suspended=False)))
     unit = run.journal.put([asked])
     run.tell(asked)
     await waits.commit(engine.log, unit)
@@ -183,22 +184,34 @@ async def _suspend(waits: Waits, context: FlowRunContext, kind: Any, timeout: fl
     if answer is not None:
         return _read(context, question, key, answer)
     end = context.engine.clock.now() + round(min(timeout, _LONGEST) * 1e6)
-    raise RunSuspended({"name": "Suspended", **_facts(question, key, end)})
+    facts = _facts(question, key, end, context.flow_run.id, suspended=True)
+    raise RunSuspended({"name": "Suspended", **facts})
 
 
-def _facts(question: Question, key: str, end: int) -> dict[str, Any]:
-    """Return what the log is told of a pause: what is asked, and until when."""
+def _facts(question: Question, key: str, end: int, run: str, *, suspended: bool) -> dict[str, Any]:
+    """Return what the log is told of a pause: what is asked, until when, and how it is answered."""
     facts: dict[str, Any] = {"key": key, "deadline": end}
     if question.schema is not None:
         facts["input_schema"] = json.dumps(question.schema)
     if question.description:
         facts["shown"] = MASKER.mask(question.description)
+    facts["message"] = MASKER.mask(question_text(run, facts, suspended=suspended))
     return facts
+
+
+class Answered(str):
+    """What a run was that has been answered: ``paused`` or ``suspended``; async code of Prefect 2 awaits it."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from ()
+        return self
 
 
 def resume_flow_run(
     run: str, run_input: Any = None, *, actor: str = "engine", engine: "Engine | None" = None
-) -> Literal["paused", "suspended"]:
+) -> Answered:
     """Say that a paused or suspended flow run may go on, with input if it asks for some.
 
     A paused run goes on by itself. A suspended one goes on in the process of whoever runs it then: `resume_run`.
@@ -210,7 +223,7 @@ def resume_flow_run(
         engine: the engine; this process's by default.
 
     Returns:
-        str: what the run was: ``paused`` or ``suspended``.
+        Answered: what the run was: ``paused`` or ``suspended``.
 
     Raises:
         NotPausedError: it is not paused, or somebody else was first.
@@ -243,7 +256,7 @@ def resume_flow_run(
             engine.log.append(flow_run_stream(history.text), [event], expected_version=history.version)
         except VersionConflict:
             continue  # something has happened meanwhile: look again
-        return "suspended" if history.suspended else "paused"
+        return Answered("suspended" if history.suspended else "paused")
 
 
 __all__ = ["pause_flow_run", "resume_flow_run", "suspend_flow_run"]

@@ -15,6 +15,14 @@ T = TypeVar("T")
 _changing = threading.Lock()  # shared by all: it is held for two assignments
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class Promise(Generic[T]):
     """A value to come."""
 

@@ -22,7 +22,8 @@ from flightlog.engine.pausing import resume_flow_run
 from flightlog.engine.recall import prefetch
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.runtime import Engine, current_engine
-from flightlog.errors import CannotResume, RunNotFound
+from flightlog.errors import CannotResume, InvalidInput, RunNotFound
+from flightlog.events.questions import python_call
 from flightlog.ids import id_text, parse_id
 from flightlog.names import did_you_mean
 
@@ -78,8 +79,11 @@ def resume_run(
     """
     engine = _outside()
     history = read_history(engine.log, _key(run))
-    if history.pause is not None and history.suspended and history.pause["key"] not in history.answers:
+    waits = history.pause is not None and history.pause["key"] not in history.answers
+    if waits and history.suspended:
         resume_flow_run(run, run_input, actor=actor, engine=engine)
+    elif run_input is not None and not waits:
+        raise InvalidInput(f"The run {history.name!r} does not wait for input; resume it without.")
     history = _ended(engine, history.id, actor)
     if history.rules.type == "FAILED" and not history.rules.attempt:
         raise CannotResume(
@@ -189,6 +193,9 @@ def _ended(engine: Engine, key: bytes, actor: str) -> History:
     if _mark_all(engine, history, actor):
         history = read_history(engine.log, key)
     if not (history.ended or history.suspended):
+        if history.pause is not None:
+            call = python_call(history.text, history.pause.get("input_schema"), suspended=False)
+            raise CannotResume(f"The run {history.name!r} is paused, and goes on in its own process: {call}.")
         running = history.running or {}
         raise CannotResume(
             f"The run {history.name!r} is still going: process {running.get('pid')} on {running.get('host')}."

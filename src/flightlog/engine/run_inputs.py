@@ -1,6 +1,7 @@
 """Input that a paused run waits for: what is asked, of what shape the answer has to be, and the answer's value."""
 
 import json
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
@@ -8,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 from flightlog.engine.messages import RunInputMessages
 from flightlog.errors import InvalidInput
+from flightlog.events.questions import VALUE, example_of, fields_of, is_plain, kind_of, shell_input
 from flightlog.names import did_you_mean
 
-_VALUE = "value"
+_LONGEST, _SHOWN = 1000, 80
 
 
 class RunInput(RunInputMessages):
@@ -53,7 +55,7 @@ class Question:
         if self._plain:
             inner = TypeAdapter(kind).json_schema()
             shared = {"$defs": inner.pop("$defs")} if "$defs" in inner else {}  # they are referred to from the root
-            shape = {"type": "object", "properties": {_VALUE: inner}, "required": [_VALUE]}
+            shape = {"type": "object", "properties": {VALUE: inner}, "required": [VALUE]}
             self.schema = {**shape, "additionalProperties": False, **shared}
         elif kind is not None:
             self.schema = kind.model_json_schema()
@@ -70,7 +72,7 @@ class Question:
             return None
         document = json.loads(answer or "{}")
         if self._plain:
-            return TypeAdapter(self._kind).validate_python(document.get(_VALUE))
+            return TypeAdapter(self._kind).validate_python(document.get(VALUE))
         return self._kind.model_validate(document)
 
 
@@ -103,19 +105,50 @@ def checked_answer(schema: str | None, given: Any) -> str | None:
     jsonschema: Any = import_module("jsonschema")
     shape = json.loads(schema)
     document = given.model_dump(mode="json") if isinstance(given, BaseModel) else given
-    if list(shape.get("properties", {})) == [_VALUE] and not (isinstance(document, dict) and _VALUE in document):
-        document = {_VALUE: document}
+    if list(shape.get("properties", {})) == [VALUE] and not (isinstance(document, dict) and VALUE in document):
+        document = {VALUE: document}
     try:
         text = json.dumps(document, allow_nan=False)
-        jsonschema.validate(json.loads(text), shape)
+        errors = list(jsonschema.Draft202012Validator(shape).iter_errors(json.loads(text)))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"The input is not JSON: {type(error).__name__}: {error}."[:500]) from None
-    except jsonschema.ValidationError as error:
-        if given is None:
-            names = ", ".join(shape.get("properties", {})) or "an object"
-            raise InvalidInput(f"The run waits for input: {names}.") from None
-        raise InvalidInput(f"The input does not fit what the run asks for: {error.message[:500]}.") from None
+    if errors and given is None:
+        raise InvalidInput(
+            f"The run waits for input ({'; '.join(fields_of(shape))}): give it as {shell_input(shape)} "
+            f"(in Python: run_input={example_of(shape)!r})."
+        )
+    if errors:
+        told = "; ".join(dict.fromkeys(what for error in errors for what in _misfits(error, shape)))[:_LONGEST]
+        raise InvalidInput(f"The input does not fit, and the run stays paused: {told}.")
     return text
+
+
+def _misfits(error: Any, shape: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a field of an answer, in words."""
+    path = ".".join(map(str, error.absolute_path))
+    name = "the input" if not path or (is_plain(shape) and path == VALUE) else path
+    known = error.schema.get("properties", {})
+    match error.validator:
+        case "required":
+            missing = [field for field in error.validator_value if field not in error.instance]
+            yield from (
+                f"{f'{path}.' if path else ''}{field} ({kind_of(known.get(field, {}), shape)}) is missing"
+                for field in missing
+            )
+        case "additionalProperties":
+            extra = [field for field in error.instance if field not in known]
+            yield from (f"it has no field {field!r}{_perhaps(field, known)}" for field in extra)
+        case "type" | "enum" | "const" | "anyOf" | "oneOf":
+            given = json.dumps(error.instance, ensure_ascii=False)
+            shown = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
+            yield f"{name} is to be {kind_of(error.schema, shape)}, not {shown}"
+        case _:
+            yield f"{name}: {error.message}"
+
+
+def _perhaps(field: str, known: dict[str, Any]) -> str:
+    near = did_you_mean(field, known, else_say="").strip()
+    return near and f" ({near[0].lower()}{near[1:]})"
 
 
 __all__ = ["Question", "RunInput", "checked_answer", "question_of"]

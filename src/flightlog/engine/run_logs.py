@@ -19,7 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flightlog.engine.context import CURRENT, RunContext, TaskRunContext, get_run_context
-from flightlog.engine.runs import Journal
+from flightlog.engine.runs import FlowRun, Journal, Run, TaskRun
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.types import LOG_LINES, logs_stream
 from flightlog.masking import MASKER
@@ -160,19 +160,24 @@ class _RecordingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         told = record.__dict__
-        context: RunContext | None = told.get(_CONTEXT) or CURRENT.get()
+        context: RunContext | Run | None = told.get(_CONTEXT) or CURRENT.get()
         if context is None or told.get("flightlog_told") or told.get("send_to_api") is False:
             return
         try:
             text = record.getMessage()
             if record.exc_info:
                 text += "\n" + logging.Formatter().formatException(record.exc_info)
-            journal = context.flow_context.flow_run.journal
-            task_run = context.task_run.key if isinstance(context, TaskRunContext) else None
+            run = context if isinstance(context, Run) else _run_of(context)
+            journal = run.journal
+            task_run = run.key if isinstance(context, (TaskRunContext, TaskRun)) else None
             moment = journal.engine.clock.now()
             journal.engine.lines.add(journal, (moment, record.levelno, record.name, task_run, text))
         except Exception:  # noqa: BLE001 - logging's own way with errors: a note on stderr
             self.handleError(record)
+
+
+def _run_of(context: RunContext) -> Any:
+    return context.task_run if isinstance(context, TaskRunContext) else context.flow_context.flow_run
 
 
 _console = _ConsoleHandler(colors=True)
@@ -181,6 +186,7 @@ _console_lock = threading.Lock()
 _unshown: deque[str] = deque()
 _extra: dict[str, tuple[logging.Handler, ...]] = {}
 _CONTEXT = "_flightlog_context"
+_UNKNOWN = "<unknown>"
 
 
 def configure(settings: LogSettings) -> None:
@@ -256,7 +262,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         context: the run.
     """
 
-    def __init__(self, logger: logging.Logger, extra: dict[str, Any], context: RunContext | None = None) -> None:
+    def __init__(self, logger: logging.Logger, extra: dict[str, Any], context: RunContext | Run | None = None) -> None:
         super().__init__(logger, extra)
         self._context = context
 
@@ -311,6 +317,45 @@ def get_run_logger(context: RunContext | None = None, **extra: Any) -> RunLogger
     run = context.task_run
     names |= {"task_run_id": run.id, "task_run_name": run.name, "task_name": run.task_name}
     return RunLogger(TASK_RUNS, names | extra, context)
+
+
+def get_logger(name: str | None = None) -> logging.Logger:
+    """Return a logger of one's own below ``flightlog``, for lines outside of runs: shown as ours are, and kept nowhere.
+
+    Args:
+        name: what it is called; ``flightlog`` itself by default.
+    """
+    if ROOT.level == logging.NOTSET:
+        from flightlog.engine.runtime import log_settings
+        from flightlog.settings import load
+
+        configure(log_settings(load()))
+    return ROOT if name is None else logging.getLogger(name if name.startswith("flightlog.") else f"flightlog.{name}")
+
+
+def flow_run_logger(flow_run: FlowRun, flow: Any = None, **extra: Any) -> RunLogger:
+    """Return a logger that speaks for a flow run, such as one that a hook is given.
+
+    Args:
+        flow_run: the run.
+        flow: its flow.
+        **extra: values to put on every record.
+    """
+    names = {"flow_run_id": flow_run.id, "flow_run_name": flow_run.name, "flow_name": getattr(flow, "name", _UNKNOWN)}
+    return RunLogger(FLOW_RUNS, names | extra, flow_run)
+
+
+def task_run_logger(task_run: TaskRun, task: Any = None, **extra: Any) -> RunLogger:
+    """Return a logger that speaks for a task run; see `flow_run_logger`."""
+    names = {
+        "flow_run_id": task_run.flow_run_id,
+        "flow_run_name": task_run.journal.flow_run_name,
+        "flow_name": _UNKNOWN,
+        "task_run_id": task_run.id,
+        "task_run_name": task_run.name,
+        "task_name": getattr(task, "name", task_run.task_name),
+    }
+    return RunLogger(TASK_RUNS, names | extra, task_run)
 
 
 Line = tuple[int, int, str, bytes | None, str]

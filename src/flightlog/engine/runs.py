@@ -1,7 +1,7 @@
 """A run on its way: its identity, its state by the rules, and the events it leaves in the log."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.transitions import Command, Policy, RunState, decide, evolve
 from flightlog.errors import TakenOver
@@ -132,15 +132,34 @@ class Run:
         """Show on the console what an event of this run says."""
         self.journal.engine.tell(self, event)
 
+    if not TYPE_CHECKING:  # a type checker is to find wrong names by itself
+
+        def __getattr__(self, name: str) -> Any:
+            own = (
+                "id",
+                "name",
+                "run_count",
+                "flow_run_id",
+                *(slot for slot in type(self).__slots__ if slot != "number"),
+            )
+            raise AttributeError(f"A {type(self).__name__} has no {name!r}; it has {', '.join(own)}.")
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.id}>"
 
 
 class FlowRun(Run):
-    """A run of a flow."""
+    """A run of a flow.
 
-    __slots__ = ()
+    Attributes:
+        parameters: what the function is given, by name.
+        tags: its tags.
+    """
+
+    __slots__ = ("parameters", "tags")
     kind = FLOW_RUN
+    parameters: Mapping[str, Any]
+    tags: frozenset[str]
 
 
 class TaskRun(Run):

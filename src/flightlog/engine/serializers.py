@@ -34,7 +34,8 @@ class Serializer(ABC):
 
     def __init_subclass__(cls) -> None:
         known = _KINDS.get(cls.type)
-        if cls.type and (known is None or known.__module__ != __name__):  # the names of our own stay ours
+        own = known is not None and known.__module__ == __name__  # the names of our own stay ours
+        if cls.type and "type" in vars(cls) and not own:  # a variant that has its base's type does not take its place
             _KINDS[cls.type] = cls
 
     @property
@@ -328,10 +329,26 @@ class CompressedSerializer(Serializer):
         return self.serializer.loads(self._library.decompress(content))
 
 
+class CompressedPickleSerializer(CompressedSerializer):
+    """Pickles, compressed; see `CompressedSerializer`."""
+
+    def __init__(self, compressionlib: str = "lzma") -> None:
+        super().__init__("pickle", compressionlib)
+
+
+class CompressedJSONSerializer(CompressedSerializer):
+    """JSON, compressed; see `CompressedSerializer`."""
+
+    def __init__(self, compressionlib: str = "lzma") -> None:
+        super().__init__("json", compressionlib)
+
+
 PICKLE = PickleSerializer()
 
 __all__ = [
     "PICKLE",
+    "CompressedJSONSerializer",
+    "CompressedPickleSerializer",
     "CompressedSerializer",
     "JSONSerializer",
     "PickleSerializer",

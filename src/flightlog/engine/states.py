@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import itemgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 from uuid import UUID
 
 from flightlog.clock import SystemClock, to_datetime
+from flightlog.engine.promises import running_loop
 from flightlog.errors import (
     CancelledRun,
     CrashedRun,
@@ -201,32 +202,45 @@ class State(Generic[R]):
         """Tell whether the run has ended."""
         return self.type in _FINAL
 
-    def result(self, raise_on_failure: bool = True) -> R:
+    @overload
+    def result(self, raise_on_failure: bool = True, fetch: None = None) -> R: ...
+    @overload
+    def result(self, raise_on_failure: bool = True, *, fetch: bool) -> Any: ...
+
+    def result(self, raise_on_failure: bool = True, fetch: bool | None = None) -> Any:
         """Return the run's value.
 
         Args:
             raise_on_failure: whether to raise the exception of a run that did not end well; else return it.
+            fetch: True in async code for an awaitable of the value, as async code of Prefect 2 asks for it.
 
         Raises:
             Exception: the run's own, if it failed, crashed or was cancelled.
             FailedRun, CrashedRun, CancelledRun: it did so without an exception.
             UnfinishedRun, PausedRun: it has not ended.
             MissingResult: it completed, but its value is neither held nor recorded, or is gone.
-        CorruptResult: its value is not what was recorded.
+            CorruptResult: its value is not what was recorded.
         """
+        if fetch and running_loop() is not None:
+            return self.aresult(raise_on_failure)
         if self.type is StateType.COMPLETED:
             if self.data is MISSING:
                 if self.load is not None:
-                    return self.load()  # type: ignore[no-any-return]
+                    return self.load()
                 raise MissingResult(f"The value of the state {self} is not held in memory, and was not recorded.")
-            return self.data  # type: ignore[no-any-return]
+            return self.data
         if self.type not in _FINAL:
-            kind = PausedRun if self.is_paused() else UnfinishedRun
-            raise kind(f"The run is in state {self}, so it has no value yet.")
+            if self.is_paused():  # whose message is for people, and has several lines
+                raise PausedRun(f"The run is {self.name}, so it has no value yet. {self.message or ''}".rstrip())
+            raise UnfinishedRun(f"The run is in state {self}, so it has no value yet.")
         failure = self._failure()
         if raise_on_failure:
             raise failure
-        return failure if self.data is None else self.data  # type: ignore[return-value]
+        return failure if self.data is None else self.data
+
+    async def aresult(self, raise_on_failure: bool = True) -> R:
+        """Return what `result` does, for async code of Prefect 3."""
+        return self.result(raise_on_failure)
 
     def _failure(self) -> BaseException:
         if isinstance(self.data, BaseException):

@@ -4,8 +4,11 @@ A storage gets bytes and a name. A value that is there is written before the eve
 carries its SHA-256, so what is read is known to be what was written.
 """
 
+import re
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
+
+_SLUG: Final = re.compile("(local|remote)-file-system/[a-z0-9-]+")
 
 
 @runtime_checkable
@@ -26,8 +29,44 @@ class ResultStorage(Protocol):
         ...
 
 
+class SavedStorage:
+    """A storage that is saved as a block: loaded when a value goes there, since a flow is declared before that.
+
+    Args:
+        slug: its type and name, such as ``local-file-system/results``.
+    """
+
+    def __init__(self, slug: str) -> None:
+        self._slug = slug
+        self._loaded: ResultStorage | None = None
+
+    @property
+    def url(self) -> str:
+        """What tells the place; the slug until it is loaded."""
+        return self._slug if self._loaded is None else self._loaded.url
+
+    def _load(self) -> ResultStorage:
+        if self._loaded is None:
+            from flightlog.plugins.blocks import Block
+
+            found: Any = Block.load(self._slug)
+            self._loaded = found
+        return self._loaded
+
+    def write_path(self, path: str, content: bytes) -> None:
+        """Store some content there."""
+        self._load().write_path(path, content)
+
+    def read_path(self, path: str) -> bytes:
+        """Return what is stored there."""
+        return self._load().read_path(path)
+
+    def __repr__(self) -> str:
+        return f"SavedStorage({self._slug!r})"
+
+
 def storage_of(given: Any) -> ResultStorage:
-    """Return a storage from an instance, from a folder, or from a URL.
+    """Return a storage from an instance, from a folder, from a URL, or from the slug of a saved one.
 
     Raises:
         TypeError: it is none of these.
@@ -47,6 +86,8 @@ def _file_system(place: Path | str) -> ResultStorage:
     # Blocks are pydantic models, whose import is not for those who keep values in the log.
     from flightlog.plugins.file_systems import LocalFileSystem
 
+    if isinstance(place, str) and _SLUG.fullmatch(place):
+        return SavedStorage(place)
     if isinstance(place, Path) or "://" not in place:
         return LocalFileSystem(place)
     if not place.startswith("file://"):

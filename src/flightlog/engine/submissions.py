@@ -97,10 +97,14 @@ def _start_sync(call: TaskCall, future: BaseFuture[Any]) -> None:
         return
     context = copy_context()
     remaining = set(waiting)
+    future.rests_on = waiting
 
     def ended(source: BaseFuture[Any]) -> None:
         remaining.discard(source)
-        if not remaining and not future.done():
+        if remaining:
+            return
+        future.rests_on = ()
+        if not future.done():
             try:
                 context.run(runner.submit, future)
             except RuntimeError:
@@ -118,13 +122,15 @@ def _start_async(call: TaskCall, future: BaseFuture[Any], in_async: bool) -> Non
             await _settle(ASYNC, call, future)
 
     if in_async:
-        task = asyncio.get_running_loop().create_task(work())
+        future.loop = asyncio.get_running_loop()
+        task = future.loop.create_task(work())
         call.flow.loop_tasks.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(call.flow.loop_tasks.discard)
         if isinstance(future, AsyncFuture):
             future.eager = not call.flow.task_runner.sequential
         return
     started = start_in_loop(work())
+    future.loop = started.loop
     call.flow.started.add(started)
     started.outcome.add_done_callback(lambda _: call.flow.started.discard(started))
     if call.flow.task_runner.sequential:

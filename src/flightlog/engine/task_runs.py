@@ -36,6 +36,7 @@ from flightlog.engine.transactions import TRANSACTION
 from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
 from flightlog.errors import (
+    BlockedLoop,
     CallsDiffer,
     ConcurrencySlotAcquisitionError,
     InvalidNameError,
@@ -83,6 +84,8 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
         parameters = await resolved(waits, call.parameters, call.wait_for)
     except UpstreamTaskError as error:
         return _refuse(call, error)
+    except BlockedLoop as error:
+        return _end(call, failure(error, "Task run encountered an exception"))
     learn_secrets(parameters)
     digest = input_digest(engine.key, parameters)
     if memory is not None:
@@ -96,12 +99,13 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
                 flow.tracker.add(state.data, call.run.key)
             return state
     run = call.run or create(call)
+    cache = None
     if task.cache_policy is not None:
-        await _look_up(waits, call, run, parameters)
+        cache = await _look_up(waits, call, run, parameters)
     if call.lookup is not None and call.lookup.hit:
         state = _cached(call, run, call.lookup, digest)
     else:
-        state = await _attempts(waits, call, run, parameters, digest)
+        state = await _attempts(waits, call, run, parameters, digest, cache)
     if memory is not None:
         memory.add(parent, task.key, digest, Call(run, state, part=call.part, partial=call.partial))
     if state.type is StateType.COMPLETED:
@@ -206,15 +210,22 @@ def _nothing() -> None:
     pass
 
 
-async def _look_up(waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any]) -> None:
-    """Find what the cache has for a call. What it is asked with is a context of its own: no attempt has begun."""
+async def _look_up(waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Find what the cache has for a call, and return what the log is told of that.
+
+    What it is asked with is a context of its own: no attempt has begun.
+    """
     if call.pending:
         run.journal.put(call.pending)
         call.pending = []
     context = TaskRunContext(call.flow, call.task, run, parameters, log_prints=False, parent=call.parent)
-    call.lookup = lookup_of(context)
-    if call.lookup is not None:
-        await look_up(waits, call.lookup, call.task.keeping(call.flow.keeping))
+    keeping = call.task.keeping(call.flow.keeping)
+    found = lookup_of(context, keeping)
+    if isinstance(found, str):
+        return {"uncached": found}
+    call.lookup = found
+    await look_up(waits, found, keeping)
+    return found.facts
 
 
 def _cached(call: TaskCall, run: TaskRun, lookup: Lookup, digest: bytes | None) -> State[Any]:
@@ -249,7 +260,12 @@ async def _acquired(waits: Waits, call: TaskCall, run: TaskRun) -> None:
 
 
 async def _attempts(
-    waits: Waits, call: TaskCall, run: TaskRun, parameters: dict[str, Any], digest: bytes | None
+    waits: Waits,
+    call: TaskCall,
+    run: TaskRun,
+    parameters: dict[str, Any],
+    digest: bytes | None,
+    cache: dict[str, Any] | None,
 ) -> State[Any]:
     """Call the function until it succeeds or its retries are used up."""
     task, flow = call.task, call.flow
@@ -257,8 +273,8 @@ async def _attempts(
     arguments = task.signature.call_with(parameters)
     prints = flow.log_prints if task.log_prints is None else task.log_prints
     facts: dict[str, Any] = {} if digest is None or run.run_count else {"digest": digest}
-    if call.lookup is not None:
-        facts["cache"] = call.lookup.facts
+    if cache is not None:
+        facts["cache"] = cache
     with logged_prints() if prints else _AS_IT_IS:
         while True:
             await _may_start(waits, call)
@@ -324,6 +340,8 @@ async def _conclude(
         told, blobs = await kept(waits, call.flow.engine, state, keeping)
         if call.task.isgenerator and waits.partial:
             call.partial = told["partial"] = True
+        if call.lookup is not None:
+            told |= call.lookup.told(told["result"])
         if state.load is not None:
             state.load = partial(_tracked, state.load, call.flow.tracker, context.task_run.key)
         return state, end_of(state, told, 0), blobs

@@ -1,19 +1,21 @@
 """Tasks: functions whose every call in a flow is a task run."""
 
-import functools
+import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from flightlog.engine.bridge import ASYNC, SYNC, run_sync
+from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
 from flightlog.engine.cache_policies import NO_CACHE, CacheKeyFnPolicy, CachePolicy
 from flightlog.engine.context import RunContext, current
 from flightlog.engine.definitions import Definition, P, R, finish
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
-from flightlog.engine.gathering import FutureList, waited_for
+from flightlog.engine.gathering import FutureList, FutureListToCome
 from flightlog.engine.names import checked_template
 from flightlog.engine.options import Hook, TaskOptions, checked_function, checked_jitter, checked_tags
+from flightlog.engine.promises import running_loop
 from flightlog.engine.states import State
 from flightlog.engine.streams import stream
 from flightlog.engine.submissions import split, submit
@@ -38,13 +40,16 @@ class Task(Definition[P, R]):
     kind = "task"
     known_options = TaskOptions
     hook_kinds = (*Definition.hook_kinds, "on_commit", "on_rollback")
+    absent = dict.fromkeys(
+        ("delay", "apply_async", "serve"), "tasks run in flows; there is no queue of tasks beside them"
+    )
 
     def __init__(self, fn: Callable[P, R], **options: Unpack[TaskOptions]) -> None:
         super().__init__(fn, options)
         self.task_run_name = checked_template(options.get("task_run_name"), "task_run_name", self.signature.names)
         self.result_storage_key = options.get("result_storage_key")
-        self._keeps = self._keeps or self.result_storage_key is not None
         self.cache_policy = _cache_policy(self.name, options)
+        self._needs_values |= self.cache_policy is not None or self.result_storage_key is not None
         self.cache_key_fn = options.get("cache_key_fn")
         self.cache_expiration = _expiration(options.get("cache_expiration"))
         self.refresh_cache = options.get("refresh_cache")
@@ -174,14 +179,16 @@ class Task(Definition[P, R]):
         """Submit one call for each item of the iterable arguments; return a `FutureList` of the futures, in order.
 
         What is not iterable, strings and bytes, and what stands in `unmapped(...)`, every call gets whole.
-        Futures and states among the arguments are waited for first, to know how many items there are.
+        Futures and states among the arguments are waited for first, to know how many items there are. For async
+        tasks in async code the list may be awaited, and has to be if such a future runs in the same event loop.
 
         Args:
             args, kwargs: the arguments.
-            return_state: wait for the ends and return the final states instead.
+            return_state: wait for the ends and return the final states instead; awaitable as `FutureList.wait` is.
             wait_for: futures or states that have to complete before.
 
         Raises:
+            BlockedLoop: a sync task is mapped over a future that runs in the event loop which this would block.
             MappingLengthMismatch: the iterables differ in length.
             MappingMissingIterable: no argument is iterable.
         """
@@ -191,22 +198,38 @@ class Task(Definition[P, R]):
         parameters = self.bind(args, kwargs)
         first = len(self.bound)
         given = set(self.signature.names[first : first + len(args)]) | (set(kwargs) & set(self.signature.names))
+        in_async = self.isasync and context.isasync
+        if in_async and (to_come := _first_to_come(parameters.values())) is not None:
+            later = partial(self._mapped, ASYNC, context, parameters, given, wait_for)
+            futures: FutureList = FutureListToCome(self.name, to_come.name, later)
+        else:
+            futures = run_sync(self._mapped(SYNC, context, parameters, given, wait_for))
+            futures.in_async = in_async
+        return futures.wait() if return_state else futures
+
+    async def _mapped(
+        self,
+        waits: Waits,
+        context: RunContext,
+        parameters: dict[str, Any],
+        given: set[str],
+        wait_for: Iterable[Any] | None,
+    ) -> FutureList:
+        """Submit the calls of a `map`, once it is known how many there are."""
         tracker = context.flow_context.tracker
         values: dict[str, Any] = {}
         for name, value in parameters.items():
             values[name] = value
             if isinstance(value, (BaseFuture, State)):
-                state = run_sync(settled_state(SYNC, value))
+                state = await settled_state(waits, value)
                 if not state.is_completed():
                     # Nothing to split: one call says why nothing ran.
-                    futures = [submit(self, context, parameters, wait_for)]
-                    return waited_for(futures) if return_state else FutureList(futures)
+                    return FutureList([submit(self, context, parameters, wait_for)])
                 values[name] = value_of(value)
                 if state.state_details.task_run_id and isinstance(value, BaseFuture) and value.task_run:
                     tracker.add(values[name], value.task_run.key)
         children = split(self, self._spread(values, given), given)
-        futures = [submit(self, context, self._gathered(child), wait_for) for child in children]
-        return waited_for(futures) if return_state else FutureList(futures)
+        return FutureList(submit(self, context, self._gathered(child), wait_for) for child in children)
 
     def _spread(self, values: dict[str, Any], given: set[str]) -> dict[str, Any]:
         """Take ``**kwargs`` apart, so that what is iterable in it is split too."""
@@ -228,14 +251,25 @@ class Task(Definition[P, R]):
     def _context(self) -> RunContext:
         context = current()
         if context is None:
+            strange = threading.current_thread() is not threading.main_thread()
+            thread = f" (a thread of your own is not in it: use `{self.name}.submit`)" if strange else ""
             raise MissingContextError(
-                f"The task {self.name!r} was called outside a flow. Call it in a flow, "
+                f"The task {self.name!r} was called outside a flow. Call it in a flow{thread}, "
                 f"or call `{self.name}.fn()`, the plain function."
             )
         return context
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"
+
+
+def _first_to_come(values: Iterable[Any]) -> BaseFuture[Any] | None:
+    """Return the first of some futures that the event loop of this thread has to settle; None if there is none."""
+    futures = [value for value in values if isinstance(value, BaseFuture)]
+    loop = running_loop() if futures else None
+    if loop is None:
+        return None
+    return next((needed for future in futures if (needed := future.needed_from(loop)) is not None), None)
 
 
 def _cache_policy(name: str, options: Mapping[str, Any]) -> CachePolicy | None:
@@ -251,7 +285,7 @@ def _cache_policy(name: str, options: Mapping[str, Any]) -> CachePolicy | None:
         if policy is not None:
             warnings.warn(f"The task {name!r} has a cache_key_fn, so its cache_policy does not count.", stacklevel=5)
         policy = CacheKeyFnPolicy(function)
-    return None if policy is NO_CACHE or options.get("persist_result") is False else policy
+    return None if policy is NO_CACHE else policy
 
 
 def _expiration(given: Any) -> timedelta | None:
@@ -300,8 +334,8 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         retry_condition_fn: asked after each failure, as ``fn(task, task_run, state)``, whether to try again.
         timeout_seconds: how long an attempt may take; None for ever.
         persist_result: False to leave its values out of the log; such a call runs again on resume.
-        result_storage: where values are kept: a folder, an fsspec URL, or a storage; as the flow has it by default,
-            which is in the log.
+        result_storage: where values are kept: a folder, an fsspec URL, a storage, or the slug of a saved one
+            (``local-file-system/results``); as the flow has it by default, which is in the log.
         result_storage_key: under which name: a template over ``parameters``, ``flow_run`` and ``task_run``; one made
             of the value's SHA-256 by default.
         result_serializer: ``pickle`` (default), ``json``, ``compressed/json``, ..., or a serializer.
@@ -320,7 +354,7 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         TypeError: there is no such option, or what it is given is of the wrong kind.
     """
     if fn is None:
-        return functools.partial(_make, options)
+        return partial(_make, options)
     return Task(fn, **options)
 
 

@@ -275,6 +275,11 @@ def transaction(
         made.commit()
 
 
+def get_transaction() -> Transaction | None:
+    """Return the transaction that this code is in, or None."""
+    return TRANSACTION.get()
+
+
 def _has_committed(key: str) -> bool:
     context = CURRENT.get()
     engine = current_engine() if context is None else context.flow_context.engine
@@ -282,4 +287,12 @@ def _has_committed(key: str) -> bool:
     return next(engine.log.read(transaction_stream(_digest(key))), None) is not None
 
 
-__all__ = ["TRANSACTION", "CommitMode", "Transaction", "TransactionState", "roll_back_left", "transaction"]
+__all__ = [
+    "TRANSACTION",
+    "CommitMode",
+    "Transaction",
+    "TransactionState",
+    "get_transaction",
+    "roll_back_left",
+    "transaction",
+]

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 from flightlog.engine.options import checked_tags
 from flightlog.engine.runtime import current_engine
@@ -102,6 +102,10 @@ class Variable:
                 continue
             return True
 
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from ()  # async code of Prefect 2 awaits what `get` and `set` return
+        return self
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Variable) and (self.name, self.value) == (other.name, other.value)
 
@@ -112,6 +116,12 @@ class Variable:
         return f"Variable(name={self.name!r}, value={self.value!r})"
 
 
+def get_value(name: str, default: Any = None) -> Any:
+    """Return a variable's value; `default` if there is none of that name."""
+    found = Variable.get(name)
+    return default if found is None else found.value
+
+
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(str(name)):
         raise ValueError(
@@ -119,4 +129,4 @@ def _check_name(name: str) -> None:
         )
 
 
-__all__ = ["Variable"]
+__all__ = ["Variable", "get_value"]

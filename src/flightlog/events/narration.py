@@ -92,7 +92,8 @@ def narrate(  # noqa: C901 - one case after the other
         return  # the subflow's own run says it
     state, name = state_of(type_, data)
     if suffix in _SAID:
-        yield Line(INFO, data.get("message") or _SAID[suffix])
+        message = data.get("message")
+        yield Line(INFO, f"{name}. {message}" if message and suffix == "paused" else message or _SAID[suffix])
         return
     if suffix == "scheduled" and (message := data.get("message")):
         yield Line(INFO, message)

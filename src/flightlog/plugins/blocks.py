@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from uuid import UUID
 from weakref import WeakSet
@@ -33,7 +33,7 @@ class Block(BaseModel):
     """Configuration with types: subclass it, and save instances by name.
 
     Fields with secrets are `pydantic.SecretStr`, `SecretBytes`, `Secret[...]` or `SecretDict`. `save`, `load` and
-    `delete` may be called from async code too; they are not awaited.
+    `delete` may be called from async code too; what `load` returns may be awaited there, as in Prefect 2.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, hide_input_in_errors=True)
@@ -108,6 +108,10 @@ class Block(BaseModel):
         if not _NAME.fullmatch(name):
             raise BlockError(_bad_name(name, "The name of a block"))
         return _save(self, name, BlockStore(engine or engine_port.current()), overwrite=overwrite, actor=actor)
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from ()
+        return self
 
     @classmethod
     def load(cls, name: str, validate: bool = True, *, engine: EnginePort | None = None) -> Self:

@@ -29,6 +29,7 @@ class FlowRunView:
     """A flow run as it is now. Times are in microseconds since 1970 (UTC), None if not yet.
 
     Attributes:
+        not_recorded: why its value is not recorded, if it is not.
         lost: whether it is called running though its process is gone, as far as this machine can tell.
     """
 
@@ -46,6 +47,7 @@ class FlowRunView:
     parent_flow_run_id: str | None
     entrypoint: str | None
     parameters: str | None
+    not_recorded: str | None
     host: str | None
     boot: str | None
     pid: int | None
@@ -62,7 +64,12 @@ class FlowRunView:
 
 @dataclass(frozen=True, slots=True)
 class TaskRunView:
-    """A task run as it is now."""
+    """A task run as it is now.
+
+    Attributes:
+        uncached: why it was not cached though it was to be.
+        runs_again: why, though it has completed, it runs again when its flow run is gone on with; None if it does not.
+    """
 
     id: str
     name: str
@@ -77,6 +84,8 @@ class TaskRunView:
     parent: str | None
     child_flow_run_id: str | None
     tags: tuple[str, ...]
+    uncached: str | None
+    runs_again: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Why a run is in the state that it is in: the one thing that it waits for, or what ended it (invariant I12)."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from flightlog.clock import isoformat
 from flightlog.errors import RunNotFound
 from flightlog.events.model import Event
+from flightlog.events.questions import question_text, shell_command
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_stream
 from flightlog.ids import id_text, parse_id
 from flightlog.names import did_you_mean
@@ -120,27 +122,38 @@ def _flow_reason(projector: Projector, run: FlowRunView, tasks: list[TaskRunView
         case "COMPLETED":
             text = text or "It did what it was to do."
         case "PAUSED":
-            text, hint = _paused(run, last.data), f"flightlog runs resume {short}"
+            text, hint = _paused(run, last.data), shell_command(run.id, last.data.get("input_schema"))
         case "CANCELLING":
             text = f"{text} It waits for its task runs that are under way in threads."
         case "FAILED" | "CRASHED" | "CANCELLED":
             text, event, hint = _ended(projector, run, tasks, last)
         case _:
             text = text or "It has not begun."
+    text += "".join(f"\n{line}" for line in remarks(tasks))
     return _reason(run.name, run.state_type, run.state_name, text, event, hint)
+
+
+def remarks(tasks: list[TaskRunView]) -> list[str]:
+    """Return lines that say which task runs are not kept as one might think: run again on resume, or not cached."""
+    again = Counter((t.task, t.runs_again) for t in tasks if t.state_type == "COMPLETED" and t.runs_again)
+    uncached = Counter((t.task, t.uncached.rstrip(".")) for t in tasks if t.uncached)
+    lines = ["Runs again on resume, restart or fork, though it has completed:"] if again else []
+    lines += [f"  {_times(task, count)}: {why}" for (task, why), count in again.items()]
+    lines += ["Not cached, though it was to be:"] if uncached else []
+    return lines + [f"  {_times(task, count)}: {why}" for (task, why), count in uncached.items()]
+
+
+def _times(task: str, count: int) -> str:
+    return task if count == 1 else f"{task} ({count} task runs)"
 
 
 def _paused(run: FlowRunView, data: dict[str, Any]) -> str:
     """Return what a paused run waits for."""
-    held = "no process has it meanwhile" if run.state_name == "Suspended" else "its process waits"
-    text = f"It waits for somebody to resume it; {held}."
-    if "deadline" in data:
-        text += f" It fails after {isoformat(data['deadline'])}."
-    if data.get("shown"):
-        text += f"\n  {data['shown']}"
-    if data.get("input_schema"):
-        text += f"\nThe input that it waits for: {data['input_schema']}"
-    return text
+    suspended = run.state_name == "Suspended"
+    held = "No process has it meanwhile." if suspended else "Its process waits."
+    if "deadline" not in data:
+        return f"It waits for somebody to resume it. {held}"
+    return f"{question_text(run.id, data, suspended=suspended)}\n{held} It fails after that time."
 
 
 def _ended(projector: Projector, run: FlowRunView, tasks: list[TaskRunView], last: Event) -> tuple[str, Event, str]:
@@ -186,6 +199,7 @@ def _task_reason(
             text += _cache_text(_cache_facts(projector, run, task))
         case "COMPLETED":
             text = (text or "It did what it was to do.") + _cache_text(_cache_facts(projector, run, task))
+            text += f"\nIt runs again on resume, restart or fork: {task.runs_again}." if task.runs_again else ""
         case _:
             cause: Any = last.data.get("cause")
             text = (text or "It gave no reason.") + (
@@ -222,12 +236,14 @@ def _cache_text(facts: dict[str, Any] | None) -> str:
     """Return in words what the cache had to do with a task run, with each part of the key."""
     if facts is None:
         return ""
-    if "miss" in facts:
+    if "uncached" in facts:
+        text = f"\nIt was not cached, though it was to be: {facts['uncached']}"
+    elif "miss" in facts:
         text = f"\nThe cache had no value for it: {facts['miss']}"
     else:
         made = f"the task run {id_text(facts['task_run_id'])} of the flow run {id_text(facts['flow_run_id'])}"
         text = f"\nIts value came from the cache: {made} computed it."
-    return text + "".join(f"\n  {name}: {part}" for name, part in sorted(facts["parts"].items()))
+    return text + "".join(f"\n  {name}: {part}" for name, part in sorted(facts.get("parts", {}).items()))
 
 
 def _rests_on(

@@ -36,6 +36,7 @@ flow_runs = Table(
     Column("parent_task_run_id", LargeBinary),
     Column("entrypoint", Text),
     Column("parameters", Text),
+    Column("not_recorded", Text),
     Column("host", Text),
     Column("boot", Text),
     Column("pid", Integer),
@@ -57,6 +58,8 @@ task_runs = Table(
     *(column() for column in _STATE),
     Column("parent", LargeBinary),
     Column("child_flow_run_id", LargeBinary),
+    Column("uncached", Text),
+    Column("runs_again", Text),
     sqlite_with_rowid=False,
 )
 attempts = Table(
@@ -91,7 +94,7 @@ class RunsProjection:
     """Folds state changes into the present of every run."""
 
     name: str = "runs"
-    version: int = 4
+    version: int = 5
     tables: Sequence[Table] = (flow_runs, task_runs, attempts, dependencies)
     types: frozenset[str] | None = frozenset(f"{kind}.{suffix}" for kind in (FLOW_RUN, TASK_RUN) for suffix in STATES)
 
@@ -108,7 +111,7 @@ class RunsProjection:
         else:
             run = data["task_run_id"]
             table, key = "task_runs", (flow_run, run)
-        yield Put(table, key, _change(event, suffix, data))
+        yield Put(table, key, _change(event, suffix, data) | _keeping(kind, suffix, data))
         yield from _attempt(event, suffix, data, flow_run, run)
         for parameter, sources in (data.get("inputs") or {}).items():
             for source in sources:
@@ -143,6 +146,26 @@ def _change(event: Event, suffix: str, data: dict[str, Any]) -> dict[str, Any]:
             "process_started": data.get("started"),
             "namespace": data.get("namespace"),
         }
+    return change
+
+
+_INCOMPARABLE = "its arguments cannot be compared with those of another process"
+
+
+def _keeping(kind: str, suffix: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns that say what of a run is not kept, and why."""
+    reason = _short((data.get("result") or {}).get("not_recorded"))
+    if kind == FLOW_RUN:
+        return {"not_recorded": reason} if suffix in ("running", "completed") else {}
+    change: dict[str, Any] = {}
+    if "cache" in data:
+        change["uncached"] = _short(data["cache"].get("uncached"))
+    if suffix == "running" and data.get("attempt", 1) == 1:
+        change["runs_again"] = None if "digest" in data else _INCOMPARABLE
+    elif suffix == "completed" and reason is not None:
+        change["runs_again"] = f"its result was not recorded ({reason})"
+    elif suffix == "rolled_back":
+        change["runs_again"] = "what it did was rolled back"
     return change
 
 

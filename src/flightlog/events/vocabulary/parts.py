@@ -53,8 +53,9 @@ class Process(Payload):
 class Cache(Payload):
     """What the cache had to do with a task run."""
 
-    key: str = Field(description="The cache key, secrets masked; the first 2,000 characters of it.")
-    parts: dict[str, str] = Field(description="What the key was made of; digests are under the log's key.")
+    key: str | None = Field(None, description="The cache key, secrets masked; the first 2,000 characters of it.")
+    parts: dict[str, str] | None = Field(None, description="What the key was made of; digests are under the log's key.")
+    uncached: str | None = Field(None, description="Why the cache was neither asked nor given anything.")
     miss: str | None = Field(None, description="Why the function ran all the same.")
     flow_run_id: Identifier | None = Field(None, description="The flow run whose task run computed the value.")
     task_run_id: Identifier | None = Field(None, description="The task run that computed the value.")

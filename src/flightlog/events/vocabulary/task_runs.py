@@ -40,7 +40,7 @@ class TaskRunning(StateChange):
     digest: InputDigest | None = Field(
         None, description="At the first attempt: what the arguments are, if that can be told."
     )
-    cache: Cache | None = Field(None, description="Of a task whose results are cached: why there was none to be had.")
+    cache: Cache | None = Field(None, description="Of a task that asks for caching: why there was none to be had.")
 
 
 class TaskStateChange(StateChange):
