@@ -235,7 +235,7 @@ def test_what_comes_with_flightlog_is_left_out_by_name_only() -> None:
         ({"plugins_allow": ("another",)}, "ready"),
         ({"plugins_deny": ("messages",)}, "not wanted"),
     ):
-        host = Host(Settings(home=Path(), log_url="memory://", **chosen), [own])  # type: ignore[arg-type]
+        host = Host(Settings(home=Path(), log_url="memory://", **chosen), [own])
         assert [plugin.status for plugin in host.plugins] == [status]
         host.close()
 

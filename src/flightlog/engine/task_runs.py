@@ -79,7 +79,6 @@ async def run_task(waits: Waits, call: TaskCall) -> State[Any]:
 
 async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     flow, memory, task = call.flow, call.flow.memory, call.task
-    engine = flow.engine
     try:
         parameters = await resolved(waits, call.parameters, call.wait_for)
     except UpstreamTaskError as error:
@@ -87,30 +86,29 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     except BlockedLoop as error:
         return _end(call, failure(error, "Task run encountered an exception"))
     learn_secrets(parameters)
-    digest = input_digest(engine.key, parameters)
+    digest = input_digest(flow.engine.key, parameters)
+    parent = None if call.parent is None else call.parent.task_run.key
+    state = None
+    if memory is not None and call.run is None and memory.has_past:
+        state = await _repeat(waits, call, memory, parent, digest, parameters)
+    if state is None:
+        state = await _run(waits, call, parameters, digest)
     if memory is not None:
-        parent = None if call.parent is None else call.parent.task_run.key
-        state = None
-        if call.run is None and memory.has_past:
-            state = await _repeat(waits, call, memory, parent, digest, parameters)
-        if state is not None:
-            memory.add(parent, task.key, digest, Call(call.run, state, part=call.part, partial=call.partial))
-            if state.type is StateType.COMPLETED and call.run is not None:
-                flow.tracker.add(state.data, call.run.key)
-            return state
+        memory.add(parent, task.key, digest, Call(call.run, state, part=call.part, partial=call.partial))
+    if state.type is StateType.COMPLETED and call.run is not None:
+        flow.tracker.add(state.data, call.run.key)
+    return state
+
+
+async def _run(waits: Waits, call: TaskCall, parameters: dict[str, Any], digest: bytes | None) -> State[Any]:
+    """Take the value from the cache, or call the function."""
     run = call.run or create(call)
     cache = None
-    if task.cache_policy is not None:
+    if call.task.cache_policy is not None:
         cache = await _look_up(waits, call, run, parameters)
     if call.lookup is not None and call.lookup.hit:
-        state = _cached(call, run, call.lookup, digest)
-    else:
-        state = await _attempts(waits, call, run, parameters, digest, cache)
-    if memory is not None:
-        memory.add(parent, task.key, digest, Call(run, state, part=call.part, partial=call.partial))
-    if state.type is StateType.COMPLETED:
-        flow.tracker.add(state.data, run.key)
-    return state
+        return _cached(call, run, call.lookup, digest)
+    return await _attempts(waits, call, run, parameters, digest, cache)
 
 
 async def _repeat(
