@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flightlog.testing.log_contract import LogContract
     from flightlog.testing.notifier_contract import NotifierContract
     from flightlog.testing.runner_contract import RunnerContract
+    from flightlog.testing.worker_contract import WorkerContract
 
 _HOMES = {
     "FlowTest": "flightlog.testing.harness",
@@ -17,6 +18,7 @@ _HOMES = {
     "NotifierContract": "flightlog.testing.notifier_contract",
     "RunnerContract": "flightlog.testing.runner_contract",
     "VirtualClock": "flightlog.testing.clocks",
+    "WorkerContract": "flightlog.testing.worker_contract",
     "disable_run_logger": "flightlog.testing.harness",
     "flightlog_test_harness": "flightlog.testing.harness",
     "memory_engine": "flightlog.testing.engines",
@@ -28,6 +30,7 @@ __all__ = [
     "NotifierContract",
     "RunnerContract",
     "VirtualClock",
+    "WorkerContract",
     "disable_run_logger",
     "flightlog_test_harness",
     "memory_engine",
