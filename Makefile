@@ -15,7 +15,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-	  --editable . --editable integrations/flightlog-dask
+	  --editable . --editable integrations/flightlog-dask --editable integrations/flightlog-ray
 	touch $(READY)
 
 demo: $(READY) ## Run the main job: a pipeline over the packages on this machine
@@ -47,6 +47,7 @@ tests: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest -p no:randomly README.md docs integrations/flightlog-dask/README.md
 	$(BIN)/python -m pytest integrations/flightlog-dask/tests
+	$(BIN)/python integrations/flightlog-ray/tests/alone.py -m pytest integrations/flightlog-ray/tests
 
 docs: $(READY) ## Build the documentation; warnings are errors
 	$(BIN)/python docs/generate.py

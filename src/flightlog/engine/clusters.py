@@ -30,7 +30,7 @@ from flightlog.engine.processes import RelayedWaits, check_time, packed_body
 from flightlog.engine.seats import ASK, END, STOP
 from flightlog.engine.task_runners import Pool, TaskRunner
 from flightlog.engine.worker import DONE, EVENT, LINE, RAISED, RUN, Body
-from flightlog.errors import LogError, LostWorker
+from flightlog.errors import LogError, LostWorker, TakenOver
 from flightlog.events.log import Log
 
 _AT_ONCE = 1000
@@ -129,7 +129,10 @@ class _RemoteWorker:
     def _post(self, kind: str, number: int, content: Any) -> None:
         if self.lost is not None:
             raise self.lost
-        self._transport.send(self.worker, self.seat, pickle.dumps((kind, number, content), 5))
+        try:
+            self._transport.send(self.worker, self.seat, pickle.dumps((kind, number, content), 5))
+        except Exception as error:  # noqa: BLE001 - the cluster's own code
+            raise LostWorker(f"The worker {self.worker} is out of reach: {type(error).__name__}: {error}.") from None
 
     def receive(self, until: float | None) -> tuple[str, Any]:
         """Wait for a message of the call that is under way.
@@ -282,11 +285,16 @@ class _Dispatch:
         with self._changed:
             if call.future is None:
                 return
-            call.attempt += 1
-            call.given = self._lost is None
-            call.upstream = [above for above in call.upstream if above.handle is not None]
+            early = any(above.handle is None and above.future is not None for above in call.upstream)
+            if not early:
+                call.attempt += 1
+                call.given = self._lost is None
+                call.upstream = [above for above in call.upstream if above.handle is not None]
             handles = [above.handle for above in call.upstream]
             context = call.context.copy()
+        if early:  # something that it rests on is between two attempts
+            self._hand_over_later(call)
+            return
         if not call.given:
             self._give_up(call, self._lost or "")
             return
@@ -304,15 +312,15 @@ class _Dispatch:
             call.given, call.handle = False, None
             call.tries += 1
             peer, begun = call.peer, call.begun
+            rests, call.upstream = bool(call.upstream), []  # it may be that which went wrong: values travel along then
             self._changed.notify_all()
         wrong = wrong or "the worker has left it"
-        if peer is not None:
+        if peer is not None and peer.lost is None:
             peer.lose(f"The worker {peer.worker} was lost while the task ran in it: {wrong}.")
-        elif not begun and (call.upstream or call.tries < _TRIES):
-            call.upstream = []  # what it rests on may be what went wrong: its values travel with the call then
-            self._hand_over_later(call)
-        else:
+        elif not rests and call.tries >= _TRIES:
             self._give_up(call, f"No worker of the cluster has begun with the task: {wrong}.")
+        elif not begun:
+            self._hand_over_later(call)
 
     def _hand_over_later(self, call: _Call) -> None:
         """Have the cluster find a worker for a call once all that it rests on has ended."""
@@ -388,6 +396,8 @@ class _Dispatch:
             with self._changed:
                 if call.peer is not None and call.peer.lost is None:
                     return call.peer
+                if self._lost is not None:
+                    raise LostWorker(self._lost)
                 failure, call.failure = call.failure, None
                 if failure is not None:
                     raise failure
@@ -426,7 +436,7 @@ class _Dispatch:
         committed = True
         try:
             self._log.commit(self._log.enqueue([]))
-        except LogError:
+        except (LogError, TakenOver):
             committed = False  # whoever drives the next call is told so
         for call in calls:
             with self._changed:
@@ -475,6 +485,9 @@ class _Dispatch:
         self._transport.stop()
 
 
+_MAKING = threading.Lock()  # for all runners: one of its own would keep them from being pickled
+
+
 class RelayedTaskRunner(TaskRunner):
     """Runs submitted tasks in workers of a cluster; only the process that has the flow run writes the log.
 
@@ -489,7 +502,6 @@ class RelayedTaskRunner(TaskRunner):
         super().__init__()
         self._transport: Transport | None = None
         self._dispatch: _Dispatch | None = None
-        self._making = threading.Lock()
 
     @property
     def concurrency_type(self) -> str:
@@ -516,7 +528,7 @@ class RelayedTaskRunner(TaskRunner):
         self._transport = self._connect()
 
     def _submit(self, future: BaseFuture[Any]) -> None:
-        with self._making:
+        with _MAKING:
             if self._dispatch is None:
                 assert self._transport is not None
                 self._dispatch = _Dispatch(get_run_context().flow_context.engine.log, self._transport)

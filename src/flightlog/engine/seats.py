@@ -53,6 +53,7 @@ class Seat:
 
     Attributes:
         id: tells this seat apart from all others.
+        ended: whether it has been told that there is nothing more to do.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Seat:
         self._changed = threading.Condition()
         self._inbox: deque[tuple[str, int, Any]] = deque()
         self._frames: list[_Frame] = []
+        self.ended = False
 
     def serve(self) -> bytes | None:
         """Ask what is to be done, and do it until there is nothing more.
@@ -97,6 +99,7 @@ class Seat:
 
     def _put(self, kind: str, number: int, content: Any) -> None:
         with self._changed:
+            self.ended = self.ended or kind == END
             self._inbox.append((kind, number, content))
             self._changed.notify_all()
 

@@ -86,8 +86,8 @@ class Office:
                     seat, _ = self._seats.get(message[0], (None, None))
                     if seat is not None:
                         seat.deliver(message[1])
-        except (OSError, asyncio.CancelledError):
-            return  # the worker has lost its scheduler
+        except Exception:  # noqa: BLE001 - the worker has lost its scheduler, or that the queue
+            return
         finally:
             self._close()
 

@@ -28,10 +28,10 @@ class Outbox:
     async def _send(self) -> None:
         while self._held:
             messages, self._held = self._held, []
-            await self._scheduler.queue_put(name=self._name, data=messages, timeout=None)
+            with suppress(Exception):  # the scheduler is gone, or the other side: those who wait there notice
+                await self._scheduler.queue_put(name=self._name, data=messages, timeout=None)
 
     async def sent(self) -> None:
         """Wait until everything is sent, or cannot be."""
         if self._sending is not None:
-            with suppress(Exception):
-                await self._sending
+            await self._sending

@@ -101,6 +101,12 @@ class DaskTaskRunner(RelayedTaskRunner):
             if cluster is not None:
                 cluster.close()
 
+    def __reduce__(self) -> Any:
+        """Travel with a flow that a task calls; a cluster that is given, as its address."""
+        address = self.address if self.cluster is None else self.cluster.scheduler_address
+        new = (self.cluster_class, self.cluster_kwargs, self.adapt_kwargs)
+        return type(self), (None, address, *(new if address is None else (None, None, None)), self.client_kwargs)
+
     def __repr__(self) -> str:
         where = self.cluster if self.cluster is not None else self.address
         return f"DaskTaskRunner({'' if where is None else repr(where)})"
