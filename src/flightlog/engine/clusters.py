@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
@@ -203,10 +203,11 @@ class _Call:
         value: what its seat returns, taken out; None if that has nothing.
     """
 
-    def __init__(self, ticket: Ticket, future: BaseFuture[Any], upstream: "list[_Call]") -> None:
+    def __init__(self, ticket: Ticket, future: BaseFuture[Any], context: Context, upstream: "list[_Call]") -> None:
         self.ticket = ticket
         self.future: BaseFuture[Any] | None = future
-        self.context = copy_context()
+        self.context = context
+        context.run(_CALL.set, self)
         self.upstream = upstream
         self.handle: Any = None
         self.attempt = 0
@@ -270,11 +271,12 @@ class _Dispatch:
     def submit(self, future: BaseFuture[Any]) -> None:
         """Give a future's call to the cluster."""
         work: Any = future._work
-        if work is None:
+        context = future._context
+        if work is None or context is None:
             return  # it was cancelled just now
         upstream = [self._known[source] for source in dict.fromkeys(work.sources()) if source in self._known]
         ticket = Ticket(next(self._numbers), work.call.task.name, future.name)
-        call = _Call(ticket, future, upstream)
+        call = _Call(ticket, future, context, upstream)
         with self._changed:
             self._open[ticket.number] = self._known[future] = call
         future.add_done_callback(lambda _: self._ended.put(call))
@@ -351,13 +353,8 @@ class _Dispatch:
 
     def _drive(self, call: _Call) -> None:
         """Have a call driven by a thread of the pool."""
-
-        def begin() -> None:
-            _CALL.set(call)
-            if call.future is not None:
-                self._pool.submit(call.future)
-
-        call.context.copy().run(begin)
+        if (future := call.future) is not None:
+            self._pool.submit(future)
 
     def _deliver(self, content: bytes) -> None:
         """Take a message from a seat."""
@@ -497,6 +494,7 @@ class RelayedTaskRunner(TaskRunner):
 
     runs_coroutines = False
     lends = False
+    starts_slowly = True
 
     def __init__(self) -> None:
         super().__init__()

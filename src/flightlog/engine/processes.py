@@ -5,6 +5,7 @@ sends the function to a worker over a pipe. So a worker that dies takes no recor
 cause ``lost_worker``, or tried again if its retries have a budget for that.
 """
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -15,12 +16,20 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from flightlog.engine.bridge import PooledWaits, TimedOut, run_sync
-from flightlog.engine.context import CURRENT, FlowRunContext, TaskRunContext, check, get_run_context
+from flightlog.engine.context import (
+    CURRENT,
+    Abandoned,
+    FlowRunContext,
+    RunContext,
+    TaskRunContext,
+    check,
+    get_run_context,
+)
 from flightlog.engine.futures import BaseFuture
-from flightlog.engine.outcomes import FROM_WORKER
+from flightlog.engine.outcomes import FROM_WORKER, too_late
 from flightlog.engine.runtime import log_settings
 from flightlog.engine.task_runners import Pool, TaskRunner
 from flightlog.engine.worker import ANSWER, CALL, DONE, EVENT, LINE, RAISED, RUN, Body, CannotTravel, main, packed
@@ -138,6 +147,23 @@ def check_time(until: float | None) -> None:
         raise TimedOut
 
 
+class _Limit(NamedTuple):
+    """When the time of a run is over."""
+
+    moment: float
+    context: RunContext
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.moment
+
+
+def _moment(limit: _Limit) -> float:
+    return limit.moment
+
+
+_LIMIT: ContextVar[_Limit | None] = ContextVar("flightlog_limit", default=None)
+"""The time limit of what is under way here: its own, or that of a run that it was called in."""
 _WORKER: ContextVar["Peer | None"] = ContextVar("flightlog_worker", default=None)
 
 
@@ -211,13 +237,19 @@ class RelayedWaits(PooledWaits):
 
     def _in(self, worker: Peer, body: Body, timeout: float | None) -> tuple[Any, BaseException | None]:
         """Have a worker call a function; return its value, or what it raised."""
-        until = None if timeout is None else time.monotonic() + timeout
+        own = _Limit(math.inf if timeout is None else time.monotonic() + timeout, get_run_context())
+        limit = min(own, _LIMIT.get() or own, key=_moment)
+        token = _LIMIT.set(limit)
         number = worker.begin(body)
         try:
-            return self._followed(worker, until)
-        except BaseException:
+            return self._followed(worker, None if limit.moment == math.inf else limit.moment)
+        except BaseException as error:
             worker.stop(number)  # it may be in the middle of something
+            if isinstance(error, (TimedOut, Abandoned)) and limit.is_over:
+                raise (TimedOut() if limit is own else too_late(limit.context)) from None
             raise
+        finally:
+            _LIMIT.reset(token)
 
     def _followed(self, worker: Peer, until: float | None) -> tuple[Any, BaseException | None]:
         """Do what a call in a worker asks for, until it has ended."""

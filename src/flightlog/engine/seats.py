@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
-from flightlog.engine.context import Abandoned, abandoned
+from flightlog.engine.context import Abandoned
 from flightlog.engine.pickles import loads_beside
 from flightlog.engine.worker import ANSWER, CALL, DONE, RUN, Body, Relay, packed
 
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 ASK, STOP, END = "ask", "stop", "end"
 
 _NUMBER: ContextVar[int] = ContextVar("flightlog_frame", default=0)
+
+
+class Stopped(Abandoned):
+    """Raised where code of a call goes on that is to go on no more: it timed out, or was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("Abandoned: the call that this code belongs to goes on no more.", "cancelled")
 
 
 class _Frame:
@@ -114,7 +121,7 @@ class Seat:
                     frame.done.set()
             for thread in {frame.thread for frame in going_on}:
                 # It comes at the next instruction of Python code; what waits in C goes on until it is back.
-                _raise_in(thread, Abandoned)
+                _raise_in(thread, Stopped)
             self._changed.notify_all()
 
     def send(self, kind: str, number: int, content: Any) -> None:
@@ -125,7 +132,7 @@ class Seat:
         """Wait for the next message to a call that is under way here; 0 for the seat itself.
 
         Raises:
-            Abandoned: it is to go on no more.
+            Stopped: it is to go on no more.
         """
         while True:
             with self._changed:
@@ -139,7 +146,7 @@ class Seat:
 
     def _go_on(self, number: int) -> None:
         if any(frame.stopped for frame in self._frames if frame.number == number):
-            raise abandoned()
+            raise Stopped
 
     @contextmanager
     def open(self, frame: _Frame) -> Iterator[None]:
@@ -156,7 +163,7 @@ class Seat:
 
     def _close(self, frame: _Frame) -> None:
         while True:
-            with suppress(Abandoned):  # it may still come, until the lock is held
+            with suppress(Stopped):  # it may still come, until the lock is held
                 with self._changed:
                     if frame in self._frames:
                         self._frames.remove(frame)
@@ -227,7 +234,7 @@ class SeatRelay(Relay):
     def _outcome(self, frame: _Frame, content: bytes) -> tuple[str, bytes] | None:
         """Call a function and return what came of it; None if it was stopped."""
         outcome = None
-        with suppress(Abandoned), self._seat.open(frame):
+        with suppress(Stopped), self._seat.open(frame):
             outcome = self.outcome(content, self._loads)
         return None if frame.stopped else outcome
 

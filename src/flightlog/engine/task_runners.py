@@ -29,11 +29,13 @@ class TaskRunner(ABC):
         sequential: whether `submit` returns only when the future is settled.
         runs_coroutines: whether async tasks run in the flow's own event loop; else they are submitted as others are.
         lends: whether a thread that waits for a future may do its work itself, where nobody has begun it.
+        starts_slowly: whether starting it takes so long that an event loop must not wait for it.
     """
 
     sequential = False
     runs_coroutines = True
     lends = True
+    starts_slowly = False
 
     def __init__(self) -> None:
         self._started = False
