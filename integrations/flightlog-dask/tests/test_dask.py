@@ -1,10 +1,15 @@
 """The Dask runner: clusters of every kind, dependencies that Dask knows, and everything that may be lost."""
 
 import asyncio
+import json
 import logging
 import os
+import runpy
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,11 @@ import pytest
 
 from flightlog import flow, task
 from flightlog.clock import SystemClock
+from flightlog.engine.runtime import open_engine, using
 from flightlog.errors import MissingContextError
+from flightlog.events.integrity import verify
+from flightlog.events.opening import open_log
+from flightlog.settings import Settings
 from flightlog.testing import FlowTest, flightlog_test_harness
 from flightlog_dask import DaskTaskRunner, get_async_dask_client, get_dask_client
 from flightlog_dask.transport import DaskTransport
@@ -156,6 +165,103 @@ def _is_installed() -> bool:
         return bool(distribution("flightlog-dask").entry_points)
     except PackageNotFoundError:
         return False
+
+
+# --- whole flows ------------------------------------------------------------------------------------
+
+
+@task
+def words(line: str) -> dict[str, int]:
+    """Count the words of a line."""
+    counts: dict[str, int] = {}
+    for word in line.split():
+        counts[word] = counts.get(word, 0) + 1
+    return counts
+
+
+@task
+def merged(counts: list[dict[str, int]]) -> dict[str, int]:
+    """Add counts up."""
+    total: dict[str, int] = {}
+    for each in counts:
+        for word, count in each.items():
+            total[word] = total.get(word, 0) + count
+    return total
+
+
+@pytest.mark.parametrize("where", ["processes", "local"])
+def test_E107_a_mapped_word_count_is_on_record_in_a_file(cluster: Any, tmp_path: Path, where: str) -> None:
+    """On a cluster of separate processes and on a temporary one: one import and one argument; the log verifies."""
+    lines = [f"to be or not to be {number % 3}" for number in range(12)]
+    runner = local(n_workers=2) if where == "local" else DaskTaskRunner(address=cluster.address)
+
+    @flow(task_runner=runner)
+    def word_count() -> Any:
+        halves = [merged.submit(words.map(lines[:6])), merged.submit(words.map(lines[6:]))]
+        return merged.submit(halves).result()
+
+    url = f"sqlite:///{tmp_path}/log.db"
+    engine = open_engine(Settings(home=tmp_path, log_url=url))
+    try:
+        with using(engine):
+            assert word_count() == {"to": 24, "be": 24, "or": 12, "not": 12, "0": 4, "1": 4, "2": 4}
+    finally:
+        engine.log.close()
+    with open_log(url, read_only=True) as log:
+        assert verify(log.store).sound
+        events = [event for event in log.read_all() if event.type.startswith("task_run.")]
+    assert Counter(event.type for event in events) == {
+        "task_run.created": 15, "task_run.running": 15, "task_run.completed": 15,
+    }  # fmt: skip
+    edges = [len(event.data["inputs"]["counts"]) for event in events if event.data.get("task") == "merged"]
+    assert edges == [6, 6, 2]
+
+
+class Api(BaseHTTPRequestHandler):
+    """Answers as api.github.com does, as far as the example asks; fails each path's first request."""
+
+    failed: set[str] = set()  # noqa: RUF012 - the server makes an object for each request
+
+    def do_GET(self) -> None:
+        """Answer a request."""
+        first = self.path not in self.failed
+        self.failed.add(self.path)
+        self.send_response(503 if first else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"stargazers_count": len(self.path)}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the example talk to a local server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("GITHUB_API", f"http://127.0.0.1:{server.server_port}")
+    yield
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_E107_the_first_example_with_its_runner_swapped(test: FlowTest, api: None) -> None:
+    """Its task, mapped over repositories, with the failures that it tries again."""
+    folder = Path(__file__).parents[3] / "examples"
+    names = runpy.run_path(str(folder / "github_stars.py"), run_name="github_stars_example")
+    get_stars = names["get_stars"]
+
+    @flow(task_runner=local())
+    def github_stars(repos: list[str]) -> Any:
+        return get_stars.map(repos).result()
+
+    assert github_stars(["python/cpython", "pallets/click"]) == [
+        len("/repos/python/cpython"),
+        len("/repos/pallets/click"),
+    ]
+    assert test.states("get_stars") == [["Pending", "Running", "AwaitingRetry", "Retrying", "Completed"]] * 2
 
 
 # --- what Dask knows --------------------------------------------------------------------------------

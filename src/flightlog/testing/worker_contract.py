@@ -12,7 +12,7 @@ import pytest
 from flightlog.engine.cancelling import cancel_run
 from flightlog.engine.flows import Flow
 from flightlog.engine.runtime import Engine
-from flightlog.engine.task_runners import TaskRunner
+from flightlog.engine.task_runners import ConcurrentTaskRunner, TaskRunner
 from flightlog.engine.tasks import Task, task
 from flightlog.errors import LostWorker
 from flightlog.testing.runner_contract import RunnerContract, add, give
@@ -66,12 +66,20 @@ class WorkerContract(RunnerContract):
     """The contract of a task runner with workers in other processes, as tests. Override `runner`."""
 
     def test_tasks_run_in_other_processes(self, runner: TaskRunner, engine: Engine) -> None:
-        """Also when a thread of another runner waits for them."""
+        """Also when a thread of another runner waits for them, which does what it waits for itself elsewhere."""
 
         def f() -> int:
             return process.submit().result()
 
+        def calls() -> int:
+            found: int = self._run(runner, f)
+            return found
+
+        def outer() -> int:
+            return Task(calls).submit().result()
+
         assert self._run(runner, f) != os.getpid()
+        assert self._run(ConcurrentTaskRunner(), outer) != os.getpid()
 
     def test_a_worker_that_dies_crashes_its_task_and_not_the_flow(self, runner: TaskRunner, engine: Engine) -> None:
         """Crashed, with the cause class `lost_worker`; the flow goes on, and others find workers."""
