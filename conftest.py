@@ -41,7 +41,7 @@ def documented_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), CodeBlockParser(language="bash", evaluator=run_shell)],
-    patterns=["README.md", "docs/**/*.md"],
+    patterns=["README.md", "docs/**/*.md", "integrations/flightlog-dask/README.md"],
     fixtures=["documented_home"],
     setup=lambda namespace: namespace.update(__name__="__main__"),
 ).pytest()

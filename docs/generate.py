@@ -109,7 +109,8 @@ def compatibility_page() -> str:
     """Return the page that says what of Prefect 2 is as it is there, from the names of the tests."""
     told = tomllib.loads((Path(__file__).parent / "prefect.toml").read_text())
     tests: dict[str, int] = {}
-    for path in sorted((Path(__file__).parents[1] / "tests").rglob("test_*.py")):
+    root = Path(__file__).parents[1]
+    for path in sorted([*(root / "tests").rglob("test_*.py"), *root.glob("integrations/*/tests/test_*.py")]):
         for name in re.findall(r"def test_((?:E\d+_)+)", path.read_text()):
             for item in name.strip("_").split("_"):
                 tests[item] = tests.get(item, 0) + 1

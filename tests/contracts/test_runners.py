@@ -6,7 +6,7 @@ import pytest
 
 from flightlog.engine.bridge import stop_background_loop
 from flightlog.task_runners import ConcurrentTaskRunner, ProcessPoolTaskRunner, SequentialTaskRunner, TaskRunner
-from flightlog.testing import RunnerContract
+from flightlog.testing import RunnerContract, WorkerContract
 
 
 class TestThreads(RunnerContract):
@@ -38,7 +38,7 @@ class TestSequential(RunnerContract):
         return SequentialTaskRunner()
 
 
-class TestProcesses(RunnerContract):
+class TestProcesses(WorkerContract):
     """Worker processes."""
 
     @pytest.fixture

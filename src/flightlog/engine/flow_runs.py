@@ -3,7 +3,9 @@
 import asyncio
 import copy
 import threading
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally
 from flightlog.engine.submissions import end_early, end_soon, wait_for_all
 from flightlog.engine.task_calls import inputs_of
+from flightlog.engine.task_runners import TaskRunner
 from flightlog.engine.transitions import Cancel, Pause
 from flightlog.engine.upstream import resolved, settled_state, value_of
 from flightlog.errors import (
@@ -199,10 +202,37 @@ async def _listening(waits: Waits, progress: Progress, past: Past | None) -> tup
         loop_task, progress.listens_in_loop = asyncio.current_task(), True
     with (
         context.engine.inbox.open_for(progress, loop_task, after),
-        context.task_runner.start(),
+        nullcontext() if context.task_runner.starts_slowly else context.task_runner.start(),
         logged_prints() if context.log_prints else nullcontext(),
     ):
-        return await _attempts(waits, progress)
+        if not context.task_runner.starts_slowly:
+            return await _attempts(waits, progress)
+        async with _started(waits, context.task_runner):
+            return await _attempts(waits, progress)
+
+
+@asynccontextmanager
+async def _started(waits: Waits, runner: TaskRunner) -> AsyncIterator[None]:
+    """Start a task runner, and stop it, without blocking an event loop."""
+    with ExitStack() as stack:
+        begun, left = threading.Lock(), threading.Event()
+
+        def begin() -> None:
+            with begun:
+                if not left.is_set():
+                    stack.enter_context(runner.start())
+
+        try:
+            await waits.elsewhere(begin)
+            yield
+        finally:
+            left.set()  # being cancelled, a loop does not wait until the thread is through
+            await waits.elsewhere(partial(_closed, begun, stack))
+
+
+def _closed(begun: threading.Lock, stack: ExitStack) -> None:
+    with begun:
+        stack.close()
 
 
 async def _hooks(waits: Waits, progress: Progress, state: State[Any]) -> None:

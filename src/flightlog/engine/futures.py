@@ -14,6 +14,8 @@ from flightlog.engine.states import State, StateType
 from flightlog.errors import BlockedLoop
 
 R = TypeVar("R")
+Work = Callable[[Waits], Coroutine[Any, Any, None]]
+"""What settles a future, waiting in the way that it is given."""
 _LATE = "Call timed out before task finished."
 _worker = threading.local()
 
@@ -44,8 +46,9 @@ class BaseFuture(Generic[R]):
         self.name = name
         self.task_run = task_run
         self._outcome: Promise[State[R]] = Promise()
-        self._work: Callable[[Waits], Coroutine[Any, Any, None]] | None = None
+        self._work: Work | None = None
         self._context: Context | None = None
+        self._lent = True
         self._claim = threading.Lock()
 
     @property
@@ -75,9 +78,14 @@ class BaseFuture(Generic[R]):
 
     # --- the engine's side ---
 
-    def carry(self, work: Callable[[Waits], Coroutine[Any, Any, None]]) -> None:
-        """Give the future the work that settles it; whoever does it, does it in the context of this code."""
-        self._work = work
+    def carry(self, work: Work, *, lent: bool = True) -> None:
+        """Give the future the work that settles it; whoever does it, does it in the context of this code.
+
+        Args:
+            work: the work.
+            lent: whether one who waits for the future may do it.
+        """
+        self._work, self._lent = work, lent
         self._context = copy_context()
 
     def run(self) -> None:
@@ -116,7 +124,7 @@ class BaseFuture(Generic[R]):
         Raises:
             BlockedLoop: the event loop of this very thread is to do it, so that waiting would never end.
         """
-        if self._work is not None and working_in_pool():
+        if self._work is not None and self._lent and working_in_pool():
             self.run()
         if seconds != 0 and not self.done():
             self._refuse_to_block()

@@ -58,7 +58,7 @@ async def call_user(
     except (TakenOver, CallsDiffer, LogError):
         raise
     except TimedOut:
-        _leave(waits, context, _late(context))
+        _leave(waits, context, too_late(context))
         return Outcome(timed_out=True)
     except Stopped as stopped:
         return Outcome(error=stopped.error)
@@ -90,7 +90,8 @@ def abandoned_by(context: "RunContext", what: str, cause: "Cause") -> Abandoned:
     return Abandoned(f"Abandoned: the {'flow' if is_flow else 'task'} run {run.name!r} {what}.", cause)
 
 
-def _late(context: "RunContext") -> Abandoned:
+def too_late(context: "RunContext") -> Abandoned:
+    """Return what stops code that goes on though the time of its run, or of one that it was called in, is over."""
     return abandoned_by(context, "exceeded its time limit", "timed_out")
 
 
@@ -98,7 +99,7 @@ def explained(context: "RunContext", error: BaseException) -> BaseException:
     """Return what ended an attempt: what stopped its run, if the error comes of that, else the error itself."""
     cancelled, stop = isinstance(error, asyncio.CancelledError), stop_of(context)
     if cancelled and stop is None and (late := out_of_time(context)) is not None:
-        stop = _late(late)
+        stop = too_late(late)
     return stop if stop is not None and (cancelled or _comes_of(error, stop)) else error
 
 

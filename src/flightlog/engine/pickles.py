@@ -4,8 +4,9 @@ import io
 import pickle
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from itertools import islice
 from typing import Any
 
@@ -61,6 +62,48 @@ def is_secret(value: Any) -> bool:
     """Tell whether a value is one of pydantic's secret types."""
     pydantic = sys.modules.get("pydantic.types")  # who has a secret has imported it
     return pydantic is not None and isinstance(value, (pydantic.SecretStr, pydantic.SecretBytes, pydantic.Secret))
+
+
+def dumps_beside(value: Any, beside: Mapping[int, int]) -> bytes:
+    """Return a value pickled by cloudpickle, with numbers in the place of objects that travel another way.
+
+    Args:
+        value: the value.
+        beside: the numbers of those objects, by their `id`.
+    """
+    cloudpickle: Any = import_module("cloudpickle")
+    file = io.BytesIO()
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def persistent_id(self, item: Any) -> int | None:
+            return beside.get(id(item))
+
+    Pickler(file, 5).dump(value)
+    return file.getvalue()
+
+
+def loads_beside(content: bytes, beside: Sequence[bytes | None]) -> Any:
+    """Return the value of a pickle, with what travelled another way put in the place of its numbers.
+
+    Args:
+        content: the pickle, from a process that is trusted.
+        beside: the pickles of what travelled another way, by their numbers.
+    """
+    file = _Beside(io.BytesIO(content))
+    file.beside = beside
+    return file.load()
+
+
+class _Beside(pickle.Unpickler):
+    """Takes objects from beside the pickle, the same one for the same number."""
+
+    beside: Sequence[bytes | None] = ()
+
+    def persistent_load(self, number: int) -> Any:
+        known: dict[int, Any] = self.__dict__.setdefault("known", {})
+        if number not in known:
+            known[number] = pickle.loads(self.beside[number] or b"")  # noqa: S301 - from a process that is trusted
+        return known[number]
 
 
 def unpicklable(value: Any, dumps: Callable[[Any], bytes]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ sends the function to a worker over a pipe. So a worker that dies takes no recor
 cause ``lost_worker``, or tried again if its retries have a budget for that.
 """
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -15,12 +16,20 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from flightlog.engine.bridge import PooledWaits, TimedOut, run_sync
-from flightlog.engine.context import CURRENT, FlowRunContext, TaskRunContext, check, get_run_context
+from flightlog.engine.context import (
+    CURRENT,
+    Abandoned,
+    FlowRunContext,
+    RunContext,
+    TaskRunContext,
+    check,
+    get_run_context,
+)
 from flightlog.engine.futures import BaseFuture
-from flightlog.engine.outcomes import FROM_WORKER
+from flightlog.engine.outcomes import FROM_WORKER, too_late
 from flightlog.engine.runtime import log_settings
 from flightlog.engine.task_runners import Pool, TaskRunner
 from flightlog.engine.worker import ANSWER, CALL, DONE, EVENT, LINE, RAISED, RUN, Body, CannotTravel, main, packed
@@ -49,6 +58,7 @@ class Worker:
         self.process = spawn.Process(target=main, args=(theirs, initializer, initargs), name="flightlog-worker")
         self.process.start()
         theirs.close()
+        self.returned: Any = None
 
     @property
     def is_alive(self) -> bool:
@@ -71,8 +81,8 @@ class Worker:
 
         Raises:
             LostWorker: the worker died.
-            TimedOut: the time is over; the worker is killed.
-            RunCancelled, Abandoned: the run is to go on no more; the worker is killed.
+            TimedOut: the time is over.
+            RunCancelled, Abandoned: the run is to go on no more.
         """
         context = CURRENT.get()
         while True:
@@ -85,13 +95,23 @@ class Worker:
                 return kind, content
             if not self.process.is_alive():
                 raise self._lost()
-            try:
-                if context is not None:
-                    check(context)
-                _check_time(until)
-            except BaseException:
-                self.kill()
-                raise
+            if context is not None:
+                check(context)
+            check_time(until)
+
+    def begin(self, body: Body) -> int:
+        """Have a function called; return the number of the call.
+
+        Raises:
+            CannotTravel: something that goes with it cannot be pickled.
+            LostWorker: the worker died.
+        """
+        self.send(RUN, packed_body(body))
+        return 0
+
+    def stop(self, number: int) -> None:
+        """Have a call go on no more: nothing ends code in another process but the end of that process."""
+        self.kill()
 
     def _lost(self) -> LostWorker:
         self.process.join(_END_SECONDS)
@@ -121,51 +141,123 @@ class Worker:
         self.process.close()
 
 
-def _check_time(until: float | None) -> None:
+def check_time(until: float | None) -> None:
+    """Raise `TimedOut` if a time is over."""
     if until is not None and time.monotonic() >= until:
         raise TimedOut
 
 
-_WORKER: ContextVar[Worker | None] = ContextVar("flightlog_worker", default=None)
+class _Limit(NamedTuple):
+    """When the time of a run is over."""
+
+    moment: float
+    context: RunContext
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.moment
 
 
-class _ProcessWaits(PooledWaits):
-    """Waits as a pool's threads do, but has functions called in worker processes."""
+def _moment(limit: _Limit) -> float:
+    return limit.moment
 
-    def __init__(self, runner: "ProcessPoolTaskRunner") -> None:
-        self._runner = runner
+
+_LIMIT: ContextVar[_Limit | None] = ContextVar("flightlog_limit", default=None)
+"""The time limit of what is under way here: its own, or that of a run that it was called in."""
+_WORKER: ContextVar["Peer | None"] = ContextVar("flightlog_worker", default=None)
+
+
+class Lender(Protocol):
+    """Has workers, and lends them to the calls that run in them."""
+
+    def take(self) -> "Peer":
+        """Return a worker for the present call."""
+        ...
+
+    def give_back(self, worker: Any) -> None:
+        """Take a worker back."""
+        ...
+
+
+class Peer(Protocol):
+    """A worker, seen from the process that has the flow run. See `Worker`.
+
+    Attributes:
+        returned: what the last call in it has returned.
+    """
+
+    returned: Any
+
+    def begin(self, body: Body) -> int:
+        """Have a function called."""
+        ...
+
+    def send(self, kind: str, content: Any) -> None:
+        """Send a message to the call that is under way."""
+        ...
+
+    def receive(self, until: float | None) -> tuple[str, Any]:
+        """Wait for a message of the call that is under way."""
+        ...
+
+    def stop(self, number: int) -> None:
+        """Have a call, and those that were made in it, go on no more."""
+        ...
+
+
+class RelayedWaits(PooledWaits):
+    """Waits as a pool's threads do, but has functions called by workers.
+
+    Args:
+        workers: whose workers.
+    """
+
+    def __init__(self, workers: Lender) -> None:
+        self._workers = workers
 
     async def call(
         self, function: Callable[..., Any], args: Any, kwargs: Any, timeout: float | None, *, isasync: bool
     ) -> Any:
         """Call a function in a worker: in the one that asks for it, if a task that runs there does."""
-        content = _packed(_body(function, args, kwargs, isasync=isasync))
-        until = None if timeout is None else time.monotonic() + timeout
+        body = _body(function, args, kwargs, isasync=isasync, timed=timeout is not None)
         worker = _WORKER.get()
         if worker is not None:
-            value, error = self._in(worker, content, until)
+            value, error = self._in(worker, body, timeout)
         else:
-            worker = self._runner.take()
+            worker = self._workers.take()
             token = _WORKER.set(worker)
             try:
-                value, error = self._in(worker, content, until)
-            except BaseException:
-                worker.kill()  # it may be in the middle of something
-                raise
+                value, error = self._in(worker, body, timeout)
             finally:
                 _WORKER.reset(token)
-                self._runner.give_back(worker)
+                self._workers.give_back(worker)
         if error is not None:
             raise error
         return value
 
-    def _in(self, worker: Worker, content: bytes, until: float | None) -> tuple[Any, BaseException | None]:
+    def _in(self, worker: Peer, body: Body, timeout: float | None) -> tuple[Any, BaseException | None]:
         """Have a worker call a function; return its value, or what it raised."""
-        worker.send(RUN, content)
+        own = _Limit(math.inf if timeout is None else time.monotonic() + timeout, get_run_context())
+        limit = min(own, _LIMIT.get() or own, key=_moment)
+        token = _LIMIT.set(limit)
+        number = worker.begin(body)
+        try:
+            return self._followed(worker, None if limit.moment == math.inf else limit.moment)
+        except BaseException as error:
+            worker.stop(number)  # it may be in the middle of something
+            if isinstance(error, (TimedOut, Abandoned)) and limit.is_over:
+                raise (TimedOut() if limit is own else too_late(limit.context)) from None
+            raise
+        finally:
+            _LIMIT.reset(token)
+
+    def _followed(self, worker: Peer, until: float | None) -> tuple[Any, BaseException | None]:
+        """Do what a call in a worker asks for, until it has ended."""
         while True:
             kind, message = worker.receive(until)
             if kind == DONE:
-                return pickle.loads(message), None  # noqa: S301 - from a process that this one started
+                worker.returned = pickle.loads(message)  # noqa: S301 - from a process that runs our code
+                return worker.returned, None
             if kind == RAISED:
                 error, told = pickle.loads(message)  # noqa: S301 - the same
                 error.__cause__ = _FromWorker(told)
@@ -183,7 +275,7 @@ class _ProcessWaits(PooledWaits):
         """Make the call that a task in a worker makes; return what came of it, as it travels."""
         try:
             definition, args, kwargs = pickle.loads(content)  # noqa: S301 - from a process that this one started
-            value = run_sync(_nested(_NestedWaits(self._runner), definition, args, kwargs))
+            value = run_sync(_nested(_NestedWaits(self._workers), definition, args, kwargs))
             return packed((True, value), f"The result of {definition.name!r}")
         except Exception as error:  # noqa: BLE001 - it is raised again where the call was made
             try:
@@ -225,7 +317,7 @@ async def _nested(waits: "_NestedWaits", definition: Any, args: Any, kwargs: dic
     return finish(state, return_state)
 
 
-class _NestedWaits(_ProcessWaits):
+class _NestedWaits(RelayedWaits):
     """Waits for a call that a task in a worker makes: its own thread drives it, and makes its commits."""
 
     async def commit(self, log: Any, unit: Any) -> None:
@@ -233,7 +325,7 @@ class _NestedWaits(_ProcessWaits):
         log.commit(unit)
 
 
-def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *, isasync: bool) -> Body:
+def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *, isasync: bool, timed: bool) -> Body:
     """Return a function with what a worker has to know of the run that it belongs to."""
     context: Any = get_run_context()
     flow: FlowRunContext = context.flow_context
@@ -253,17 +345,22 @@ def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *,
         flow.created,
         context.log_prints,
         log_settings(flow.engine.settings),
+        timed,
     )
 
 
-def _packed(body: Body) -> bytes:
+def packed_body(body: Body, beside: Mapping[int, int] = {}) -> bytes:
     """Return a function and its arguments as they travel.
+
+    Args:
+        body: the function, and what goes with it.
+        beside: see `flightlog.engine.worker.packed`.
 
     Raises:
         CannotTravel: something in them cannot be pickled; the text names the argument, and the place inside of it.
     """
     try:
-        return packed(body, "The task")
+        return packed(body, "The task", beside)
     except CannotTravel:
         for name, value in body.parameters.items():
             packed(value, f"The argument {name!r}")
@@ -285,6 +382,7 @@ class ProcessPoolTaskRunner(TaskRunner):
     """
 
     runs_coroutines = False
+    lends = False
 
     def __init__(
         self,
@@ -313,7 +411,7 @@ class ProcessPoolTaskRunner(TaskRunner):
 
     def _submit(self, future: BaseFuture[Any]) -> None:
         if self._pool is None:
-            self._pool = Pool(get_run_context().flow_context.engine.log, self.max_workers, _ProcessWaits(self))
+            self._pool = Pool(get_run_context().flow_context.engine.log, self.max_workers, RelayedWaits(self))
         self._pool.submit(future)
 
     def take(self) -> Worker:
@@ -327,6 +425,7 @@ class ProcessPoolTaskRunner(TaskRunner):
 
     def give_back(self, worker: Worker) -> None:
         """Let others use a worker, if it is still there."""
+        worker.returned = None
         with self._lock:
             if worker.is_alive and self._started:
                 self._idle.append(worker)

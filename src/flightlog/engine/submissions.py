@@ -14,7 +14,7 @@ from flightlog.engine.outcomes import interrupt_of
 from flightlog.engine.states import State, StateType
 from flightlog.engine.task_calls import TaskCall, new_call
 from flightlog.engine.task_runs import cancelled, interrupted, run_task
-from flightlog.engine.upstream import open_sources
+from flightlog.engine.upstream import open_sources, sources
 from flightlog.errors import MappingLengthMismatch, MappingMissingIterable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def submit(
     if call.pending:
         call.run.journal.put(call.pending)  # type: ignore[union-attr]
         call.pending = []
-    future.carry(_Work(call, future))
+    future.carry(_Work(call, future), lent=flow.task_runner.lends)
     try:
         if task.isasync and flow.task_runner.runs_coroutines:
             _start_async(call, future, in_async)
@@ -73,6 +73,10 @@ class _Work:
     def __call__(self, waits: Waits) -> Coroutine[Any, Any, None]:
         return _settle(waits, self.call, self.future)
 
+    def sources(self) -> list[BaseFuture[Any]]:
+        """Return the futures that the call rests on."""
+        return sources(self.call.parameters, self.call.wait_for)
+
 
 async def _settle(waits: Waits, call: TaskCall, future: BaseFuture[Any]) -> None:
     """Run a call and settle its future, whatever happens."""
@@ -92,6 +96,7 @@ def _start_sync(call: TaskCall, future: BaseFuture[Any]) -> None:
     """Give a call to the task runner once what it rests on has ended, so that no thread is held up by waiting."""
     runner = call.flow.task_runner
     waiting = [] if runner.sequential else open_sources(call.parameters, call.wait_for)
+    waiting = [source for source in waiting if not runner.orders(source)]
     if not waiting:
         runner.submit(future)
         return

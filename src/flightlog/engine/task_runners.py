@@ -1,5 +1,6 @@
 """Task runners: where submitted tasks run. One for each flow run."""
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -27,10 +28,14 @@ class TaskRunner(ABC):
     Attributes:
         sequential: whether `submit` returns only when the future is settled.
         runs_coroutines: whether async tasks run in the flow's own event loop; else they are submitted as others are.
+        lends: whether a thread that waits for a future may do its work itself, where nobody has begun it.
+        starts_slowly: whether starting it takes so long that an event loop must not wait for it.
     """
 
     sequential = False
     runs_coroutines = True
+    lends = True
+    starts_slowly = False
 
     def __init__(self) -> None:
         self._started = False
@@ -44,6 +49,11 @@ class TaskRunner(ABC):
     def concurrency_type(self) -> str:
         """``SEQUENTIAL``, ``CONCURRENT`` or ``PARALLEL``."""
         return "SEQUENTIAL" if self.sequential else "CONCURRENT"
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The runner's logger, which is called ``flightlog.task_runner.`` and the runner's name."""
+        return logging.getLogger(f"flightlog.task_runner.{self.name}")
 
     def duplicate(self) -> Self:
         """Return a runner like this one that has not been started: every flow run has its own."""
@@ -60,6 +70,7 @@ class TaskRunner(ABC):
             raise RuntimeError("The task runner is already started!")
         self._started = True
         try:
+            self._begin()
             yield self
         finally:
             self._started = False
@@ -75,8 +86,15 @@ class TaskRunner(ABC):
             raise RuntimeError("The task runner must be started before submitting work.")
         self._submit(future)
 
+    def orders(self, source: BaseFuture[Any]) -> bool:
+        """Tell whether the runner itself lets nothing begin that rests on a future before that has ended."""
+        return False
+
     @abstractmethod
     def _submit(self, future: BaseFuture[Any]) -> None: ...
+
+    def _begin(self) -> None:  # noqa: B027 - the same
+        """Get what the runner needs before anything is submitted."""
 
     def _stop(self) -> None:  # noqa: B027 - most runners hold nothing
         """Give back what the runner holds."""

@@ -54,6 +54,11 @@ def value_of(source: Any) -> Any:
 
 def open_sources(parameters: Mapping[str, Any], wait_for: Iterable[Any] | None) -> list[BaseFuture[Any]]:
     """Return the futures among some arguments that have not ended."""
+    return [source for source in sources(parameters, wait_for) if not source.done()]
+
+
+def sources(parameters: Mapping[str, Any], wait_for: Iterable[Any] | None) -> list[BaseFuture[Any]]:
+    """Return the futures among some arguments."""
     if wait_for is None and are_plain(parameters.values()):
         return []
     found = Found()
@@ -61,4 +66,4 @@ def open_sources(parameters: Mapping[str, Any], wait_for: Iterable[Any] | None) 
         look(value, found)
     if wait_for is not None:
         look(list(wait_for), found)
-    return [u.source for u in found.upstream if isinstance(u.source, BaseFuture) and not u.source.done()]
+    return [upstream.source for upstream in found.upstream if isinstance(upstream.source, BaseFuture)]

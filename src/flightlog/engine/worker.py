@@ -23,7 +23,7 @@ from flightlog.engine import run_logs
 from flightlog.engine.bridge import run_in_loop
 from flightlog.engine.context import CURRENT, TaskRunContext
 from flightlog.engine.outcomes import traceback_of
-from flightlog.engine.pickles import unpicklable
+from flightlog.engine.pickles import dumps_beside, unpicklable
 from flightlog.ids import id_text
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Body:
         created: when the flow run was created, in microseconds since 1970.
         log_prints: whether prints become log lines.
         logging: how log lines are shown and kept.
+        timed: whether it has a time limit.
     """
 
     function: Callable[..., Any]
@@ -64,28 +65,30 @@ class Body:
     created: int
     log_prints: bool
     logging: run_logs.LogSettings
+    timed: bool
 
 
-def packed(value: Any, what: str) -> bytes:
+def packed(value: Any, what: str, beside: Mapping[int, int] = {}) -> bytes:
     """Return a value as it travels between processes.
 
     Args:
         value: the value.
         what: what it is, for people.
+        beside: the numbers of the objects in it that travel another way, by their `id`.
 
     Raises:
         CannotTravel: it cannot be pickled.
     """
     cloudpickle: Any = import_module("cloudpickle")
     try:
-        content: bytes = cloudpickle.dumps(value, 5)
+        content = dumps_beside(value, beside) if beside else cloudpickle.dumps(value, 5)
     except Exception as error:  # noqa: BLE001 - pickling runs the object's own code
         place, why = unpicklable(value, cloudpickle.dumps)
         raise CannotTravel(
             f"{what}{place} cannot be sent to another process: {why or f'{type(error).__name__}: {error}'}. "
             "Make it inside the task, or use a task runner with threads."
         ) from None
-    return content
+    return bytes(content)
 
 
 class Relay:
@@ -135,25 +138,36 @@ class Relay:
             if kind == RUN:
                 self._run(content)
             elif until_answer and kind == ANSWER:
-                succeeded, value = pickle.loads(content)  # noqa: S301 - from the process that started this one
-                if succeeded:
-                    return value
-                raise value
+                return self.answer(content)
+
+    @staticmethod
+    def answer(content: bytes) -> Any:
+        """Return what a call of another task or flow gave, or raise what it raised."""
+        succeeded, value = pickle.loads(content)  # noqa: S301 - from the process that has the flow run
+        if succeeded:
+            return value
+        raise value
 
     def _run(self, content: bytes) -> None:
+        self.send(*self.outcome(content, pickle.loads))
+
+    def outcome(self, content: bytes, loads: Callable[[bytes], Body]) -> tuple[str, bytes]:
+        """Call a function; return how that ended, and its value or what it raised as they travel.
+
+        Args:
+            content: the function and its arguments, as they travel.
+            loads: takes them out.
+        """
         before = CURRENT.get()
         try:
-            body: Body = pickle.loads(content)  # noqa: S301 - from the process that started this one
-            value = _called(self, body)
+            value = _called(self, loads(content))
             if os.getpid() != self.pid:
                 os._exit(0)  # the user's code has forked, and come back twice
-            answer = packed(value, "The result")
+            return DONE, packed(value, "The result")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other side is told
             if os.getpid() != self.pid:
                 os._exit(1)
-            self.send(RAISED, _packed_error(error))
-        else:
-            self.send(DONE, answer)
+            return RAISED, _packed_error(error)
         finally:
             CURRENT.set(before)
             for stream in (sys.stdout, sys.stderr):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flightlog.testing.runner_contract import RunnerContract
     from flightlog.testing.serializer_contract import SerializerContract
     from flightlog.testing.storage_contract import StorageContract
+    from flightlog.testing.worker_contract import WorkerContract
 
 _HOMES = {
     "FlowTest": "flightlog.testing.harness",
@@ -25,6 +26,7 @@ _HOMES = {
     "SerializerContract": "flightlog.testing.serializer_contract",
     "StorageContract": "flightlog.testing.storage_contract",
     "VirtualClock": "flightlog.testing.clocks",
+    "WorkerContract": "flightlog.testing.worker_contract",
     "disable_run_logger": "flightlog.testing.harness",
     "flightlog_test_harness": "flightlog.testing.harness",
     "memory_engine": "flightlog.testing.engines",
@@ -40,6 +42,7 @@ __all__ = [
     "SerializerContract",
     "StorageContract",
     "VirtualClock",
+    "WorkerContract",
     "disable_run_logger",
     "flightlog_test_harness",
     "memory_engine",

@@ -4,19 +4,30 @@ Nothing here looks into this process's memory from a task: tasks of some runners
 """
 
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flightlog.cache_policies import INPUTS
 from flightlog.engine.annotations import allow_failure
-from flightlog.engine.flows import Flow
+from flightlog.engine.artifacts import create_markdown_artifact
+from flightlog.engine.concurrency import set_limit
+from flightlog.engine.context import get_run_context
+from flightlog.engine.custom_events import emit_event
+from flightlog.engine.flows import Flow, flow
 from flightlog.engine.run_logs import get_run_logger
-from flightlog.engine.runtime import Engine
+from flightlog.engine.runtime import Engine, open_engine, using
+from flightlog.engine.tags import tags
 from flightlog.engine.task_runners import TaskRunner
 from flightlog.engine.tasks import Task, task
+from flightlog.events.opening import open_log
+from flightlog.runtime import flow_run, task_run
+from flightlog.settings import Settings
 from flightlog.testing.engines import memory_engine
 
 
@@ -60,6 +71,63 @@ def call_another(x: int) -> int:
     except LookupError:
         return add(x, 10)
     return -1
+
+
+@flow
+def subflow(x: int) -> int:
+    """Call a task."""
+    return add(x, 100)
+
+
+@task
+def call_flow(x: int) -> int:
+    """Call a flow."""
+    return subflow(x)
+
+
+@task
+def recorded(url: str, _: Any = None) -> list[str]:
+    """Return which events of task runs are committed while this one runs."""
+    with open_log(url, read_only=True) as log:
+        return [event.type.partition(".")[2] for event in log.read_all() if event.type.startswith("task_run.")]
+
+
+@task
+def leave_things() -> None:
+    """Leave an event of one's own, and an artifact."""
+    emit_event("file.arrived", {"flightlog.resource.id": "file"})
+    create_markdown_artifact("# It arrived", key="arrival")
+
+
+@task(tags=["own"])
+def facts(x: int) -> dict[str, Any]:
+    """Return what a task knows of its run."""
+    context: Any = get_run_context()
+    return {
+        "names": (context.task.name, task_run.name, flow_run.name, flow_run.flow_name),
+        "ids": (task_run.id, flow_run.id),
+        "rest": (task_run.tags, task_run.parameters, task_run.run_count),
+    }
+
+
+@task
+def count_up(folder: str, seconds: float = 0.0) -> int:
+    """Return how many had begun with this when it began, and take some time."""
+    path = Path(folder) / f"{time.time_ns()}-{os.getpid()}-{threading.get_ident()}"
+    path.touch()
+    time.sleep(seconds)
+    return len(list(Path(folder).iterdir()))
+
+
+@task
+def how_many_at_once(folder: str) -> int:
+    """Return how many of these run at the same time."""
+    path = Path(folder) / f"{os.getpid()}-{threading.get_ident()}"
+    path.touch()
+    time.sleep(0.05)
+    found = len(list(Path(folder).iterdir()))
+    path.unlink()
+    return found
 
 
 class RunnerContract(ABC):
@@ -224,3 +292,86 @@ class RunnerContract(ABC):
 
         assert self._run(runner, f) == 1
         assert [states[-1] for states in self._states(engine, give)] == ["completed"] * 5
+
+    def test_what_is_needed_is_committed_before_a_task_begins(self, runner: TaskRunner, tmp_path: Path) -> None:
+        """That it runs, and how all that it rests on ended: a task that looks into the log's file finds it."""
+        url = f"sqlite:///{tmp_path}/log.db"
+
+        def f() -> Any:
+            return recorded.submit(url, give.submit(1)).result()
+
+        engine = open_engine(Settings(home=tmp_path, log_url=url))
+        try:
+            with using(engine):
+                found = self._run(runner, f)
+                assert (found.pop(), sorted(found)) == ("running", ["completed", "created", "created", "running"])
+        finally:
+            engine.log.close()
+
+    def test_a_task_knows_what_it_runs_for(self, runner: TaskRunner, engine: Engine) -> None:
+        """Names, ids, tags, parameters and attempt are those of the run."""
+
+        def f() -> Any:
+            with tags("outer"):
+                future = facts.submit(3)
+            found = future.result()
+            return (
+                found["names"] == ("facts", future.name, flow_run.name, "contract"),
+                found["ids"]
+                == (
+                    future.task_run_id,
+                    flow_run.id,
+                ),
+                found["rest"],
+            )
+
+        assert self._run(runner, f) == (True, True, (["outer", "own"], {"x": 3}, 1))
+
+    def test_events_and_artifacts_reach_the_log(self, runner: TaskRunner, engine: Engine) -> None:
+        """With the task run that left them."""
+
+        def f() -> None:
+            leave_things.submit()
+
+        self._run(runner, f)
+        engine.log.flush()
+        events = list(engine.log.read_all())
+        (run,) = [event.data["task_run_id"] for event in events if event.type == "task_run.created"]
+        left = [event for event in events if event.type.partition(".")[0] not in ("flow_run", "task_run", "log")]
+        assert len(left) == 2
+        assert [event.data["task_run_id"] for event in left] == [run, run]
+
+    def test_a_task_may_call_flows(self, runner: TaskRunner, engine: Engine) -> None:
+        """They are subflows, with runs of their own."""
+
+        def f() -> Any:
+            return call_flow.submit(1).result()
+
+        assert self._run(runner, f) == 101
+        engine.log.flush()
+        assert [event.data["flow"] for event in engine.log.read_all(types=["flow_run.created"])] == [
+            "contract",
+            "subflow",
+        ]
+
+    def test_values_in_the_cache_are_not_computed_again(
+        self, runner: TaskRunner, engine: Engine, tmp_path: Path
+    ) -> None:
+        """A call that is in the cache ends without its function being called."""
+        cached = count_up.with_options(cache_policy=INPUTS)
+
+        def f() -> Any:
+            return [cached.submit(str(tmp_path)).result() for _ in range(2)]
+
+        assert self._run(runner, f) == [1, 1]
+        assert self._states(engine, cached) == [["created", "running", "completed"], ["created", "completed"]]
+
+    def test_limits_of_tags_hold(self, runner: TaskRunner, engine: Engine, tmp_path: Path) -> None:
+        """No more tasks of a tag run at the same time than its limit says."""
+        set_limit("tag:one", 1)
+        limited = how_many_at_once.with_options(tags=["one"])
+
+        def f() -> Any:
+            return [future.result() for future in [limited.submit(str(tmp_path)) for _ in range(4)]]
+
+        assert self._run(runner, f) == [1, 1, 1, 1]

@@ -1,0 +1,13 @@
+"""What Flightlog's plug-in host finds."""
+
+from typing import Any
+
+from flightlog.plugins import hookimpl
+
+
+@hookimpl
+def register_task_runners() -> dict[str, Any]:
+    """Let flows name the runner: ``@flow(task_runner="ray")``."""
+    from flightlog_ray.task_runners import RayTaskRunner
+
+    return {"ray": RayTaskRunner}
