@@ -99,7 +99,7 @@ def test_an_incident_stays_in_its_first_slack_message(outbox: Outbox) -> None:
     assert reply["thread_ts"] == outbox.ended("notification.delivered")[0]["receipt"]["ts"]
 
 
-def test_any_error_of_a_flow_goes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_of_a_flow_goes_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """From the flow to the channel: what can be neither recorded as JSON nor sent is replaced."""
 
     @flow
@@ -108,6 +108,7 @@ def test_any_error_of_a_flow_goes_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("OUR_TOKEN", TOKEN)
     with Slack() as server, memory_engine() as engine:
+        caplog.set_level("CRITICAL", "flightlog.flow_runs")  # half a surrogate pair cannot be in a test's report
         settings = {"token": "env:OUR_TOKEN", "channel": "#alerts", "api_url": server.api_url}
         channel = Channel(name="ops", kind="slack", settings=settings)
         rules = (Rule(name="failures", channels=("ops",)),)

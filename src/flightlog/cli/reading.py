@@ -54,7 +54,7 @@ def writing() -> "Iterator[Engine]":
     try:
         yield engine
     finally:
-        engine.log.close()
+        engine.close()
 
 
 @contextmanager

@@ -116,6 +116,17 @@ class Engine:
 
         return Surroundings(self.log, self.key, self.settings, self.clock, self.ids, MASKER.mask)
 
+    def close(self) -> None:
+        """Let what runs beside flows end, and the log go.
+
+        Raises:
+            LogWriteError: something could not be recorded.
+        """
+        if self.companions is not None:
+            self.companions.stop()
+        self.heart.stop()
+        self.log.close()
+
     def kept(self, projection: str, stream: str) -> Kept:
         """Return what a stream has come to for an inline projection. See `flightlog.events.log.Log.state`."""
         self._keep_inline()
@@ -242,13 +253,11 @@ def close_engine() -> None:
     with _lock:
         engine, _engine = _engine, None
     if engine is not None:
+        engine.close()
         if engine.companions is not None:
             from flightlog.plugins.host import close_host
 
-            engine.companions.stop()
             close_host()
-        engine.heart.stop()
-        engine.log.close()
 
 
 @contextmanager

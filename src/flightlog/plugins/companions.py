@@ -24,6 +24,8 @@ from flightlog.plugins.record import Record
 
 EXIT_SECONDS: Final = 5.0
 """How long the end of a process waits for all that runs beside its flows."""
+_BEGIN_SECONDS: Final = 2.0
+"""How long the first flow run waits at the most for services that come with Flightlog to begin."""
 
 
 class Ending(threading.Event):
@@ -88,9 +90,13 @@ class Companions:
         for problem in self.host.problems:
             self._record.put(problem)
         self.host.on_problem = self._record.put
-        if workers := [*self._tails(), *self._followers(), *self._attendants()]:
+        attendants = self._attendants()
+        if workers := [*self._tails(), *self._followers(), *attendants]:
             for worker in workers:
                 self._run(worker)
+            for attendant in attendants:
+                if attendant.plugin.manifest.is_own:  # rules that a file has just got are to see the first run
+                    attendant.begun.wait(_BEGIN_SECONDS)
             # After the log's own, so it is called before that: what is handed over is still to be read.
             atexit.register(self.stop)
 
@@ -106,7 +112,7 @@ class Companions:
         after = log.head().position if followers else 0
         return [Follower(self.host, plugin, log, after) for plugin in followers]
 
-    def _attendants(self) -> list[_Worker]:
+    def _attendants(self) -> "list[Attendant]":
         return [Attendant(self.host, plugin, self._surroundings) for plugin in self.host.usable(SERVICES)]
 
     def _run(self, worker: _Worker) -> None:
@@ -164,10 +170,14 @@ class Attendant:
         host: calls the plug-in.
         plugin: the plug-in.
         surroundings: what its services work with.
+
+    Attributes:
+        begun: set once its services have begun.
     """
 
     def __init__(self, host: Host, plugin: Plugin, surroundings: Surroundings) -> None:
         self.plugin = plugin
+        self.begun = threading.Event()
         self._host = host
         self._surroundings = surroundings
 
@@ -175,6 +185,7 @@ class Attendant:
         """Begin the services, wait until all is to end, and end them."""
         makers = (self._host.asked(self.plugin, SERVICES) or {}).values()
         begun = [self._host.do(self.plugin, SERVICES, self._begun, {"make": make}).value for make in makers]
+        self.begun.set()
         ending.wait()
         for service in begun:
             if service is not None:
