@@ -206,7 +206,7 @@ def test_E107_a_mapped_word_count_is_on_record_in_a_file(cluster: Any, tmp_path:
         with using(engine):
             assert word_count() == {"to": 24, "be": 24, "or": 12, "not": 12, "0": 4, "1": 4, "2": 4}
     finally:
-        engine.log.close()
+        engine.close()
     with open_log(url, read_only=True) as log:
         assert verify(log.store).sound
         events = [event for event in log.read_all() if event.type.startswith("task_run.")]

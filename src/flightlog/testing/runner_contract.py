@@ -306,7 +306,7 @@ class RunnerContract(ABC):
                 found = self._run(runner, f)
                 assert (found.pop(), sorted(found)) == ("running", ["completed", "created", "created", "running"])
         finally:
-            engine.log.close()
+            engine.close()
 
     def test_a_task_knows_what_it_runs_for(self, runner: TaskRunner, engine: Engine) -> None:
         """Names, ids, tags, parameters and attempt are those of the run."""
