@@ -56,7 +56,10 @@ def _put_to_rest(progress: "Progress", stop: BaseException) -> bool:
     """Put an end on record to the calls that have none, and take nothing from them any more; False if that changed."""
     run, engine = progress.run, progress.context.engine
     engine.log.flush()
-    history = read_history(engine.log, run.key)
+    try:
+        history = read_history(engine.log, run.key)
+    except RunNotFound:
+        return True  # its runner could not be started: it has begun nothing
     if history.epoch > run.journal.epoch:
         raise TakenOver(run.journal.stream, run.journal.epoch, history.epoch)
     following = run.journal.following()
