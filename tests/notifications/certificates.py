@@ -23,21 +23,27 @@ class Certificates(NamedTuple):
 
 
 def make(folder: Path) -> Certificates:
-    """Make certificates in a folder."""
+    """Make certificates in a folder: with all that Python asks of them from 3.13 on."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca = _builder("Tests", ca_key.public_key(), "Tests").add_extension(
-        x509.BasicConstraints(ca=True, path_length=0), critical=True
-    ).add_extension(
-        x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
-                      key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
-                      decipher_only=False), critical=True
-    ).sign(ca_key, hashes.SHA256())  # fmt: skip
-    names = [x509.DNSName("localhost")]
-    server = _builder("localhost", key.public_key(), "Tests").add_extension(
-        x509.SubjectAlternativeName(names), critical=False
-    ).add_extension(
-        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-    ).sign(ca_key, hashes.SHA256())  # fmt: skip
+    usage = x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
+                          key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+                          decipher_only=False)  # fmt: skip
+    identifier = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    ca = (
+        _builder("Tests", ca_key.public_key(), "Tests")
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    server = (
+        _builder("localhost", key.public_key(), "Tests")
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(authority, critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
     found = Certificates(folder / "ca.pem", folder / "server.pem")
     pem = serialization.Encoding.PEM
     found.ca.write_bytes(ca.public_bytes(pem))

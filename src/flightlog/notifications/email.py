@@ -225,7 +225,9 @@ class _Sending:
             return DeliveryError(text, is_final=True, code="not_supported")
         is_final = isinstance(error, SMTPNotSupported)
         known = isinstance(error, (OSError, SMTPException))
-        said = self._said(str(error) if known else f"{type(error).__name__}: {error}")
+        # The library's own words for this name a port that it does not know, since we connect.
+        source = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        said = self._said(str(source) if known else f"{type(error).__name__}: {error}")
         return DeliveryError(f"{host}: {said}, while {self.step}.", is_final=is_final, is_unknown=is_unknown)
 
     def _said(self, text: str) -> str:
