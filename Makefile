@@ -14,8 +14,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-	  --editable . --editable integrations/flightlog-dask --editable integrations/flightlog-ray
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
 demo: $(READY) ## Run the main job: a pipeline over the packages on this machine
@@ -45,9 +44,12 @@ types: $(READY) ## Check types, strictly
 
 tests: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --editable integrations/flightlog-dask --editable integrations/flightlog-ray
 	$(BIN)/python -m pytest -p no:randomly README.md docs integrations/flightlog-dask/README.md
 	$(BIN)/python -m pytest integrations/flightlog-dask/tests
 	$(BIN)/python integrations/flightlog-ray/tests/alone.py -m pytest integrations/flightlog-ray/tests
+	$(BIN)/python -m pip uninstall --quiet --yes flightlog-dask flightlog-ray
 
 docs: $(READY) ## Build the documentation; warnings are errors
 	$(BIN)/python docs/generate.py

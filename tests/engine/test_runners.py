@@ -220,9 +220,12 @@ def test_E112_one_runner_instance_serves_many_runs() -> None:
 
 
 def test_E14_what_is_no_runner_is_refused() -> None:
-    """Something else as a task runner is a TypeError at decoration."""
-    runner: Any = "concurrent"
+    """Something else as a task runner is a TypeError at decoration; a name that nothing has, a ValueError."""
+    runner: Any = 7
     with pytest.raises(TypeError):
+        flow(task_runner=runner)(give.fn)
+    runner = "sequentail"
+    with pytest.raises(ValueError, match="Did you mean 'sequential'"):
         flow(task_runner=runner)(give.fn)
 
 

@@ -93,12 +93,12 @@ def serializer_of(given: Any) -> Serializer:
     kind, _, rest = given.partition("/")
     if kind in _KINDS:
         return _KINDS[kind].of_spec(rest)
-    made = _of_plugins(kind)
+    made = _of_plugins(kind, given)
     return type(made).of_spec(rest) if rest else made
 
 
-def _of_plugins(name: str) -> Serializer:
-    """Return a serializer that a plug-in brings."""
+def _of_plugins(name: str, spec: str) -> Serializer:
+    """Return a serializer that a plug-in brings; `spec` is what was asked for."""
     from flightlog.plugins.host import current_host
 
     host = current_host()
@@ -106,7 +106,7 @@ def _of_plugins(name: str) -> Serializer:
     if make is None:
         known = [*_KINDS, *host.names("register_serializers")]
         why = host.why_not("register_serializers", name) or did_you_mean(name, known)
-        raise ValueError(f"There is no serializer {name!r}.{why}")
+        raise ValueError(f"There is no serializer {spec!r}.{why}")
     made = make()
     if not isinstance(made, Serializer):
         raise TypeError(f"What a plug-in calls the serializer {name!r} is a {type(made).__name__}, and no Serializer.")
