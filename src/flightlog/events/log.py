@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -274,9 +273,12 @@ class Log:
                 if self._queue and not self._lead(wait=False):
                     return False
             finally:
-                # Whether or not an interrupt came between getting the lock and noting so: the lock itself knows.
-                with suppress(RuntimeError):
+                # Whether or not an interrupt came between getting the lock and noting so: the lock itself knows. Not by
+                # `suppress`, which is Python code: an interrupt in there would keep the lock for ever.
+                try:  # noqa: SIM105
                     self._leader.release()
+                except RuntimeError:
+                    pass
         if unit.error is not None:
             raise unit.error
         return True
