@@ -108,7 +108,7 @@ class Delivery:
     def _waiting(self) -> list[dict[str, Any]]:
         """Return what waits to be sent, those first that are due first."""
         waiting = (one for one in self._log.states("outbox").values() if not one["dead"])
-        return sorted(waiting, key=lambda one: (one["due"], one["notification"]))
+        return sorted(waiting, key=lambda one: (one["due"], one["first"] is not None, one["notification"]))
 
     # --- claims -------------------------------------------------------------------------------------
 
