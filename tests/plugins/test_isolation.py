@@ -275,6 +275,9 @@ def test_after_a_call_that_hangs_there_are_no_more() -> None:
     assert isolated.call(lambda: 1, {}, 10).problem == "an earlier call of it has not come back"
     isolated.close()
     release.set()
+    for thread in threading.enumerate():
+        if thread.name == "flightlog-plugin-x":
+            thread.join(10)
 
 
 def test_closing_does_not_wait_for_a_call_that_is_under_way() -> None:
