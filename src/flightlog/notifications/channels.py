@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from flightlog.errors import FlightlogError
+from flightlog.masking import MASKER
 from flightlog.names import did_you_mean
 from flightlog.notifications.notifier import Notifier
 from flightlog.notifications.rules import Channel
@@ -45,7 +46,16 @@ def secret_settings(channel: Channel) -> list[str]:
     if kind is None:
         return []
     secret = [name for name, field in kind.model_fields.items() if "Secret" in str(field.annotation)]
-    return [name for name in secret if not str(channel.settings.get(name, _ENV)).startswith(_ENV)]
+    return [name for name in secret if not _is_elsewhere(channel.settings.get(name, _ENV))]
+
+
+def _is_elsewhere(value: Any) -> bool:
+    """Tell whether a setting only says where its secrets are found."""
+    if isinstance(value, Mapping):
+        return all(_is_elsewhere(one) for one in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_elsewhere(one) for one in value)
+    return str(value).startswith(_ENV)
 
 
 def kinds() -> dict[str, type[Notifier]]:
@@ -85,6 +95,7 @@ def _resolved(value: Any, channel: str) -> Any:
     name = value.removeprefix(_ENV)
     if (found := variable(name)) is None:
         raise ChannelError(f"The channel {channel!r} needs the environment variable {name}, which is not set.")
+    MASKER.learn(found)  # it may stand in what a channel answers
     return found
 
 

@@ -21,6 +21,7 @@ from flightlog.events.types import (
     rule_stream,
 )
 from flightlog.ids import Ids
+from flightlog.names import did_you_mean
 from flightlog.notifications.channels import ChannelError, notifier_of
 from flightlog.notifications.rules import Channel, Configuration, Route, Rule, channels_of
 
@@ -189,7 +190,7 @@ def problems_of(wanted: Configuration) -> list[str]:
 
 def completed(channel: Channel) -> Channel:
     """Return a channel with what its notifier says of itself; a secret in it is refused."""
-    from flightlog.notifications.channels import class_of, secret_settings
+    from flightlog.notifications.channels import class_of, kinds, secret_settings
 
     for name in secret_settings(channel):
         raise ChannelError(
@@ -197,6 +198,12 @@ def completed(channel: Channel) -> Channel:
             f'the log. Write {name} = "env:NAME" for an environment variable, or save a block and name that.'
         )
     kind = class_of(channel)
+    if kind is None and channel.block is None:
+        # Of settings of an unknown kind nobody can say which are secrets.
+        raise ChannelError(
+            f"The channel {channel.name!r} is of a kind {channel.kind!r}, which there is not here."
+            f"{did_you_mean(channel.kind or '', kinds())}"
+        )
     return channel.model_copy(update={"can_update": kind is not None and kind.threads})
 
 

@@ -8,6 +8,7 @@ message has arrived, sends it again, and marks it as a repeat.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ from flightlog.projections.inline import INLINE
 SEND_SECONDS: Final = 10.0
 _CLAIM_SECONDS: Final = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 900.0
+_ORDER: Final = {"opened": 0, "resolved": 2}
+"""Of an incident's messages that were queued at one moment, which one goes first."""
 MOST_ATTEMPTS: Final = 12
 """After so many failed attempts, some two hours, a message is given up."""
 
@@ -106,9 +109,9 @@ class Delivery:
         return min((max(one["due"], one["claimed_until"]) for one in self._waiting()), default=None)
 
     def _waiting(self) -> list[dict[str, Any]]:
-        """Return what waits to be sent, those first that are due first."""
+        """Return what waits to be sent, in the order that an incident's messages keep: as they were queued."""
         waiting = (one for one in self._log.states("outbox").values() if not one["dead"])
-        return sorted(waiting, key=lambda one: (one["due"], one["first"] is not None, one["notification"]))
+        return sorted(waiting, key=lambda one: (one["queued"], _ORDER.get(one["kind"], 1), one["notification"]))
 
     # --- claims -------------------------------------------------------------------------------------
 
@@ -132,6 +135,9 @@ class Delivery:
         state = kept.state
         if state is None or state["dead"] or state["due"] > now or state["claimed_until"] > now:
             return None
+        if state["attempts"] >= MOST_ATTEMPTS:  # those who had it before never said what came of it
+            self._bury(stream, kept.version, state, now)
+            return None
         attempt = state["attempts"] + 1
         facts = {"attempt": attempt, "until": now + round(_CLAIM_SECONDS * 1e6), "process": this_process()}
         event = NewEvent(self._ids.new(), NOTIFICATION_ATTEMPTED, facts, now)
@@ -149,6 +155,16 @@ class Delivery:
             reached=reached[-1] if reached else None,
         )
         return Claim(stream, version, attempt, state["channel"], message, event.id)
+
+    def _bury(self, stream: str, version: int, state: dict[str, Any], now: int) -> None:
+        """Give up a message that processes have died with, again and again."""
+        told = {"notification": state["notification"], "channel": state["channel"], "attempt": state["attempts"]}
+        told["problem"] = (
+            state["problem"] or "Each process that was to send it ended before it could say what came of it."
+        )
+        with suppress(VersionConflict):
+            event = NewEvent(self._ids.new(), NOTIFICATION_DEAD, told, now)
+            self._log.append(stream, [event], expected_version=version)
 
     def _receipt(self, first: str | None) -> Receipt | None:
         """Return what the channel said of an incident's first message; None if that never arrived."""

@@ -26,14 +26,16 @@ def check_expression(source: str) -> str:
         ValueError: it cannot be read, or uses a name that there is not.
     """
     from jinja2 import TemplateError, meta
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     from flightlog.names import did_you_mean
+    from flightlog.notifications.templates import TemplateProblem, allowed, environment
 
     try:
-        used = meta.find_undeclared_variables(ImmutableSandboxedEnvironment().parse("{{ " + source + " }}"))
-        ImmutableSandboxedEnvironment().compile_expression(source)
-    except TemplateError as error:
+        tree = environment().parse("{{ " + source + " }}")
+        allowed(tree)
+        used = meta.find_undeclared_variables(tree)
+        environment().compile_expression(source)
+    except (TemplateError, TemplateProblem) as error:
         raise ValueError(f"the expression {source!r} cannot be read: {error}") from None
     for name in sorted(used - NAMES.keys()):
         raise ValueError(f"the expression {source!r} uses {name!r}, which there is not.{did_you_mean(name, NAMES)}")
@@ -43,9 +45,9 @@ def check_expression(source: str) -> str:
 @lru_cache(256)
 def compiled(source: str) -> Callable[[Mapping[str, Any]], bool]:
     """Return what tells whether an expression holds of some names; one that fails does not."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from flightlog.notifications.templates import environment
 
-    expression = ImmutableSandboxedEnvironment().compile_expression(source)
+    expression = environment().compile_expression(source)
 
     def holds(names: Mapping[str, Any]) -> bool:
         try:

@@ -212,6 +212,8 @@ class Fold:
         if type_ == "flow_run.running" and run is not None:
             run.started_at = run.started_at or event.recorded_at
             self._watch_duration(run, event)
+        if type_ == "flow_run.awaiting_retry" and run is not None:
+            run.retried_at = event.recorded_at
         if not rules and not is_end:
             return
         occurrence = occurrence_of(event, run, self._look_up)
@@ -295,7 +297,9 @@ class Fold:
         """Count a match that waited for the end of a run, or say why it counts no more."""
         if held.why == _PARENT and told and end.state_type != "COMPLETED":
             self._withhold(rule, held.occurrence, "inhibited", f"its parent {run.name} failed too, and that is told")
-        elif held.why != _PARENT and end.state_type == "COMPLETED":
+        elif held.occurrence.task and held.occurrence.at <= run.retried_at:
+            self._withhold(rule, held.occurrence, "recovered", "a later attempt of its flow run took its place")
+        elif held.why != _PARENT and not held.occurrence.task and end.state_type == "COMPLETED":
             self._withhold(rule, held.occurrence, "recovered", "the flow run completed after all")
         else:
             self._count(rule, held.occurrence, at=end.at)
@@ -319,7 +323,7 @@ class Fold:
             self._withhold(rule, held.occurrence, "recovered", "a run completed before its time was over")
         group.held = []
         if rule.threshold.recovered and group.failed:
-            self._open(rule, group, occurrence, occurrence.at, "a run completed after one that did not")
+            self._open(rule, group, occurrence, occurrence.at, "a run completed after one that did not", tell=False)
             self._close(rule, group, occurrence.at, occurrence, "it has recovered")
         elif group.incident and rule.resolve == "success":
             self._resolve(rule, group, occurrence.at, occurrence, f"{occurrence.run_name} completed")
@@ -408,6 +412,8 @@ class Fold:
         rule, group = self.rules.get(name), self.memory.groups.get(name, {}).get(key)
         if rule is None or group is None or group.armed != since or not rule.threshold.not_succeeded_within:
             return
+        if not rule.enabled:
+            return
         span = text(rule.threshold.not_succeeded_within)
         occurrence = self._by_clock(due, f"No run of {group.flow} has completed for {span}", group.flow)
         if not group.incident:
@@ -415,7 +421,7 @@ class Fold:
 
     def _hold_over(self, due: int, name: str, key: str) -> None:
         rule, group = self.rules.get(name), self.memory.groups.get(name, {}).get(key)
-        if rule is None or group is None or not isinstance(rule.hold, int):
+        if rule is None or not rule.enabled or group is None or not isinstance(rule.hold, int):
             return
         ripe = [held for held in group.held if held.occurrence.at + rule.hold <= due]
         group.held = group.held[len(ripe) :]
@@ -433,7 +439,9 @@ class Fold:
         group.flow, group.run = occurrence.flow or group.flow, occurrence.run or group.run
         return group
 
-    def _open(self, rule: Rule, group: Group, occurrence: Occurrence, at: int, reason: str) -> None:
+    def _open(
+        self, rule: Rule, group: Group, occurrence: Occurrence, at: int, reason: str, *, tell: bool = True
+    ) -> None:
         source = f"{rule.name}\0{group.key}\0{occurrence.event or at}"
         incident = Incident(
             sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:32],
@@ -448,7 +456,8 @@ class Fold:
         self.memory.incidents[incident.id] = incident
         group.incident = incident.id
         self._changed("opened", incident, at, occurrence, reason)
-        self._telling.opened(rule, group, incident, at)
+        if tell:
+            self._telling.opened(rule, group, incident, at)
         if rule.ends_after is not None:
             self._at(at + rule.ends_after, "quiet", rule.name, group.key, incident.id)
 

@@ -5,8 +5,8 @@ version, the rules are folded anew up to the cursor, in silence; what they decid
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from flightlog.clock import Clock
@@ -121,10 +121,9 @@ class Follower(Subscription):
     def _fold(self, events: list[Event]) -> None:
         fold = self._rules
         assert fold is not None
-        decisions = [
-            decision for event in events if event.position > fold.memory.position for decision in fold.apply(event)
-        ]
-        self._record(fold, decisions)
+        with self._in_step():
+            fresh = [event for event in events if event.position > fold.memory.position]
+            self._record(fold, [decision for event in fresh for decision in fold.apply(event)])
         self._since_aside += len(events)
         if self._since_aside >= _ASIDE_EVENTS:
             self.put_aside()
@@ -140,10 +139,21 @@ class Follower(Subscription):
             pass
         if done is None:
             return 0
-        decisions = fold.tick(now)
-        self._record(fold, decisions)
+        with self._in_step():
+            decisions = fold.tick(now)
+            self._record(fold, decisions)
         self.put_aside()
         return len(decisions)
+
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """Forget all if decisions could not be put on record: the memory would be ahead of the log."""
+        try:
+            yield
+        except BaseException:
+            self._rules = None
+            super().close()  # what is remembered comes back with the cursor
+            raise
 
     def _record(self, fold: Fold, decisions: list[Decision]) -> None:
         if decisions:

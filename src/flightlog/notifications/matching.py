@@ -47,7 +47,7 @@ def occurrence_of(event: Event, run: RunMemory | None, look_up: LookUp) -> Occur
 def _add_state(found: Occurrence, kind: str, event: Event, look_up: LookUp) -> None:
     data = event.data
     found.state_type, found.state_name = state_of(event.type, data)
-    found.attempt = data.get("attempt", 0)
+    found.attempt = data.get("attempt", 1)  # what is usual is left out of payloads
     error = data.get("error") or {}
     found.error = f"{error['type']}: {error['message']}" if error else ""
     if kind == TASK_RUN:
@@ -112,7 +112,7 @@ def names_of(occurrence: Occurrence, event: Event, look_up: LookUp) -> dict[str,
     """Return what a rule's expression can use."""
     return {
         "type": occurrence.type,
-        "data": _Fields(event.data),
+        "data": _Fields(_usual(event.type) | event.data),
         "flow": occurrence.flow or None,
         "run": occurrence.run_name or None,
         "task": occurrence.task or None,
@@ -122,6 +122,16 @@ def names_of(occurrence: Occurrence, event: Event, look_up: LookUp) -> dict[str,
         "parameters": _parameters(look_up(occurrence.stream, None)),
         "duration": None if occurrence.took is None else occurrence.took / 1e6,
     }
+
+
+@lru_cache(256)
+def _usual(type_: str) -> dict[str, Any]:
+    """Return what payloads of a type leave out, since it is what is usual."""
+    from flightlog.events.vocabulary import MODELS
+
+    model = MODELS.get(type_)
+    fields = {} if model is None else model.model_fields
+    return {name: field.default for name, field in fields.items() if not field.is_required()}
 
 
 class _Fields(dict[str, Any]):
@@ -154,7 +164,8 @@ def _group_value(name: str, occurrence: Occurrence) -> str:
         return ",".join(sorted(tag.removeprefix(prefix) for tag in occurrence.tags if tag.startswith(prefix)))
     values = {
         "flow": occurrence.flow,
-        "run": occurrence.run_name or occurrence.run,
+        # Names of runs come again; the end of an id does not.
+        "run": f"{occurrence.run_name} {occurrence.run[-6:]}".strip(),
         "task": occurrence.task,
         "state": occurrence.state_name,
         "error": occurrence.error.partition(":")[0],

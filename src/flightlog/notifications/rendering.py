@@ -101,7 +101,7 @@ def _run_facts(draft: Draft, cause: Occurrence, log: Log) -> RunFacts:
         error=f"{error['type']}: {error['message']}" if error else cause.error or None,
         where=_where(error.get("traceback")),
         task=cause.task or (failed or {}).get("task"),
-        attempt=cause.attempt or (failed or {}).get("attempt", 0),
+        attempt=cause.attempt if failed is None else failed.get("attempt", 1),
         attempts=1 + (failed or created).get("retries", 0),
         took=cause.took,
         usual=draft.usual,

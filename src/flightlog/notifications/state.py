@@ -78,6 +78,7 @@ class RunMemory:
     parent: str = ""
     created_at: int = 0
     started_at: int = 0
+    retried_at: int = 0
     held: list[Held] = field(default_factory=list)
 
 

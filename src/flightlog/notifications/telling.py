@@ -4,7 +4,7 @@ The second half of the fold (`flightlog.notifications.folding`): from incidents 
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -52,6 +52,8 @@ class Telling:
         """Tell of an incident that has begun."""
         for step in range(len(rule.escalate)):
             self.at(at + rule.escalate[step].after, "escalate", incident.id, step)
+        if rule.repeat_every is not None:
+            self.at(at + rule.repeat_every, "repeat", incident.id)
         if not self._damped(rule, group, incident, at):
             self._tell("opened", rule, incident, at)
 
@@ -95,33 +97,41 @@ class Telling:
 
     def update(self, due: int, identifier: str) -> None:
         """Change the messages of an incident, where the channel can."""
-        incident = self._memory.incidents.get(identifier)
-        rule = None if incident is None else self._rules.get(incident.rule)
-        if incident is None or rule is None:
-            return
-        incident.update_due, incident.updated_at = False, due
-        self._tell("updated", rule, incident, due, list(incident.told))
+        for rule, incident in self._going_on(identifier):
+            incident.update_due, incident.updated_at = False, due
+            self._tell("updated", rule, incident, due, list(incident.told))
 
     def repeat(self, due: int, identifier: str) -> None:
         """Tell again of an incident that goes on and that nobody has acknowledged."""
-        incident = self._memory.incidents.get(identifier)
-        rule = None if incident is None else self._rules.get(incident.rule)
-        if incident is not None and rule is not None and not incident.acknowledged:
+        for rule, incident in self._going_on(identifier):
+            if rule.repeat_every is None or incident.acknowledged:
+                continue
             note = f"It goes on for {text(max(1, due - incident.opened_at))}."
             self._tell("escalated", rule, incident, due, list(incident.told) or None, note)
+            self.at(due + rule.repeat_every, "repeat", identifier)
 
     def escalate(self, due: int, identifier: str, step: int) -> None:
         """Tell the next ones of an incident that nobody has acknowledged."""
-        incident = self._memory.incidents.get(identifier)
-        rule = None if incident is None else self._rules.get(incident.rule)
-        if incident is None or rule is None or step >= len(rule.escalate):
-            return
+        for rule, incident in self._going_on(identifier):
+            if step < len(rule.escalate):
+                self._escalate(due, rule, incident, step)
+
+    def _escalate(self, due: int, rule: Rule, incident: Incident, step: int) -> None:
         after = text(rule.escalate[step].after)
         if incident.acknowledged:
             self._withhold(rule, incident, due, "acknowledged", f"somebody acknowledged it within {after}")
             return
-        note = f"Nobody has acknowledged it for {after}."
+        if (quiet := self._quieted(rule, incident, due)) is not None:
+            self.at(quiet[2], "escalate", incident.id, step)  # its time comes when the silence is over
+        note = f"Nobody has acknowledged it for {text(max(1, due - incident.opened_at))}."
         self._tell("escalated", rule, incident, due, list(rule.escalate[step].channels), note)
+
+    def _going_on(self, identifier: str) -> Iterator[tuple[Rule, Incident]]:
+        """Yield an incident with its rule, if it still goes on and the rule still counts."""
+        incident = self._memory.incidents.get(identifier)
+        rule = None if incident is None else self._rules.get(incident.rule)
+        if incident is not None and rule is not None and rule.enabled:
+            yield rule, incident
 
     def calm(self, due: int, name: str, key: str) -> None:
         """Say where a group stands that came and went, if it has kept still since."""
@@ -137,11 +147,10 @@ class Telling:
 
     def speak(self, due: int, identifier: str) -> None:
         """Tell of an incident that still goes on now that a silence or mute time is over."""
-        incident = self._memory.incidents.get(identifier)
-        rule = None if incident is None else self._rules.get(incident.rule)
-        if incident is not None and rule is not None and incident.waiting:
-            why, incident.waiting = incident.waiting, ""
-            self._tell("opened", rule, incident, due, note=f"It began {why}.")
+        for rule, incident in self._going_on(identifier):
+            if incident.waiting:
+                why, incident.waiting = incident.waiting, ""
+                self._tell("opened", rule, incident, due, note=f"It began {why}.")
 
     # --- silences -----------------------------------------------------------------------------------
 
@@ -199,8 +208,6 @@ class Telling:
             self._withhold(rule, incident, at, "unrouted", "neither the rule nor a route names a channel for it")
         for name in chosen:
             self._to_channel(name, kind, rule, incident, at, note)
-        if rule.repeat_every and kind in ("opened", "escalated"):
-            self.at(at + rule.repeat_every, "repeat", incident.id)
 
     def _to_channel(self, name: str, kind: Kind, rule: Rule, incident: Incident, at: int, note: str) -> None:
         channel = self.channels.get(name)
@@ -257,8 +264,17 @@ class Telling:
 
     def digest(self, due: int, rule: str, channel: str) -> None:
         """Send what was gathered for a channel."""
+        if (later := self._digest_at(due, rule, channel)) > due:
+            self.at(later, "digest", rule, channel)
+            return
         entries = self._memory.digests.pop(f"{rule}\0{channel}", [])
         self._sum_up(due, rule, channel, entries, f"What {rule!r} has gathered")
+
+    def _digest_at(self, due: int, name: str, channel: str) -> int:
+        """Return when a digest may go out: not in a mute time of its rule, nor while its channel takes no more."""
+        rule, there = self._rules.get(name), self.channels.get(channel)
+        muted = [until for mute in (rule.mute if rule else ()) if (until := mute.until(due)) is not None]
+        return max([due, *muted, due if there is None else self._free_at(there, due)])
 
     def relieve(self, due: int, channel: str) -> None:
         """Send a summary of what was more than a channel takes."""

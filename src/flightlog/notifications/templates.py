@@ -170,15 +170,13 @@ def _line(error: Exception) -> int:
 def _compiled(source: str) -> Template:
     if len(source) > LONGEST_SOURCE:
         raise TemplateProblem(f"It has {len(source):,} characters; {LONGEST_SOURCE:,} are the most.", 1)
-    environment = _environment()
+    sandbox = environment()
     try:
-        tree = environment.parse(source)
-        _allowed(tree)
+        tree = sandbox.parse(source)
+        allowed(tree)
         _names(tree)
         _bound_loops(tree)
-        return Template.from_code(
-            environment, environment.compile(tree, filename="<template>"), environment.make_globals(None)
-        )
+        return Template.from_code(sandbox, sandbox.compile(tree, filename="<template>"), sandbox.make_globals(None))
     except TemplateSyntaxError as error:
         raise TemplateProblem(_syntax(error), error.lineno) from None
     except (TemplateError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
@@ -193,14 +191,18 @@ def _syntax(error: TemplateSyntaxError) -> str:
     found = re.fullmatch(r"No (filter|test) named '(.*)'", text)
     if found is None:
         return f"{text}."
-    known = _environment().filters if found[1] == "filter" else _environment().tests
+    known = environment().filters if found[1] == "filter" else environment().tests
     return (
         f"There is no {found[1]} {found[2]!r}.{did_you_mean(found[2], sorted(one for one in known if one[0] != '_'))}"
     )
 
 
-def _allowed(tree: nodes.Template) -> None:
-    """Refuse what templates here cannot do."""
+def allowed(tree: nodes.Template) -> None:
+    """Refuse what templates and expressions here cannot do.
+
+    Raises:
+        TemplateProblem: there is something of the kind.
+    """
     for node in tree.find_all(nodes.Node):
         if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "range":
             continue
@@ -221,7 +223,7 @@ def _bound_loops(tree: nodes.Template) -> None:
             raise TemplateProblem(f"Loops can be {DEEPEST_LOOP} deep at the most.", loop.lineno)
     for loop in loops:
         loop.iter = nodes.Filter(loop.iter, "_bounded", [], [], None, None, lineno=loop.lineno)
-        loop.iter.set_environment(_environment())
+        loop.iter.set_environment(environment())
 
 
 def _names(tree: nodes.Template) -> None:
@@ -362,8 +364,9 @@ def _shown(value: Any) -> Any:
 
 
 @lru_cache(1)
-def _environment() -> _Environment:
-    environment = _Environment(
+def environment() -> _Environment:
+    """Return the sandbox that templates and expressions are read and run in."""
+    made = _Environment(
         undefined=StrictUndefined,
         finalize=_shown,
         keep_trailing_newline=False,
@@ -371,10 +374,10 @@ def _environment() -> _Environment:
         lstrip_blocks=True,
         cache_size=0,
     )
-    filters = {name: _guarded(environment.filters[name]) for name in _BUILT_IN}
-    environment.filters = {**filters, **OWN_FILTERS, "_bounded": _bounded}
-    environment.globals = {"range": _range}
-    return environment
+    filters = {name: _guarded(made.filters[name]) for name in _BUILT_IN}
+    made.filters = {**filters, **OWN_FILTERS, "_bounded": _bounded}
+    made.globals = {"range": _range}
+    return made
 
 
 def _samples() -> Iterator[Message]:

@@ -16,7 +16,8 @@ from flightlog.events.types import (
 class Outbox:
     """Folds each notification's stream into where it stands; one that is delivered takes no room any more.
 
-    A value has ``notification``, ``channel``, ``kind``, ``incident``, ``first``, ``due`` (when the next attempt is),
+    A value has ``notification``, ``channel``, ``kind``, ``incident``, ``first``, ``queued``, ``due`` (when the next
+    attempt is),
     ``attempts``, ``claimed_until`` (0: nobody is sending), ``unknown`` (an attempt's outcome is not known), ``dead``
     and ``problem``.
     """
@@ -39,7 +40,14 @@ class Outbox:
         data = event.data
         if event.type == NOTIFICATION_QUEUED:
             told = {name: data.get(name) for name in ("notification", "channel", "kind", "incident", "first", "due")}
-            return told | {"attempts": 0, "claimed_until": 0, "unknown": False, "dead": False, "problem": None}
+            return told | {
+                "queued": data["due"],
+                "attempts": 0,
+                "claimed_until": 0,
+                "unknown": False,
+                "dead": False,
+                "problem": None,
+            }
         if state is None or event.type == NOTIFICATION_DELIVERED:
             return None
         if event.type == NOTIFICATION_ATTEMPTED:
