@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from flightlog.cli.main import NOT_FOUND, OK
-from flightlog.cli.printing import color_option, json_option, note, print_json, say, table
+from flightlog.cli.printing import color_option, complain, json_option, note, print_json, say, table
 from flightlog.names import did_you_mean
 from flightlog.profiles import DEFAULT, Profiles, read_profiles
 from flightlog.settings import PROFILE, SETTINGS, Given, check_names, home_of, load, sources
@@ -240,5 +240,5 @@ def rename(name: str, new: str) -> int:
 
 
 def _fail(text: str) -> int:
-    click.echo(f"{click.style('Error:', fg='red')} {text}", err=True)
+    complain(text)
     return NOT_FOUND

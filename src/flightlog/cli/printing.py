@@ -37,6 +37,11 @@ def nearest(wanted: str | None, known: Sequence[str], option: str) -> str:
     return did_you_mean(wanted, known, before=f"{option} ", else_say=f" There is no {option} {wanted}.")
 
 
+def complain(text: str) -> None:
+    """Print one line about what is wrong, beside the data."""
+    click.echo(f"{click.style('Error:', fg='red')} {text}", err=True)
+
+
 def not_found(what: str, name: str, known: Sequence[str]) -> int:
     """Say that there is nothing of that name, and which name may have been meant; return the exit code for that.
 
@@ -48,7 +53,7 @@ def not_found(what: str, name: str, known: Sequence[str]) -> int:
     from flightlog.cli.main import NOT_FOUND
 
     hint = did_you_mean(name, known, else_say=None if known else " There are none yet.")
-    click.echo(f"{click.style('Error:', fg='red')} There is no {what} {name!r}.{hint}", err=True)
+    complain(f"There is no {what} {name!r}.{hint}")
     return NOT_FOUND
 
 

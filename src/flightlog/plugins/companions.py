@@ -17,6 +17,7 @@ from flightlog.errors import LogError
 from flightlog.events.store import Committed
 from flightlog.plugins.hooks import DURABLE, OBSERVERS, SERVICES
 from flightlog.plugins.host import Host
+from flightlog.plugins.isolation import Isolated
 from flightlog.plugins.observers import Feed, Follower, Tail
 from flightlog.plugins.offers import Service, Surroundings
 from flightlog.plugins.plugin import Plugin
@@ -189,8 +190,13 @@ class Attendant:
         ending.wait()
         for service in begun:
             if service is not None:
-                left = ending.left()
-                self._host.do(self.plugin, SERVICES, service.stop, {"seconds": left}, left)
+                self._end(service, ending.left())
+
+    def _end(self, service: Service, left: float) -> None:
+        """End a service. Not in the plug-in's own thread: what the service still does may need that."""
+        thread = Isolated(f"{self.plugin.name}-end")
+        self._host.do(self.plugin, SERVICES, service.stop, {"seconds": left}, left, thread)
+        thread.close()
 
     def _begun(self, make: Callable[[], Service]) -> Service:
         service = make()

@@ -16,7 +16,7 @@ from typing import Any, Final
 from flightlog.errors import PluginError
 from flightlog.plugins import manifests, own_settings
 from flightlog.plugins.hooks import BY_NAME
-from flightlog.plugins.isolation import Called
+from flightlog.plugins.isolation import Called, Isolated
 from flightlog.plugins.loading import load
 from flightlog.plugins.manifests import FOLDER, Manifest, is_made_for
 from flightlog.plugins.plugin import Plugin, Problem
@@ -160,6 +160,7 @@ class Host:
         function: Callable[..., Any],
         arguments: Mapping[str, Any],
         limit: float | None = None,
+        thread: Isolated | None = None,
     ) -> Called:
         """Call a function that a plug-in has given in isolation, and count what came of it.
 
@@ -169,9 +170,10 @@ class Host:
             function: the function.
             arguments: its arguments, by name.
             limit: how many seconds it may take; what the settings say by default.
+            thread: where it is called; the plug-in's own thread by default.
         """
         limit = self.settings.plugins_timeout_seconds if limit is None else limit
-        called = plugin.thread.call(function, arguments, limit)
+        called = (thread or plugin.thread).call(function, arguments, limit)
         if plugin.status == "closed":
             return called
         with self._count_lock:  # a plug-in may be called from several threads, one after the other
