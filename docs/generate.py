@@ -244,8 +244,8 @@ def rules_page() -> str:
         "# Rules, channels, routes",
         "",
         "What `notifications.toml` (or the table `notifications` of `flightlog.toml`), `flightlog notify` and",
-        "`flightlog.rules` understand. A span is written `90s`, `10m`, `26h` or `1h30m`; where a list of names is asked",
-        "for, one text will do. How to use it: [be told of failures](../how-to/notifications.md).",
+        "`flightlog.rules` understand. A span is written `90s`, `10m`, `26h` or `1h30m`; where a list of names is",
+        "asked for, one text will do. How to use it: [be told of failures](../how-to/notifications.md).",
         "",
     ]
     for model, where in _PARTS.items():
