@@ -23,8 +23,11 @@ _NOTIFICATIONS = "notifications"
 
 
 @contextmanager
-def reading() -> Iterator[Log]:
+def reading(*, read_only: bool = False) -> Iterator[Log]:
     """Open the log that the settings name, as it is; on a disk that cannot be written too.
+
+    Args:
+        read_only: whether nothing is to be written in any case.
 
     Raises:
         LogUnavailable: there is none yet, or it cannot be opened.
@@ -32,21 +35,20 @@ def reading() -> Iterator[Log]:
     chosen = load()
     if is_memory(chosen.log_url):
         raise LogUnavailable("A log in memory is gone with its process. Name a file in FLIGHTLOG_LOG_URL.")
-    is_read_only = False
     try:
-        log = open_log(chosen.log_url, durability=chosen.log_durability, create=False)
+        log = open_log(chosen.log_url, durability=chosen.log_durability, create=False, read_only=read_only)
     except (LogWriteError, LogUnavailable) as error:
         path = path_of(chosen.log_url)
         if path is None or not path.is_file() or isinstance(error, LogUnavailable):
             raise
         log = open_log(chosen.log_url, read_only=True)
-        is_read_only = True
+        read_only = True
     from flightlog.plugins.event_types import learn_event_types
 
     try:
         learn_event_types()
         yield log
-        if not is_read_only:
+        if not read_only:
             _send_left(log)
     finally:
         log.close()
