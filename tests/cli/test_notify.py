@@ -88,7 +88,7 @@ def test_a_back_test_sends_nothing_and_says_what_would_have_been(receiver: Recei
     found = document("notify", "backtest", "--file", "notifications.toml")
     assert (found["events"], found["messages"]) == (3, {"hook": 1})
     assert found["withheld"] == {"counted": 1, "grouped": 0} or found["withheld"] == {"counted": 1}
-    assert "3 events -> 1 messages" in ok("notify", "backtest", "--file", "notifications.toml")
+    assert "3 events -> 1 message\n" in ok("notify", "backtest", "--file", "notifications.toml")
     assert receiver.posted == []
 
 
