@@ -36,7 +36,7 @@ class ReceivedInput:
     key: str
     sender: str | None
 
-    def respond(self, run_input: Any) -> None:
+    def respond(self, run_input: Any) -> "_Sent":
         """Send something back to the flow run that this came from.
 
         Raises:
@@ -44,7 +44,7 @@ class ReceivedInput:
         """
         if self.sender is None:
             raise RuntimeError("Cannot respond to an input that no flow run has sent.")
-        send_input(run_input, self.sender)
+        return send_input(run_input, self.sender)
 
 
 class _Sent:
