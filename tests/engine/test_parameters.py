@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -373,6 +374,23 @@ def test_E23_what_has_no_json_is_stored_by_its_types_name(history: Any) -> None:
     assert f(thing) is True
     [created] = history.data("flow_run.created")
     assert json.loads(created["parameters"]) == {"x": "<Plain>"}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda: (n for n in [1, 2]), lambda: map(int, "12"), lambda: iter([1, 2]), lambda: chain([1], [2])],
+)
+@pytest.mark.parametrize("validate", [True, False])
+def test_E23_iterators_reach_the_function_unread(made: Any, validate: bool, history: Any) -> None:
+    """To look at a generator would take from the function what it gives; it is shown by its type's name."""
+
+    @flow(validate_parameters=validate)
+    def f(x: Any, y: Any) -> Any:
+        return [list(x), list(y["within"][0])]
+
+    assert f(made(), {"within": [made()]}) == [[1, 2], [1, 2]]
+    [created] = history.data("flow_run.created")
+    assert json.loads(created["parameters"]) == {"x": f"<{type(made()).__name__}>", "y": "<dict>"}
 
 
 def test_E23_cyclic_values_are_stored_by_their_types_name(history: Any) -> None:

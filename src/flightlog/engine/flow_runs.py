@@ -20,6 +20,7 @@ from flightlog.engine.flow_parts import join, rejoin
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
 from flightlog.engine.hooks import call_hooks
+from flightlog.engine.iterators import listed
 from flightlog.engine.keeping import kept
 from flightlog.engine.outcomes import abandoned_by, call_user, crash, crash_of, end_of, explained, unsuccessful
 from flightlog.engine.parameters import Refused, learn_secrets
@@ -62,6 +63,7 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
     parent = call.caller.flow_context if call.caller is not None else None
     parameters = call.parameters
     if parent is not None:
+        parameters = call.parameters = listed(parameters)
         call.inputs = inputs_of(parent, call.parameters, call.wait_for)
         parameters = await resolved(waits, call.parameters, None)
     call.digest = input_digest(call.engine.key, parameters)

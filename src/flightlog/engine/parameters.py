@@ -4,7 +4,7 @@ import inspect
 import json
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
 from itertools import islice
 from typing import Any, NoReturn
@@ -227,12 +227,28 @@ def shown(parameters: Mapping[str, Any]) -> str:
 
     view: dict[str, Any] = {}
     for name, value in parameters.items():
+        view[name] = f"<{value.type if isinstance(value, Refused) else type(value).__name__}>"
+        if _has_iterator(value):
+            continue  # what is read here would be lost to the function
         try:
-            view[name] = to_jsonable_python(value, serialize_unknown=False, inf_nan_mode="strings")
-            json.dumps(view[name])
-        except Exception:  # noqa: BLE001 - serialising runs the object's own code
-            view[name] = f"<{value.type if isinstance(value, Refused) else type(value).__name__}>"
+            jsonable = to_jsonable_python(value, serialize_unknown=False, inf_nan_mode="strings")
+            json.dumps(jsonable)
+        except Exception:  # noqa: BLE001, S112 - serialising runs the object's own code
+            continue
+        view[name] = jsonable
     return MASKER.mask(json.dumps(view, ensure_ascii=False))
+
+
+def _has_iterator(value: Any) -> bool:
+    waiting, seen = [value], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Iterator):
+            return True
+        if id(value) not in seen and not are_plain(items := items_of(value)):
+            seen.add(id(value))
+            waiting.extend(items)
+    return False
 
 
 def recorded(key: bytes, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[bytes, bytes]]:
