@@ -22,6 +22,7 @@ from flightlog import (
     suspend_flow_run,
     task,
 )
+from flightlog.clock import to_datetime
 from flightlog.engine.runtime import Engine
 from flightlog.errors import (
     CancelledRun,
@@ -419,6 +420,9 @@ def test_E149_a_suspended_run_holds_no_process_and_goes_on_with_what_is_recorded
 
     state = f(return_state=True)
     assert (state.name, state.type) == ("Suspended", "PAUSED")
+    details, [paused] = state.state_details, history.data("flow_run.paused")
+    assert details.pause_timeout == to_datetime(paused["deadline"])
+    assert (details.pause_key, details.pause_reschedule) == (paused["key"], True)
     (run,) = history.flow_runs("f")
     assert history.flow_states(run) == ["Pending", "Running", "Suspended"]
     with pytest.raises(InvalidInput, match="waits for input"):

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from flightlog.clock import to_datetime
 from flightlog.engine.abandoning import NOTICE_SECONDS, let_go
 from flightlog.engine.arguments import Found, look, replace
 from flightlog.engine.bridge import SYNC, SyncWaits, Waits
@@ -27,7 +28,7 @@ from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runtime import Engine
-from flightlog.engine.states import State, StateType, Tally
+from flightlog.engine.states import State, StateType, Suspended, Tally
 from flightlog.engine.submissions import end_early, end_soon, wait_for_all
 from flightlog.engine.task_calls import inputs_of
 from flightlog.engine.task_runners import TaskRunner
@@ -425,8 +426,10 @@ async def _suspend(waits: Waits, progress: Progress, suspension: RunSuspended) -
     if progress.cancelled is not None:
         return await _cancel(waits, progress, progress.cancelled)
     progress.interruptible = False
-    unit = progress.change(Pause(suspension.facts))
-    return unit, State(StateType.PAUSED, "Suspended", str(suspension.facts["message"]))
+    facts = suspension.facts
+    unit = progress.change(Pause(facts))
+    until = to_datetime(facts["deadline"])
+    return unit, Suspended(pause_expiration_time=until, pause_key=facts["key"], message=facts["message"])
 
 
 def _next_attempt(context: FlowRunContext) -> FlowRunContext:
