@@ -462,6 +462,7 @@ def test_doctor_knows_the_right_key_from_a_wrong_one(flows: Path, own_home: Path
     [
         ("flow-run", "List, show, watch, explain and resume flow runs"),
         ("artifact", "See what runs left to look at"),
+        ("gcl", "Limit how much runs at the same time"),
         ("concurrency-limit", "Limit how much runs at the same time"),
         ("deployment", "There is no command 'deployment'. It comes with deployments."),
         ("server", "There is no command 'server'. There is no server, and none is needed"),
