@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from flightlog import flow, task
 from flightlog.engine.digests import input_digest
-from flightlog.errors import ParameterTypeError
+from flightlog.errors import ParameterBindError, ParameterTypeError
 
 
 class Colour(Enum):
@@ -252,6 +252,22 @@ def test_E21_parameters_may_have_any_name(name: str) -> None:
     anyflow: Any = flow(scope["f"])
     assert anyflow("3") == 3
     assert anyflow(**{name: "4"}) == 4
+
+
+def test_E20_arguments_that_do_not_fit_are_refused_whatever_their_repr_does() -> None:
+    """The message does without it."""
+
+    class Shy:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    @flow
+    def f(x: Any) -> None:
+        pass
+
+    anyflow: Any = f
+    with pytest.raises(ParameterBindError, match="no repr: RuntimeError"):
+        anyflow(Shy(), 2)
 
 
 def test_E22_invalid_parameters_make_a_failed_run(history: Any) -> None:

@@ -799,6 +799,35 @@ def test_E151_input_is_sent_received_and_answered(history: History) -> None:
     assert len(history.data("flow_run.input_sent")) == 4
 
 
+def test_E151_one_input_is_taken(virtual_clock: VirtualClock) -> None:
+    """`next` gives one, in async code to be awaited, and raises TimeoutError when none comes; `anext` gives one too."""
+
+    def run() -> str:
+        return get_run_context().flow_context.flow_run.id
+
+    @flow
+    def f() -> Any:
+        receiver = receive_input(int, timeout=5)
+        for number in (1, 2):
+            send_input(number, run())
+        taken = [receiver.next(), receiver.next()]
+        with pytest.raises(TimeoutError, match="'int' came within 5 seconds"):
+            receiver.next()
+        return taken
+
+    @flow
+    async def later() -> Any:
+        receiver = receive_input(int, timeout=5)
+        for number in (1, 2):
+            send_input(number, run())
+        taken = [await receiver.next(), await anext(receiver)]
+        with pytest.raises(TimeoutError, match="'int' came within 5 seconds"):
+            await receiver.next()
+        return taken
+
+    assert f() == asyncio.run(later()) == [1, 2]
+
+
 def test_E151_receiving_ends_when_its_time_is_over(virtual_clock: VirtualClock) -> None:
     """Quietly, or with TimeoutError; keys that are excluded are not given again; async code iterates too."""
 

@@ -294,7 +294,10 @@ def learn_secrets(parameters: Mapping[str, Any]) -> None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - it is the user's own code
+        text = f"<no repr: {type(error).__name__}>"
     return text if len(text) <= 300 else text[:300] + " ..."
 
 
