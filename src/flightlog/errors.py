@@ -50,6 +50,8 @@
 differs from what is recorded of it.
 """
 
+from typing import Any
+
 
 class FlightlogError(Exception):
     """The base of all errors that Flightlog raises on purpose."""
@@ -253,7 +255,7 @@ class RunSuspended(BaseException):
         facts: what the log is told: which pause, what is asked, until when.
     """
 
-    def __init__(self, facts: dict[str, object]) -> None:
+    def __init__(self, facts: dict[str, Any]) -> None:
         super().__init__("The flow run is suspended.")
         self.facts = facts
 

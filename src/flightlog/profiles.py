@@ -99,12 +99,14 @@ def read_profiles(home: Path) -> Profiles:
     if not isinstance(profiles, dict) or not all(isinstance(settings, dict) for settings in profiles.values()):
         raise SettingsError(f"The profiles in {path} are tables: [profiles.NAME].")
     read = {
-        str(name): {setting: _text(value) for setting, value in settings.items()} for name, settings in profiles.items()
+        str(name): {setting: as_text(value) for setting, value in settings.items()}
+        for name, settings in profiles.items()
     }
     return Profiles(path, str(document.get("active", DEFAULT)), {DEFAULT: {}, **read})
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a setting's value as the environment has it."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -6,25 +6,24 @@ documentation and ``flightlog doctor`` share.
 
 import os
 import re
-from base64 import urlsafe_b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
+import flightlog.setting_values as values
 from flightlog.errors import SettingsError
 from flightlog.names import did_you_mean
-from flightlog.profiles import read_profiles
-
-Durability = Literal["commit", "fsync"]
+from flightlog.profiles import as_text, read_profiles
+from flightlog.setting_values import Durability
 
 HOME: Final = "FLIGHTLOG_HOME"
 PROFILE: Final = "FLIGHTLOG_PROFILE"
-_TRUE = frozenset({"1", "true", "yes", "on"})
 _CREDENTIALS = re.compile(
     r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|(LOG|BLOCKS)_KEY)", re.IGNORECASE
 )
-_FALSE = frozenset({"0", "false", "no", "off"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,86 +113,9 @@ class Setting:
     read: Callable[[str], Any]
     is_secret: bool = False
 
-
-def _boolean(value: str) -> bool:
-    if value.lower() in _TRUE:
-        return True
-    if value.lower() in _FALSE:
-        return False
-    raise ValueError("say true or false")
-
-
-def _level(value: str) -> int:
-    levels = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-    if value.isascii() and value.isdigit() and int(value) <= 100:
-        return int(value)
-    if value.upper() not in levels:
-        raise ValueError("say DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
-    return levels[value.upper()]
-
-
-def _durability(value: str) -> Durability:
-    if value not in ("commit", "fsync"):
-        raise ValueError("say commit or fsync")
-    return cast("Durability", value)
-
-
-def _key(value: str) -> str:
-    if len(value) != 64 or not set(value.lower()) <= set("0123456789abcdef"):
-        raise ValueError("a key has 64 hexadecimal digits")
-    return value.lower()
-
-
-def _fernet_keys(value: str) -> tuple[str, ...]:
-    keys = _names(value)
-    try:
-        if all(len(key) == 44 and len(urlsafe_b64decode(key)) == 32 for key in keys):
-            return keys
-    except ValueError:
-        pass
-    raise ValueError("a key of blocks has 32 bytes, written as 44 characters of URL-safe base64")
-
-
-def _workers(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 10_000):
-        raise ValueError("say a whole number from 1 to 10000")
-    return int(value)
-
-
-def _form(value: str) -> str:
-    if value not in ("text", "json"):
-        raise ValueError("say text or json")
-    return value
-
-
-def _mode(value: str) -> str:
-    if value not in ("on", "strict", "safe"):
-        raise ValueError("say on, strict or safe")
-    return value
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-def _number(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and int(value) <= 1_000_000):
-        raise ValueError("say a whole number from 0 to 1000000")
-    return int(value)
-
-
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e9:
-        raise ValueError("say a number of seconds, such as 30 or 0.5")
-    return seconds
-
-
-def _delays(value: str) -> tuple[float, ...]:
-    return tuple(_seconds(part.strip()) for part in value.strip("[]").split(","))
+    def value(self) -> Any:
+        """Return its value, as it counts for flow runs that begin now."""
+        return getattr(load(), self.field) if self.field else os.environ.get(self.name)
 
 
 SETTINGS: Final[tuple[Setting, ...]] = (
@@ -212,14 +134,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "commit",
         "`commit` survives the end of the process at any moment; `fsync` also the loss of power.",
         "log_durability",
-        _durability,
+        values.durability,
     ),
     Setting(
         "FLIGHTLOG_LOG_KEY",
         "",
         "The log's key, 64 hexadecimal digits, instead of the file beside the database.",
         "log_key",
-        _key,
+        values.key,
         is_secret=True,
     ),
     Setting(
@@ -228,7 +150,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "The key of the secrets in blocks, 44 characters of URL-safe base64 (a Fernet key), instead of the file beside "
         "the database; several with commas, the newest first, to change it.",
         "blocks_key",
-        _fernet_keys,
+        values.fernet_keys,
         is_secret=True,
     ),
     Setting(
@@ -236,71 +158,71 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "INFO",
         "The lowest level of log lines that are shown and recorded.",
         "logging_level",
-        _level,
+        values.level,
     ),
-    Setting("FLIGHTLOG_LOGGING_COLORS", "true", "Colours on a terminal.", "logging_colors", _boolean),
+    Setting("FLIGHTLOG_LOGGING_COLORS", "true", "Colours on a terminal.", "logging_colors", values.boolean),
     Setting(
         "FLIGHTLOG_LOGGING_LOG_PRINTS",
         "false",
         "Record what flows and tasks print as log lines, unless they say otherwise.",
         "logging_log_prints",
-        _boolean,
+        values.boolean,
     ),
     Setting(
         "FLIGHTLOG_LOGGING_FORMAT",
         "text",
         "`text`, or `json`: the console then has one JSON document a line, for programs that collect logs.",
         "logging_format",
-        _form,
+        values.form,
     ),
     Setting(
         "FLIGHTLOG_LOGGING_EXTRA_LOGGERS",
         "",
         "Loggers of libraries, separated by commas, whose lines are shown and recorded with the run that they are in.",
         "logging_extra_loggers",
-        _names,
+        values.names,
     ),
     Setting(
         "FLIGHTLOG_TASK_RUNNER_MAX_WORKERS",
         "32",
         "How many threads one flow run uses at the most.",
         "task_runner_max_workers",
-        _workers,
+        values.workers,
     ),
     Setting(
         "FLIGHTLOG_FLOW_DEFAULT_RETRIES",
         "0",
         "How often failed flow runs are tried again, where the flow does not say it.",
         "flow_default_retries",
-        _number,
+        values.number,
     ),
     Setting(
         "FLIGHTLOG_FLOW_DEFAULT_RETRY_DELAY_SECONDS",
         "0",
         "Seconds before each retry of a flow run, where the flow does not say it: one number, or several with commas.",
         "flow_default_retry_delay_seconds",
-        _delays,
+        values.delays,
     ),
     Setting(
         "FLIGHTLOG_TASK_DEFAULT_RETRIES",
         "0",
         "How often failed task runs are tried again, where the task does not say it.",
         "task_default_retries",
-        _number,
+        values.number,
     ),
     Setting(
         "FLIGHTLOG_TASK_DEFAULT_RETRY_DELAY_SECONDS",
         "0",
         "Seconds before each retry of a task run, where the task does not say it: one number, or several with commas.",
         "task_default_retry_delay_seconds",
-        _delays,
+        values.delays,
     ),
     Setting(
         "FLIGHTLOG_HOOKS_TIMEOUT_SECONDS",
         "30",
         "How long a state hook may take; after that the run goes on without it.",
         "hooks_timeout_seconds",
-        _seconds,
+        values.seconds,
     ),
     Setting(
         "FLIGHTLOG_RESULTS_PERSIST_BY_DEFAULT",
@@ -308,7 +230,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Record the values of flows and tasks that do not say `persist_result` themselves; a call whose value is not "
         "recorded runs again on resume.",
         "results_persist_by_default",
-        _boolean,
+        values.boolean,
     ),
     Setting(
         "FLIGHTLOG_RESULTS_DEFAULT_SERIALIZER",
@@ -329,14 +251,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "false",
         "Compute the values of cached tasks anew, where these do not say `refresh_cache` themselves.",
         "tasks_refresh_cache",
-        _boolean,
+        values.boolean,
     ),
     Setting(
         "FLIGHTLOG_CANCEL_GRACE_SECONDS",
         "5",
         "How long a cancelled flow waits for its task runs in threads to come to where they can be stopped.",
         "cancel_grace_seconds",
-        _seconds,
+        values.seconds,
     ),
     Setting(
         "FLIGHTLOG_PLUGINS_MODE",
@@ -344,29 +266,35 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "`on`; `strict`: a plug-in that cannot be used is an error (for CI); `safe`: none but what comes with "
         "Flightlog.",
         "plugins_mode",
-        _mode,
+        values.mode,
     ),
     Setting(
         "FLIGHTLOG_PLUGINS_ALLOW",
         "",
         "The plug-ins that are used, separated by commas; all that are installed by default.",
         "plugins_allow",
-        _names,
+        values.names,
     ),
-    Setting("FLIGHTLOG_PLUGINS_DENY", "", "Plug-ins that are not used, separated by commas.", "plugins_deny", _names),
+    Setting(
+        "FLIGHTLOG_PLUGINS_DENY",
+        "",
+        "Plug-ins that are not used, separated by commas.",
+        "plugins_deny",
+        values.names,
+    ),
     Setting(
         "FLIGHTLOG_PLUGINS_FOLDER",
         "false",
         "Take the files in `./flightlog_plugins` for plug-ins: code of the working directory is then imported.",
         "plugins_folder",
-        _boolean,
+        values.boolean,
     ),
     Setting(
         "FLIGHTLOG_PLUGINS_TIMEOUT_SECONDS",
         "10",
         "How long one call into a plug-in may take; one that takes longer is switched off for the process.",
         "plugins_timeout_seconds",
-        _seconds,
+        values.seconds,
     ),
 )
 OF_PLUGINS: Final = "FLIGHTLOG_PLUGIN_"
@@ -394,23 +322,23 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         SettingsError: a value cannot be used, or there is no such setting; the message names it and what it takes.
     """
     environ = os.environ if environ is None else environ
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for given in sources(environ):
         setting = given.setting
         if not given.raw or given.source == "default" or not setting.field:
             continue
         try:
             given.raw.encode()
-            values[setting.field] = setting.read(given.raw)
+            found[setting.field] = setting.read(given.raw)
         except UnicodeEncodeError:
             raise SettingsError(f"The setting {setting.name} is not in UTF-8.") from None
         except ValueError as error:
             shown = "its value" if setting.is_secret else repr(given.raw)
             place = "" if given.source == "environment" else f" (in the {given.source})"
             raise SettingsError(f"The setting {setting.name} cannot be {shown}{place}: {error}.") from None
-    values["home"] = home = home_of(environ)
-    values.setdefault("log_url", f"sqlite:///{home}/flightlog.db")
-    return Settings(**values)
+    found["home"] = home = home_of(environ)
+    found.setdefault("log_url", f"sqlite:///{home}/flightlog.db")
+    return Settings(**found)
 
 
 def home_of(environ: Mapping[str, str]) -> Path:
@@ -479,6 +407,32 @@ def check_names(names: Iterable[str], place: str) -> None:
         raise SettingsError(f"{name}, in {place}, is no setting.{hint}")
 
 
+def in_names(updates: Mapping["Setting | str", Any]) -> dict[str, str]:
+    """Return settings and their values as the environment has them: text by name.
+
+    Raises:
+        SettingsError: there is no such setting.
+    """
+    given = {one.name if isinstance(one, Setting) else str(one): value for one, value in updates.items()}
+    check_names(given, "temporary settings")
+    return {name: "" if value is None else as_text(value) for name, value in given.items()}
+
+
+@contextmanager
+def environment_with(texts: Mapping[str, str]) -> Iterator[None]:
+    """Have some settings in the environment while this is open, for this process and those that it starts."""
+    before = {name: os.environ.get(name) for name in texts}
+    os.environ.update(texts)
+    try:
+        yield
+    finally:
+        for name, text in before.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text
+
+
 def runtime_override(subject: str, fact: str, environ: Mapping[str, str] | None = None) -> str | None:
     """Return what the environment says in place of a fact of `flightlog.runtime`, or None."""
     environ = os.environ if environ is None else environ
@@ -496,3 +450,19 @@ def credentials(environ: Mapping[str, str] | None = None) -> list[str]:
     return [
         value for name, value in environ.items() if _CREDENTIALS.search(name) and not value.startswith(("/", "~", "."))
     ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "temporary_settings":
+        return import_module("flightlog.engine.temporary").temporary_settings
+    own, _, rest = name.partition("_")
+    if own not in ("FLIGHTLOG", "PREFECT"):
+        raise AttributeError(f"module 'flightlog.settings' has no attribute {name!r}")
+    by_name = {setting.name: setting for setting in SETTINGS}
+    if (setting := by_name.get(f"FLIGHTLOG_{rest}")) is not None:
+        return setting
+    hint = did_you_mean(f"FLIGHTLOG_{rest}", by_name, else_say=" `flightlog config view` shows all that there are.")
+    if rest.startswith(("API_", "SERVER_", "UI_")):
+        hint = " No server is needed: runs are recorded where FLIGHTLOG_LOG_URL says."
+    # No AttributeError: of that Python would tell in its own words where the name is imported.
+    raise ImportError(f"flightlog.settings has no {name!r}.{hint}")

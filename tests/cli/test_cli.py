@@ -329,6 +329,27 @@ def test_E39_a_terminated_script_exits_with_143(flows: Path, tmp_path: Path) -> 
     assert "! Crashed" in flightlog("runs", "ls").stdout
 
 
+def test_E39_a_terminated_script_of_async_code_says_so(tmp_path: Path) -> None:
+    """The loop only cancels its flow; what is recorded of flow and task is the signal, and hooks are called."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import asyncio\nfrom flightlog import flow, task\n\n"
+        "@task\nasync def waits():\n    print('ready', flush=True)\n    await asyncio.sleep(60)\n\n"
+        "@flow(on_crashed=[lambda flow, flow_run, state: print(state.message, flush=True)])\n"
+        "async def f():\n    await waits()\n\nasyncio.run(f())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=30)
+    assert (process.returncode, told) == (143, "Execution was aborted by a termination signal.\n")
+    shown = json.loads(flightlog("runs", "show", "@last", "--json").stdout)
+    assert shown["message"] == told.strip()
+
+
 def test_every_command_has_help_with_an_example() -> None:
     """The help of every command says what it does and shows how it is called."""
     from flightlog.cli.main import cli
@@ -441,6 +462,7 @@ def test_doctor_knows_the_right_key_from_a_wrong_one(flows: Path, own_home: Path
     [
         ("flow-run", "List, show, watch, explain and resume flow runs"),
         ("artifact", "See what runs left to look at"),
+        ("gcl", "Limit how much runs at the same time"),
         ("concurrency-limit", "Limit how much runs at the same time"),
         ("deployment", "There is no command 'deployment'. It comes with deployments."),
         ("server", "There is no command 'server'. There is no server, and none is needed"),

@@ -35,7 +35,8 @@ def test_the_environment_counts_before_the_profile_and_that_before_the_default(h
     assert not load().logging_colors
     ok("config", "unset", name)
     assert values()[name] == ("INFO", "default")
-    assert flightlog("config", "unset", name).returncode == 3
+    again = flightlog("config", "unset", name)
+    assert (again.returncode, again.stderr) == (3, f"Error: {name} is not set in the profile 'default'.\n")
     assert stat.S_IMODE((home / "profiles.toml").stat().st_mode) == 0o600
 
 

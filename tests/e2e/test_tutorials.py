@@ -131,3 +131,30 @@ def test_a_release_that_fails_is_undone() -> None:
     flightlog("run", script, "-p", 'version="3.0"')
     refused = flightlog("runs", "resume", "@last", "--input", '{"approved": false}')
     assert refused.stdout.splitlines() == ["not released"]
+
+
+def test_the_first_pages() -> None:
+    """Options, names, tags, retries, a cache, loggers, hooks with types, states by hand; under Prefect's own paths."""
+    done = python("quickstart.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "My Flow with {'name': 'marvin', 'fail': False} is Completed",
+        "True Completed I am happy with this result 42 42",
+        "[1, 2, 3] ['a']",
+        "My Flow with {'name': 'world', 'fail': True} is Failed",
+        "failed: How did this happen!?",
+    ]
+    assert (
+        "Flow run 'My Flow-for-marvin' - ('hello-marvin-on-Sunday', ['nightly', 'tag-test', 'tutorial'])" in done.stderr
+    )
+    assert "Task run 'hello-marvin-on-Sunday' - Hello marvin" in done.stderr
+
+
+def test_the_later_pages_in_async_code() -> None:
+    """Everything that Prefect 2 awaits can be awaited, maps over futures of the same loop too."""
+    done = python("leaving_things.py")
+    assert done.returncode == 0, done.stderr
+    kinds = ["int", "int", "int", "ValueError"]
+    assert done.stdout.splitlines() == [str([kinds, [0, 1, 4], 4, 0, "hush", 2, True])]
+    assert {one["key"] for one in document("artifacts", "ls")} == {"values", "table", "more"}
+    assert "never awaited" not in done.stderr

@@ -216,6 +216,25 @@ def test_E125_task_input_hash_tells_tasks_and_arguments_apart() -> None:
     assert calls == [("one", 1), ("two", 1), ("one", 2), ("one", lock), ("one", lock)]
 
 
+def test_E125_task_input_hash_tells_edited_code_apart() -> None:
+    """A task of the same name at the same place whose code has changed computes anew; the same code again does not."""
+    calls = Calls()
+
+    def defined(body: str) -> Any:
+        scope: dict[str, Any] = {"calls": calls, "__name__": __name__}
+        exec(f"def t(x):\n    calls(x)\n    return {body}\n", scope)
+        return task(cache_key_fn=task_input_hash)(scope["t"])
+
+    before, again, edited = defined("x + 1"), defined("x + 1"), defined("x + 2")
+
+    @flow
+    def f() -> list[int]:
+        return [before(1), again(1), edited(1), edited(1)]
+
+    assert f() == [2, 2, 3, 3]
+    assert calls == [1, 1]
+
+
 def test_E126_refresh_cache_computes_anew_and_stores(tmp_path: Path) -> None:
     """True runs and overwrites; None follows the setting; False opts out of it."""
     calls = Calls()

@@ -329,3 +329,24 @@ def test_I7_one_slot_among_many_threads_is_never_held_twice(engine: Engine) -> N
     engine.log.flush()
     count = {kind: len(list(engine.log.read_all(types=[f"slots.{kind}"]))) for kind in ("acquired", "released")}
     assert count == {"acquired": 40, "released": 40}
+
+
+def test_E141_a_slot_that_was_given_back_just_now_is_free(history: History) -> None:
+    """Tasks of one limit that follow each other, and retries, do not wait for themselves."""
+    attempts: list[int] = []
+
+    @task(tags=["few"], retries=1)
+    def t(x: int) -> int:
+        attempts.append(x)
+        if len(attempts) == 1:
+            raise ValueError("once")
+        return x
+
+    @flow
+    def f() -> list[int]:
+        return [t(1), t(2), t.submit(3).result()]
+
+    set_limit("tag:few", 1)
+    assert f() == [1, 2, 3]
+    assert [name for states in history.states("t") for name in states].count("AwaitingConcurrencySlot") == 0
+    assert not history.events("slots.awaited")

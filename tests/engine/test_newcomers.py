@@ -105,6 +105,54 @@ def test_E150_E153_E154_what_async_code_awaits() -> None:
     assert asyncio.run(answer()) == "suspended"
 
 
+def test_E150_E153_E154_E156_what_is_not_there_can_be_awaited_too(tmp_path: Path) -> None:
+    """A call with `await` before it gives the same as without, also where that is None, a boolean, text or bytes."""
+
+    variables: Any = Variable
+    artifacts: Any = Artifact
+    folder: Any = LocalFileSystem(tmp_path)
+    drawn: Any = doubling
+    secret: Any = Secret(value=SecretStr("hush"))
+    secrets: Any = Secret
+
+    @flow
+    async def f() -> list[Any]:
+        names = ("missing",)
+        await Variable.set("there", 1)
+        awaited = [
+            await variables.get("missing"),
+            await variables.get(*names, default="d"),
+            [await variables.get(name, 5) for name in names],
+            await variables.unset("there"),
+            await variables.unset("there"),
+            await value_of("missing", {}),
+            await artifacts.get("missing"),
+        ]
+        await Variable.set("there", 1)
+        at_once = [
+            variables.get("missing"),
+            variables.get(*names, default="d"),
+            [variables.get(name, 5) for name in names],
+            variables.unset("there"),
+            variables.unset("there"),
+            value_of("missing", {}),
+            artifacts.get("missing"),
+        ]
+        assert awaited == at_once == [None, "d", [5], True, False, {}, None]
+        return awaited
+
+    async def uses() -> list[Any]:
+        saved = await secret.save("word")
+        deleted = await secrets.delete("word")
+        written = await folder.write_path("a", b"1")
+        read = await folder.read_path("a")
+        graph = await drawn.visualize()
+        return [type(saved).__name__, deleted, written, read, folder.read_path("a"), graph.nodes[0].name]
+
+    asyncio.run(f())
+    assert asyncio.run(uses()) == ["UUID", None, None, b"1", b"1", "double-0"]
+
+
 def test_E117_a_saved_storage_is_named_by_its_slug(tmp_path: Path, history: History) -> None:
     """It is loaded when a value goes there; one that is not saved takes nothing, which is said, and makes no folder."""
     LocalFileSystem(tmp_path / "kept").save("results")

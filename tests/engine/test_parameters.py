@@ -3,16 +3,17 @@
 import json
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from flightlog import flow, task
 from flightlog.engine.digests import input_digest
-from flightlog.errors import ParameterTypeError
+from flightlog.errors import ParameterBindError, ParameterTypeError
 
 
 class Colour(Enum):
@@ -26,6 +27,43 @@ class Person(BaseModel):
 
     name: str
     age: int = 0
+
+
+class Pet(BaseModel):
+    """A model with a validator."""
+
+    name: str
+    shape: Literal["pet"] = "pet"
+
+    @field_validator("name")
+    @classmethod
+    def _louder(cls, name: str) -> str:
+        return name if name.endswith("!") else name + "!"
+
+
+class Exact(BaseModel):
+    """A model that says itself what is text."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=False)
+    name: str
+
+
+class Strict(BaseModel):
+    """A model that casts nothing."""
+
+    model_config = ConfigDict(strict=True)
+    name: str
+
+
+class Broken(BaseModel):
+    """A model whose validator fails."""
+
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _fail(cls, name: str) -> str:
+        raise KeyError(name)
 
 
 class Plain:
@@ -77,6 +115,54 @@ def test_E21_arguments_are_cast_to_the_annotations(annotation: Any, given: Any, 
 def test_E4_numbers_become_strings_in_containers_too() -> None:
     """`list[str]` takes numbers, as pydantic 1 did."""
     assert called(list[str], [1, "b"]) == ["1", "b"]
+
+
+class Address(BaseModel):
+    """A model inside another one."""
+
+    number: str
+    shape: Literal["address"] = "address"
+
+
+class Household(BaseModel):
+    """A model with models in many places, itself among them."""
+
+    address: Address
+    lists: list[Address] = []
+    chosen: Annotated[Address | Pet, Field(discriminator="shape")] | None = None
+    within: "Household | None" = None
+
+
+def test_E4_numbers_become_text_in_models_of_the_users_too() -> None:
+    """Models inside models, in lists, in unions and in themselves take numbers for text; what is no number is refused.
+
+    A recursive definition, a list, a tagged union.
+    """
+    given: Any = {
+        "address": {"number": 5},
+        "lists": [{"number": "6"}, {"number": 2.5}],
+        "chosen": {"shape": "pet", "name": 7},
+        "within": {"address": {"number": 8}},
+    }
+    household = called(Household, given)
+    assert household.address.number == "5"
+    assert [address.number for address in household.lists] == ["6", "2.5"]
+    assert household.chosen == Pet(name="7!")
+    assert household.within.address == Address(number="8")
+    assert type(household.within) is Household
+    assert given["address"] == {"number": 5}
+    given["lists"][1]["number"] = []
+    with pytest.raises(ParameterTypeError) as caught:
+        called(Household, given)
+    assert str(caught.value).splitlines()[1:] == [" - x.lists.1.number: Input should be a valid string"]
+
+
+def test_E4_a_model_that_says_so_itself_takes_no_numbers_for_text() -> None:
+    """The configuration of the user's own model counts."""
+    with pytest.raises(ParameterTypeError, match=r"x\.name"):
+        called(Exact, {"name": 5})
+    with pytest.raises(ParameterTypeError, match=r"x\.name"):
+        called(Strict, {"name": 5})
 
 
 def test_E4_a_parameter_with_the_default_none_accepts_none() -> None:
@@ -168,6 +254,22 @@ def test_E21_parameters_may_have_any_name(name: str) -> None:
     assert anyflow(**{name: "4"}) == 4
 
 
+def test_E20_arguments_that_do_not_fit_are_refused_whatever_their_repr_does() -> None:
+    """The message does without it."""
+
+    class Shy:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    @flow
+    def f(x: Any) -> None:
+        pass
+
+    anyflow: Any = f
+    with pytest.raises(ParameterBindError, match="no repr: RuntimeError"):
+        anyflow(Shy(), 2)
+
+
 def test_E22_invalid_parameters_make_a_failed_run(history: Any) -> None:
     """A run is created and Failed without ever running; the call raises ParameterTypeError."""
     calls: list[int] = []
@@ -183,6 +285,35 @@ def test_E22_invalid_parameters_make_a_failed_run(history: Any) -> None:
     [run] = history.flow_runs("f")
     assert history.flow_states(run) == ["Pending", "Failed"]
     assert calls == []
+
+
+def test_E22_a_validator_that_fails_makes_a_failed_run(history: Any) -> None:
+    """Whatever the user's own validator raises, the run is on record as Failed, and the message says what it was."""
+
+    @flow
+    def f(x: Broken) -> None:
+        pass
+
+    anyflow: Any = f
+    with pytest.raises(ParameterTypeError, match="validating them raised KeyError: 'a'") as caught:
+        anyflow({"name": "a"})
+    assert isinstance(caught.value.__cause__, KeyError)
+    [run] = history.flow_runs("f")
+    assert history.flow_states(run) == ["Pending", "Failed"]
+
+
+def test_E15_models_of_pydantic_1_are_refused_at_the_decorator() -> None:
+    """Models of `pydantic.v1` cannot be validated together with those of pydantic 2, and that is said early."""
+    from pydantic import v1
+
+    class Old(v1.BaseModel):  # type: ignore[misc, unused-ignore]
+        name: str
+
+    def f(x: Old) -> None:
+        pass
+
+    with pytest.raises(ValueError, match=r"(?s)parameters of 'f' cannot be validated.*V1.*validate_parameters=False"):
+        flow(f)
 
 
 def test_E22_the_state_of_invalid_parameters() -> None:
@@ -259,6 +390,23 @@ def test_E23_what_has_no_json_is_stored_by_its_types_name(history: Any) -> None:
     assert f(thing) is True
     [created] = history.data("flow_run.created")
     assert json.loads(created["parameters"]) == {"x": "<Plain>"}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda: (n for n in [1, 2]), lambda: map(int, "12"), lambda: iter([1, 2]), lambda: chain([1], [2])],
+)
+@pytest.mark.parametrize("validate", [True, False])
+def test_E23_iterators_reach_the_function_unread(made: Any, validate: bool, history: Any) -> None:
+    """To look at a generator would take from the function what it gives; it is shown by its type's name."""
+
+    @flow(validate_parameters=validate)
+    def f(x: Any, y: Any) -> Any:
+        return [list(x), list(y["within"][0])]
+
+    assert f(made(), {"within": [made()]}) == [[1, 2], [1, 2]]
+    [created] = history.data("flow_run.created")
+    assert json.loads(created["parameters"]) == {"x": f"<{type(made()).__name__}>", "y": "<dict>"}
 
 
 def test_E23_cyclic_values_are_stored_by_their_types_name(history: Any) -> None:

@@ -22,6 +22,7 @@ from flightlog import (
     suspend_flow_run,
     task,
 )
+from flightlog.clock import to_datetime
 from flightlog.engine.runtime import Engine
 from flightlog.errors import (
     CancelledRun,
@@ -419,6 +420,9 @@ def test_E149_a_suspended_run_holds_no_process_and_goes_on_with_what_is_recorded
 
     state = f(return_state=True)
     assert (state.name, state.type) == ("Suspended", "PAUSED")
+    details, [paused] = state.state_details, history.data("flow_run.paused")
+    assert details.pause_timeout == to_datetime(paused["deadline"])
+    assert (details.pause_key, details.pause_reschedule) == (paused["key"], True)
     (run,) = history.flow_runs("f")
     assert history.flow_states(run) == ["Pending", "Running", "Suspended"]
     with pytest.raises(InvalidInput, match="waits for input"):
@@ -793,6 +797,35 @@ def test_E151_input_is_sent_received_and_answered(history: History) -> None:
     answers()
     assert done == [3]
     assert len(history.data("flow_run.input_sent")) == 4
+
+
+def test_E151_one_input_is_taken(virtual_clock: VirtualClock) -> None:
+    """`next` gives one, in async code to be awaited, and raises TimeoutError when none comes; `anext` gives one too."""
+
+    def run() -> str:
+        return get_run_context().flow_context.flow_run.id
+
+    @flow
+    def f() -> Any:
+        receiver = receive_input(int, timeout=5)
+        for number in (1, 2):
+            send_input(number, run())
+        taken = [receiver.next(), receiver.next()]
+        with pytest.raises(TimeoutError, match="'int' came within 5 seconds"):
+            receiver.next()
+        return taken
+
+    @flow
+    async def later() -> Any:
+        receiver = receive_input(int, timeout=5)
+        for number in (1, 2):
+            send_input(number, run())
+        taken = [await receiver.next(), await anext(receiver)]
+        with pytest.raises(TimeoutError, match="'int' came within 5 seconds"):
+            await receiver.next()
+        return taken
+
+    assert f() == asyncio.run(later()) == [1, 2]
 
 
 def test_E151_receiving_ends_when_its_time_is_over(virtual_clock: VirtualClock) -> None:

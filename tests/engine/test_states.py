@@ -20,6 +20,7 @@ from flightlog.states import (
     Running,
     Scheduled,
     StateType,
+    Suspended,
 )
 
 FINAL = {"COMPLETED", "CANCELLED", "FAILED", "CRASHED"}
@@ -157,6 +158,23 @@ def test_E85_scheduled_constructors_take_a_time(make: Any) -> None:
     """`Scheduled` and `AwaitingRetry` take the time at which they are due."""
     moment = datetime(2024, 1, 1, tzinfo=UTC)
     assert make(scheduled_time=moment).state_details.scheduled_time == moment
+
+
+def test_E85_pauses_take_one_of_two_times_and_a_key() -> None:
+    """`Paused` waits for some seconds or until a moment, in its process or, as `Suspended` does, in none."""
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
+    details = Paused(pause_expiration_time=moment, pause_key="mine").state_details
+    assert (details.pause_timeout, details.pause_key, details.pause_reschedule) == (moment, "mine", False)
+    assert Paused(reschedule=True).state_details.pause_reschedule
+    suspended = Suspended(timeout_seconds=60)
+    assert (suspended.type, suspended.name, suspended.state_details.pause_reschedule) == ("PAUSED", "Suspended", True)
+    until = suspended.state_details.pause_timeout
+    assert until is not None
+    left = until - datetime.now(UTC)
+    assert timedelta(0) < left <= timedelta(seconds=60)
+    for make in (Paused, Suspended):
+        with pytest.raises(ValueError, match="not both"):
+            make(timeout_seconds=1, pause_expiration_time=moment)
 
 
 def test_E86_the_result_of_a_completed_state_is_its_data() -> None:

@@ -1,15 +1,18 @@
 """Tasks: declaration, calling, and the names of their runs."""
 
 import hashlib
+import threading
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from flightlog import State, flow, task
+from flightlog.cache_policies import INPUTS
+from flightlog.concurrency import set_limit
 from flightlog.engine.futures import Future
 from flightlog.errors import InvalidNameError, MissingContextError, ParameterBindError, ReservedArgumentError
-from flightlog.task_runners import SequentialTaskRunner
+from flightlog.task_runners import ConcurrentTaskRunner, ProcessPoolTaskRunner, SequentialTaskRunner
 
 
 @task
@@ -218,6 +221,32 @@ def test_E53_a_direct_call_makes_a_task_run(history: Any) -> None:
     state = f(return_state=True)
     assert history.states("add_one") == [["Pending", "Running", "Completed"]]
     assert state.message == "All states completed."
+
+
+@pytest.mark.parametrize("runner", [ConcurrentTaskRunner, SequentialTaskRunner, ProcessPoolTaskRunner])
+def test_E53_a_direct_call_does_without_the_runner_and_obeys_the_options(runner: Any, history: Any) -> None:
+    """It runs where it is called, whatever the runner; with retries, cache and slots."""
+    threads: list[Any] = []
+
+    @task(retries=1, cache_policy=INPUTS, tags=["few"])
+    def t(x: int) -> int:
+        threads.append(threading.current_thread())
+        if len(threads) == 1:
+            raise ValueError("no")
+        return x
+
+    @flow(task_runner=runner)
+    def f() -> list[int]:
+        return [t(1), t(1)]
+
+    set_limit("tag:few", 1)
+    assert f() == [1, 1]
+    assert threads == [threading.current_thread()] * 2
+    assert history.states("t") == [
+        ["Pending", "Running", "AwaitingRetry", "Retrying", "Completed"],
+        ["Pending", "Cached"],
+    ]
+    assert len(history.data("slots.acquired")) == len(history.data("slots.released")) == 2
 
 
 def test_E6_run_names_have_the_tasks_hash_and_a_counter(history: Any) -> None:

@@ -99,8 +99,8 @@ def unset(names: tuple[str, ...]) -> int:
     settings = dict(profiles.settings(profile))
     for name in names:
         if name not in settings:
-            known = list(settings) or [setting.name for setting in SETTINGS]
-            hint = did_you_mean(name, known, else_say="")
+            known = [setting.name for setting in SETTINGS]
+            hint = "" if name in known else did_you_mean(name, list(settings) or known, else_say="")
             return _fail(f"{name} is not set in the profile {profile!r}.{hint}")
         del settings[name]
     profiles.profiles[profile] = settings

@@ -56,6 +56,7 @@ _ALIASES = {
     "concurrency-limit": "concurrency",
     "event": "events",
     "flow-run": "runs",
+    "gcl": "concurrency",
     "global-concurrency-limit": "concurrency",
     "variable": "variables",
 }

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Self
 from uuid import UUID
 
+from flightlog.awaiting import as_asked
 from flightlog.engine.emitting import put_on_record
 from flightlog.engine.runtime import current_engine
 from flightlog.events.types import ARTIFACT_CREATED, ARTIFACT_UPDATED, artifact_stream
@@ -157,7 +158,7 @@ class Artifact:
             view = find_artifact(projector, key)
         finally:
             projector.close()
-        return None if view is None else cls(view)
+        return as_asked(None if view is None else cls(view))
 
     def __await__(self) -> Generator[Any, Any, Self]:
         yield from ()  # async code of Prefect 2 awaits what `get` returns

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flightlog.engine.context import CURRENT, DEFERRED
+from flightlog.engine.context import CURRENT, DEFERRED, STRUCK
 from flightlog.engine.history import History, read_history
 from flightlog.engine.outcomes import Terminated
 from flightlog.engine.recovery import is_lost, mark_lost
@@ -193,6 +193,7 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
 def _strike_or_defer(number: int, frame: FrameType | None) -> None:
     """Raise what a signal stands for: at once in the user's code and where we wait, else a moment later."""
     error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number)
+    STRUCK.append(error)
     if may_strike(frame) or DEFERRED:  # whoever asks twice means it
         DEFERRED.clear()
         raise error
@@ -237,6 +238,7 @@ def interruptions() -> Iterator[None]:
             raise DEFERRED.pop()
     finally:
         DEFERRED.clear()
+        STRUCK.clear()
         _PENDING.clear()
         for number, usual in changed:
             signal.signal(number, usual)

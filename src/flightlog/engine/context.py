@@ -227,6 +227,8 @@ def current() -> RunContext | None:
     return context
 
 
+STRUCK: list[BaseException] = []
+"""What signals have been raised as, while a flow runs in the main thread: coroutines there are only cancelled by it."""
 DEFERRED: list[BaseException] = []
 """Interrupts that came while this process kept books, for the main thread to raise where it may stop."""
 

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from flightlog.clock import to_datetime
 from flightlog.engine.abandoning import NOTICE_SECONDS, let_go
 from flightlog.engine.arguments import Found, look, replace
 from flightlog.engine.bridge import SYNC, SyncWaits, Waits
@@ -20,13 +21,14 @@ from flightlog.engine.flow_parts import join, rejoin
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
 from flightlog.engine.hooks import call_hooks
+from flightlog.engine.iterators import listed
 from flightlog.engine.keeping import kept
 from flightlog.engine.outcomes import abandoned_by, call_user, crash, crash_of, end_of, explained, unsuccessful
 from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runtime import Engine
-from flightlog.engine.states import State, StateType, Tally
+from flightlog.engine.states import State, StateType, Suspended, Tally
 from flightlog.engine.submissions import end_early, end_soon, wait_for_all
 from flightlog.engine.task_calls import inputs_of
 from flightlog.engine.task_runners import TaskRunner
@@ -62,6 +64,7 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
     parent = call.caller.flow_context if call.caller is not None else None
     parameters = call.parameters
     if parent is not None:
+        parameters = call.parameters = listed(parameters)
         call.inputs = inputs_of(parent, call.parameters, call.wait_for)
         parameters = await resolved(waits, call.parameters, None)
     call.digest = input_digest(call.engine.key, parameters)
@@ -423,8 +426,10 @@ async def _suspend(waits: Waits, progress: Progress, suspension: RunSuspended) -
     if progress.cancelled is not None:
         return await _cancel(waits, progress, progress.cancelled)
     progress.interruptible = False
-    unit = progress.change(Pause(suspension.facts))
-    return unit, State(StateType.PAUSED, "Suspended", str(suspension.facts["message"]))
+    facts = suspension.facts
+    unit = progress.change(Pause(facts))
+    until = to_datetime(facts["deadline"])
+    return unit, Suspended(pause_expiration_time=until, pause_key=facts["key"], message=facts["message"])
 
 
 def _next_attempt(context: FlowRunContext) -> FlowRunContext:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
+from flightlog.awaiting import as_asked
 from flightlog.engine import loading, provenance
 from flightlog.engine.bridge import ASYNC, SYNC, run_sync
 from flightlog.engine.cancelling import interruptions
@@ -92,7 +93,7 @@ class Flow(Definition[P, R]):
         """
         from flightlog.engine.graphs import drawn
 
-        return drawn(self, args, kwargs)
+        return as_asked(drawn(self, args, kwargs))
 
     def on_cancellation(self, hook: Hook) -> Hook:
         """Call a function when a run is being cancelled: ``hook(flow, flow_run, state)``."""

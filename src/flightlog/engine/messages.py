@@ -1,12 +1,14 @@
 """Input that is sent to a flow run while it is going, from other runs or from anywhere else."""
 
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
 from flightlog.engine.context import CURRENT, check, get_run_context
+from flightlog.engine.promises import running_loop
 from flightlog.engine.runtime import Engine, current_engine
 from flightlog.errors import RunNotFound
 from flightlog.events.model import Event, NewEvent
@@ -36,7 +38,7 @@ class ReceivedInput:
     key: str
     sender: str | None
 
-    def respond(self, run_input: Any) -> None:
+    def respond(self, run_input: Any) -> "_Sent":
         """Send something back to the flow run that this came from.
 
         Raises:
@@ -44,7 +46,7 @@ class ReceivedInput:
         """
         if self.sender is None:
             raise RuntimeError("Cannot respond to an input that no flow run has sent.")
-        send_input(run_input, self.sender)
+        return send_input(run_input, self.sender)
 
 
 class _Sent:
@@ -140,8 +142,29 @@ class receive_input:  # noqa: N801 - it is called like a function
             check(context)
         late = self._timeout is not None and self._engine.clock.now() - since >= self._timeout * 1e6
         if late and self._raises:
-            raise TimeoutError(f"No input of type {self._type!r} came within {self._timeout:g} seconds.")
+            raise self._too_late()
         return late
+
+    def _too_late(self) -> TimeoutError:
+        return TimeoutError(f"No input of type {self._type!r} came within {self._timeout:g} seconds.")
+
+    def next(self) -> Any:
+        """Return the next input; in async code, what is to be awaited for it.
+
+        Raises:
+            TimeoutError: none came in time.
+        """
+        if running_loop() is not None:
+            return self._next_later()
+        for value in self:
+            return value
+        raise self._too_late()
+
+    async def _next_later(self) -> Any:
+        try:
+            return await anext(self)
+        except StopAsyncIteration:
+            raise self._too_late() from None
 
     def __iter__(self) -> Iterator[Any]:
         while True:
@@ -155,7 +178,11 @@ class receive_input:  # noqa: N801 - it is called like a function
     def __next__(self) -> Any:
         return next(iter(self))
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
+    async def __anext__(self) -> Any:
+        async with aclosing(self.__aiter__()) as coming:
+            return await anext(coming)
+
+    async def __aiter__(self) -> AsyncGenerator[Any, None]:
         while True:
             since = self._engine.clock.now()
             while not (found := self._next()):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.engine import results
 from flightlog.engine.bridge import Stopped, SyncWaits, TimedOut, Waits, out_of_time
-from flightlog.engine.context import CURRENT, Abandoned, FlowRunContext, stop_of
+from flightlog.engine.context import CURRENT, STRUCK, Abandoned, FlowRunContext, stop_of
 from flightlog.engine.states import DEFAULT_NAMES, State, StateType
 from flightlog.engine.transitions import End
 from flightlog.errors import CallsDiffer, LogError, LostWorker, RunCancelled, TakenOver
@@ -140,7 +140,8 @@ def crash(error: BaseException) -> tuple[State[Any], dict[str, Any]]:
     if isinstance(error, Abandoned):
         return State(StateType.CRASHED, None, str(error), error), {"message": str(error), "cause": error.cause}
     unexpected = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {text_of(error)}"
-    known = ((message, cause) for kind, message, cause in _CRASHES if isinstance(error, kind))
+    struck = STRUCK[-1] if STRUCK and isinstance(error, asyncio.CancelledError) else error
+    known = ((message, cause) for kind, message, cause in _CRASHES if isinstance(struck, kind))
     message, cause = next(known, (_shortened(MASKER.mask(unexpected)), "infrastructure"))
     state: State[Any] = State(StateType.CRASHED, None, message, error)
     return state, {"message": message, "error": error_facts(error), "cause": cause}

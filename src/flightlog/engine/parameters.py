@@ -2,8 +2,9 @@
 
 import inspect
 import json
+import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
 from itertools import islice
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArg
 from flightlog.masking import MASKER
 
 _MANY = 2000
+_REFUSED = "Flow run received invalid parameters:"
 
 
 class Signature:
@@ -123,6 +125,7 @@ class Validator:
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
         self.model: Any = None
+        self._lenient: Callable[[Any], Any] | None = None
         if signature.names:
             try:
                 self.model = self._build()
@@ -151,7 +154,9 @@ class Validator:
                 hint = hint | None if isinstance(hint, type) or hasattr(hint, "__origin__") else hint
             fields[f"p{number}"] = (hint, Field(alias=name))
         config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True, protected_namespaces=())
-        return create_model("Parameters", __config__=config, **fields)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Mixing V1 models")  # it would fail at each call
+            return create_model("Parameters", __config__=config, **fields)
 
     def __call__(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return the parameters, cast.
@@ -172,14 +177,36 @@ class Validator:
                     "which is not defined."
                 ) from None
         try:
-            model = self.model.model_validate(parameters)
+            model = self._validate(parameters)
         except ValidationError as error:
             lines = [
                 f" - {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
                 for problem in error.errors(include_input=False, include_url=False, include_context=False)
             ]
-            raise ParameterTypeError("\n".join(["Flow run received invalid parameters:", *lines])) from None
+            raise ParameterTypeError("\n".join([_REFUSED, *lines])) from None
+        except Exception as error:
+            told = f"validating them raised {type(error).__name__}: {error}"
+            raise ParameterTypeError(f"{_REFUSED}\n - {told}") from error
         return {name: getattr(model, f"p{number}") for number, name in enumerate(self._signature.names)}
+
+    def _validate(self, parameters: dict[str, Any]) -> Any:
+        """Return the model of some parameters.
+
+        Raises:
+            ValidationError: they do not fit.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return self.model.model_validate(parameters)
+        except ValidationError as error:
+            if all(problem["type"] != "string_type" for problem in error.errors(include_url=False)):
+                raise
+        if self._lenient is None:
+            from flightlog.engine.leniency import lenient
+
+            self._lenient = lenient(self.model.__pydantic_core_schema__)
+        return self._lenient(parameters)
 
 
 def schema(signature: Signature) -> dict[str, Any]:
@@ -200,12 +227,28 @@ def shown(parameters: Mapping[str, Any]) -> str:
 
     view: dict[str, Any] = {}
     for name, value in parameters.items():
+        view[name] = f"<{value.type if isinstance(value, Refused) else type(value).__name__}>"
+        if _has_iterator(value):
+            continue  # what is read here would be lost to the function
         try:
-            view[name] = to_jsonable_python(value, serialize_unknown=False, inf_nan_mode="strings")
-            json.dumps(view[name])
-        except Exception:  # noqa: BLE001 - serialising runs the object's own code
-            view[name] = f"<{value.type if isinstance(value, Refused) else type(value).__name__}>"
+            jsonable = to_jsonable_python(value, serialize_unknown=False, inf_nan_mode="strings")
+            json.dumps(jsonable)
+        except Exception:  # noqa: BLE001, S112 - serialising runs the object's own code
+            continue
+        view[name] = jsonable
     return MASKER.mask(json.dumps(view, ensure_ascii=False))
+
+
+def _has_iterator(value: Any) -> bool:
+    waiting, seen = [value], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Iterator):
+            return True
+        if id(value) not in seen and not are_plain(items := items_of(value)):
+            seen.add(id(value))
+            waiting.extend(items)
+    return False
 
 
 def recorded(key: bytes, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[bytes, bytes]]:
@@ -251,7 +294,10 @@ def learn_secrets(parameters: Mapping[str, Any]) -> None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - it is the user's own code
+        text = f"<no repr: {type(error).__name__}>"
     return text if len(text) <= 300 else text[:300] + " ..."
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flightlog.clock import Clock, SystemClock
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _COMPLETED, _CREATED = "task_run.completed", "task_run.created"
 _UNUSUAL = frozenset({"child_flow_run_id", "error", "message", "name"})
+_PLACE = frozenset({"home", "log_url", "log_durability", "log_key", "blocks_key"})
+"""Settings of a log: with others it is opened anew."""
 _PLAIN_END = (Line(INFO, f"Finished in state {state_text('COMPLETED', 'Completed', None)}"),)
 
 
@@ -72,12 +75,9 @@ class Engine:
     ) -> None:
         self.log = log
         self.key = key
-        self.settings = settings
         self.clock = clock or SystemClock()
         self.ids = ids or RandomIds()
-        self.flow_policy = Policy(settings.flow_default_retries, settings.flow_default_retry_delay_seconds)
-        self.task_policy = Policy(settings.task_default_retries, settings.task_default_retry_delay_seconds)
-        self.keeping = _keeping(settings)
+        self.apply(settings)
         self.fresh = Fresh()
         self.gates = Gates()
         self.inbox = Inbox(log)
@@ -88,9 +88,20 @@ class Engine:
         self.script: Callable[[], CallMemory] | None = None
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)
-        run_logs.configure(log_settings(settings))
         for secret in credentials():
             MASKER.learn(secret)
+
+    def apply(self, settings: Settings) -> None:
+        """Have these settings count from here on; where the log is does not change by that.
+
+        Raises:
+            SettingsError: there is no such serializer.
+        """
+        self.keeping = _keeping(settings)
+        self.settings = settings
+        self.flow_policy = Policy(settings.flow_default_retries, settings.flow_default_retry_delay_seconds)
+        self.task_policy = Policy(settings.task_default_retries, settings.task_default_retry_delay_seconds)
+        run_logs.configure(log_settings(settings))
 
     def accompany(self) -> None:
         """Have what runs beside flows begin, unless it has: called with each outermost flow run.
@@ -268,14 +279,55 @@ def close_engine() -> None:
 @contextmanager
 def using(engine: Engine) -> Iterator[Engine]:
     """Run flows on the given engine while this is open. Not for several threads at once."""
-    global _engine  # noqa: PLW0603 - one engine for the process
-    with _lock:
-        before, _engine = _engine, engine
+    before = _exchange(engine)
     try:
         yield engine
     finally:
-        with _lock:
-            _engine = before
+        _exchange(before)
+
+
+def _exchange(engine: Engine | None) -> Engine | None:
+    """Make an engine this process's, and return the one before."""
+    global _engine
+    with _lock:
+        before, _engine = _engine, engine
+    return before
+
+
+@contextmanager
+def on_settings(fields: dict[str, Any]) -> Iterator[None]:
+    """Have the engine of this process work with some settings otherwise while this is open.
+
+    Args:
+        fields: their values, by the attribute of `Settings`; the environment has them too.
+    """
+    engine = _engine
+    if engine is None or fields.keys() & _PLACE:
+        with _set_aside():
+            yield
+    else:
+        before = engine.settings
+        try:
+            engine.apply(replace(before, **fields))
+            yield
+        finally:
+            engine.apply(before)
+
+
+@contextmanager
+def _set_aside() -> Iterator[None]:
+    """Have the next flow run open an engine anew; the one that is open now is there again afterwards."""
+    before = _exchange(None)
+    try:
+        yield
+    finally:
+        if before is None:
+            close_engine()
+        else:
+            opened = _exchange(before)
+            if opened is not None:
+                opened.close()  # but not the host of plug-ins, which is both engines'
+            run_logs.configure(log_settings(before.settings))
 
 
 engine_port.provide(current_engine)

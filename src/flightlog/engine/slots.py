@@ -112,10 +112,14 @@ class Slots:
     async def _acquire(
         self, waits: Waits, end: int | None, timeout: float | None, waiting: Callable[[str], Unit] | None
     ) -> None:
-        engine, delay = self.engine, PATIENCE[0]
+        engine, delay, looked = self.engine, PATIENCE[0], False
         while True:
             limits: dict[str, Kept] = await engine.looked(waits, self._limits)
             full = self._full(limits)
+            if full and not looked:
+                looked = True
+                await waits.commit(engine.log, engine.log.enqueue([]))  # what was given back just now may be in line
+                continue
             if not full:
                 if await self._take(waits, limits):
                     return

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import itemgetter
@@ -68,9 +69,20 @@ class StateDetails:
         task_run_id: the task run, or None.
         child_flow_run_id: the flow run that the task run stands for, or None.
         scheduled_time: when a SCHEDULED state is due (aware, UTC), or None.
+        pause_timeout: until when a PAUSED state may be answered (aware, UTC), or None.
+        pause_key: what tells the pause from others of the run, or None.
+        pause_reschedule: whether the run holds no process while it is paused.
     """
 
-    __slots__ = ("child_flow_run_id", "flow_run_id", "scheduled_time", "task_run_id")
+    __slots__ = (
+        "child_flow_run_id",
+        "flow_run_id",
+        "pause_key",
+        "pause_reschedule",
+        "pause_timeout",
+        "scheduled_time",
+        "task_run_id",
+    )
 
     def __init__(
         self,
@@ -78,14 +90,20 @@ class StateDetails:
         task_run_id: str | None = None,
         child_flow_run_id: str | None = None,
         scheduled_time: datetime | None = None,
+        pause_timeout: datetime | None = None,
+        pause_key: str | None = None,
+        pause_reschedule: bool = False,
     ) -> None:
         self.flow_run_id = flow_run_id
         self.task_run_id = task_run_id
         self.child_flow_run_id = child_flow_run_id
         self.scheduled_time = scheduled_time
+        self.pause_timeout = pause_timeout
+        self.pause_key = pause_key
+        self.pause_reschedule = pause_reschedule
 
     def __repr__(self) -> str:
-        given = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+        given = {name: value for name in self.__slots__ if (value := getattr(self, name)) not in (None, False)}
         return f"StateDetails({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
@@ -132,20 +150,23 @@ class State(Generic[R]):
     def state_details(self) -> StateDetails:
         """Which run it belongs to."""
         if self._details is None:
-            flow_run_id, task_run_id, child_flow_run_id = self._run or (None, None, None)
-            text = None if task_run_id is None else id_text(task_run_id)
-            self._details = StateDetails(flow_run_id, text, child_flow_run_id)
+            self._details = StateDetails()
+        if self._run is not None:
+            (flow_run_id, task_run_id, child_flow_run_id), self._run = self._run, None
+            self._details = copy(self._details)  # the same may have been given to other states
+            self._details.flow_run_id, self._details.child_flow_run_id = flow_run_id, child_flow_run_id
+            self._details.task_run_id = None if task_run_id is None else id_text(task_run_id)
         return self._details
 
     @state_details.setter
     def state_details(self, details: StateDetails) -> None:
-        self._details = details
+        self._details, self._run = details, None
 
     def of_run(
         self, flow_run_id: str, task_run_id: bytes | None = None, child_flow_run_id: str | None = None
     ) -> "State[R]":
         """Note which run it belongs to, and return it."""
-        self._details, self._run = None, (flow_run_id, task_run_id, child_flow_run_id)
+        self._run = (flow_run_id, task_run_id, child_flow_run_id)
         return self
 
     @property
@@ -306,11 +327,32 @@ def AwaitingRetry(  # noqa: N802 - named as the states are
 
 
 def Paused(  # noqa: N802 - named as the states are
-    *, timeout_seconds: float | None = None, message: str | None = None
+    *,
+    timeout_seconds: float | None = None,
+    pause_expiration_time: datetime | None = None,
+    reschedule: bool = False,
+    pause_key: str | None = None,
+    message: str | None = None,
 ) -> State[Any]:
-    """Return the state of a run that waits for somebody, for `timeout_seconds` at most."""
-    due = None if timeout_seconds is None else datetime.now(UTC) + timedelta(seconds=timeout_seconds)
-    return State(StateType.PAUSED, None, message, None, StateDetails(scheduled_time=due))
+    """Return the state of a run that waits for somebody.
+
+    Args:
+        timeout_seconds: how long it waits.
+        pause_expiration_time: until when it waits.
+        reschedule: whether it holds no process meanwhile.
+        pause_key: what tells this pause from others of the run.
+        message: what the state says of itself.
+
+    Raises:
+        ValueError: both times are given.
+    """
+    until = pause_expiration_time
+    if timeout_seconds is not None:
+        if until is not None:
+            raise ValueError("Give `timeout_seconds` or `pause_expiration_time`, not both.")
+        until = datetime.now(UTC) + timedelta(seconds=timeout_seconds)
+    details = StateDetails(pause_timeout=until, pause_key=pause_key, pause_reschedule=reschedule)
+    return State(StateType.PAUSED, None, message, None, details)
 
 
 def Late(  # noqa: N802 - named as the states are
@@ -321,10 +363,20 @@ def Late(  # noqa: N802 - named as the states are
 
 
 def Suspended(  # noqa: N802 - named as the states are
-    *, timeout_seconds: float | None = None, message: str | None = None
+    *,
+    timeout_seconds: float | None = None,
+    pause_expiration_time: datetime | None = None,
+    pause_key: str | None = None,
+    message: str | None = None,
 ) -> State[Any]:
-    """Return the state of a run that waits for somebody, and holds no process meanwhile."""
-    state = Paused(timeout_seconds=timeout_seconds, message=message)
+    """Return the state of a run that waits for somebody, and holds no process meanwhile. See `Paused`."""
+    state = Paused(
+        timeout_seconds=timeout_seconds,
+        pause_expiration_time=pause_expiration_time,
+        reschedule=True,
+        pause_key=pause_key,
+        message=message,
+    )
     state.name = "Suspended"
     return state
 

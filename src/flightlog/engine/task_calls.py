@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flightlog.engine.arguments import sources
 from flightlog.engine.caching import Lookup
 from flightlog.engine.context import TAGS, FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.iterators import listed
 from flightlog.engine.names import run_name
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.slots import Slots
@@ -67,7 +68,7 @@ def new_call(
     """Return a call; its run is created at once, unless an earlier attempt of the flow may have it already."""
     flow = context.flow_context
     parent = context if isinstance(context, TaskRunContext) else None
-    call = TaskCall(task, flow, parent, parameters, None if wait_for is None else list(_each(wait_for)))
+    call = TaskCall(task, flow, parent, listed(parameters), None if wait_for is None else list(_each(wait_for)))
     if flow.memory is None or not flow.memory.has_past:
         create(call)
     return call

@@ -5,6 +5,7 @@ import re
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
+from flightlog.awaiting import as_asked
 from flightlog.engine.options import checked_tags
 from flightlog.engine.runtime import current_engine
 from flightlog.errors import VersionConflict
@@ -82,9 +83,7 @@ class Variable:
     @classmethod
     def get(cls, name: str, default: Any = None, *, engine: "Engine | None" = None) -> Any:
         """Return a variable; `default` if there is none of that name."""
-        _check_name(name)
-        state = (engine or current_engine()).kept("variables", variable_stream(name)).state
-        return default if state is None else cls(name, json.loads(state["value"]), state["tags"])
+        return as_asked(_find(name, default, engine))
 
     @classmethod
     def unset(cls, name: str, *, actor: str = "engine", engine: "Engine | None" = None) -> bool:
@@ -94,13 +93,13 @@ class Variable:
         while True:
             kept = engine.kept("variables", variable_stream(name))
             if kept.state is None:
-                return False
+                return as_asked(False)
             event = NewEvent(engine.ids.new(), VARIABLE_UNSET, {"name": name}, engine.clock.now(), actor=actor)
             try:
                 engine.log.append(variable_stream(name), [event], expected_version=kept.version)
             except VersionConflict:
                 continue
-            return True
+            return as_asked(True)
 
     def __await__(self) -> Generator[Any, Any, Self]:
         yield from ()  # async code of Prefect 2 awaits what `get` and `set` return
@@ -118,8 +117,14 @@ class Variable:
 
 def get_value(name: str, default: Any = None) -> Any:
     """Return a variable's value; `default` if there is none of that name."""
-    found = Variable.get(name)
-    return default if found is None else found.value
+    found = _find(name, None, None)
+    return as_asked(default if found is None else found.value)
+
+
+def _find(name: str, default: Any, engine: "Engine | None") -> Any:
+    _check_name(name)
+    state = (engine or current_engine()).kept("variables", variable_stream(name)).state
+    return default if state is None else Variable(name, json.loads(state["value"]), state["tags"])
 
 
 def _check_name(name: str) -> None:

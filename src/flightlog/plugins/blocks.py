@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr, V
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 from pydantic_core import CoreSchema
 
+from flightlog.awaiting import as_asked
 from flightlog.errors import BlockError, BlockNotFound
 from flightlog.masking import MASKER
 from flightlog.names import did_you_mean
@@ -33,7 +34,7 @@ class Block(BaseModel):
     """Configuration with types: subclass it, and save instances by name.
 
     Fields with secrets are `pydantic.SecretStr`, `SecretBytes`, `Secret[...]` or `SecretDict`. `save`, `load` and
-    `delete` may be called from async code too; what `load` returns may be awaited there, as in Prefect 2.
+    `delete` may be called from async code too, and be awaited there, as in Prefect 2.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, hide_input_in_errors=True)
@@ -107,7 +108,8 @@ class Block(BaseModel):
             raise BlockError(f"This {type(self).__name__} has no name yet: save(name).")
         if not _NAME.fullmatch(name):
             raise BlockError(_bad_name(name, "The name of a block"))
-        return _save(self, name, BlockStore(engine or engine_port.current()), overwrite=overwrite, actor=actor)
+        store = BlockStore(engine or engine_port.current())
+        return as_asked(_save(self, name, store, overwrite=overwrite, actor=actor))
 
     def __await__(self) -> Generator[Any, Any, Self]:
         yield from ()
@@ -177,6 +179,7 @@ class Block(BaseModel):
             BlockNotFound: there is none of that name.
         """
         BlockStore(engine or engine_port.current()).delete(_place(cls, name), actor=actor)
+        return as_asked(None)
 
     # --- what it is -------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator
 
+from flightlog.awaiting import as_asked
 from flightlog.errors import SettingsError
 from flightlog.plugins.block_documents import SecretDict
 from flightlog.plugins.blocks import Block
@@ -68,10 +69,11 @@ class LocalFileSystem(Block):
             partial.replace(place)
         finally:
             partial.unlink(missing_ok=True)
+        return as_asked(None)
 
     def read_path(self, path: str) -> bytes:
         """Return what is stored under a name."""
-        return self._place(path).read_bytes()
+        return as_asked(self._place(path).read_bytes())
 
     def __repr__(self) -> str:
         return f"LocalFileSystem({str(self.basepath)!r})"
@@ -128,12 +130,13 @@ class RemoteFileSystem(Block):
         if self.basepath.partition("://")[0] not in _WITHOUT_FOLDERS:
             system.makedirs(place.rpartition("/")[0], exist_ok=True)
         system.pipe_file(place, content)
+        return as_asked(None)
 
     def read_path(self, path: str) -> bytes:
         """Return what is stored under a name, as it is there now."""
         system = self._file_system()
         system.invalidate_cache()
-        return bytes(system.cat_file(f"{self.basepath}/{path}"))
+        return as_asked(bytes(system.cat_file(f"{self.basepath}/{path}")))
 
     def __repr__(self) -> str:
         return f"RemoteFileSystem({self.url!r})"
