@@ -34,7 +34,7 @@ from flightlog.ids import id_text
 from flightlog.notifications.decisions import Decision, IncidentChanged, Withheld
 from flightlog.notifications.durations import microseconds, text
 from flightlog.notifications.matching import LookUp, fits, group_of, is_about, matches, may_match, occurrence_of
-from flightlog.notifications.rules import Channel, Configuration, Match, Route, Rule
+from flightlog.notifications.rules import OURS, Channel, Configuration, Match, Route, Rule
 from flightlog.notifications.state import (
     DURATIONS,
     ENTRIES,
@@ -60,14 +60,14 @@ _ENDS: Final = frozenset(f"{FLOW_RUN}.{suffix}" for suffix, (state, _) in STATES
 _CONFIGURATION: Final = frozenset({RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET})
 _OWN: Final = ("rule.", "channel.", "routes.", "silence.", "incident.", "notification.")
 CHANNEL_DOWN: Final = Rule(
-    name="channel down",
+    name="down",
     severity="critical",
     match=Match(event=(NOTIFICATION_DEAD,)),
     hold="no",
     group_by=("resource",),
     resolve="never",
     description="Messages cannot be delivered through a channel; the others are told.",
-)
+).model_copy(update={"name": OURS})
 """The rule that comes with Flightlog: a dead channel is an incident itself."""
 _PARENT: Final = "its parent run goes on"
 _FEWEST: Final = 5
@@ -90,7 +90,7 @@ class Fold:
         self.memory = memory or Memory()
         self._look_up = look_up
         self._only = only is not None
-        self.rules: dict[str, Rule] = {}
+        self.rules: dict[str, Rule] = {CHANNEL_DOWN.name: CHANNEL_DOWN}
         self._telling = Telling(self.memory, self.rules)
         self._wanting: dict[str, list[Rule]] = {}
         self._learn(only)
@@ -105,7 +105,6 @@ class Fold:
             self.rules |= {rule.name: rule for rule in only.rules}
             telling.channels |= {channel.name: channel for channel in only.channels}
             telling.routes = only.routes
-        self.rules[CHANNEL_DOWN.name] = CHANNEL_DOWN
 
     @property
     def types(self) -> frozenset[str] | None:

@@ -290,7 +290,7 @@ class Telling:
         self._count_sent(channel, due)
         cause = Occurrence(due, self._memory.position, "", "clock", f"{len(entries)} messages")
         shown = tuple(entries[:_MOST])
-        key = _key(f"{rule}\0{due}", name, "digest", len(entries))
+        key = _key(f"{rule}\0{due}", name, "digest", note, len(entries))
         self.out.append(Draft(key, due, name, "digest", rule, None, cause, note, shown, len(entries) - len(shown)))
 
     def _free_at(self, channel: Channel, at: int) -> int:
