@@ -329,13 +329,17 @@ class World:
         Configurator(self.log, self.clock, self.ids).set_channel(channel)
 
     def _routes(self) -> None:
-        routes = (Route(flow=("etl",), channels=("ops",), go_on=True), Route(channels=("mail",)))
+        routes = (
+            Route.model_validate({"flow": "etl", "channels": ["ops"], "continue": True}),
+            Route(channels=("mail",)),
+        )
         self.log.append_all([Configurator(self.log, self.clock, self.ids)._routes(routes, None)])
 
     def _silence(self, span: float, flow: list[str]) -> None:
         self._made += 1
-        data = {"silence": f"s{self._made}", "until": self.clock.now() + round(span * 1e6), "flow": flow}
-        self._append(silence_stream(data["silence"]), SILENCE_ADDED, data)
+        name = f"s{self._made}"
+        data = {"silence": name, "until": self.clock.now() + round(span * 1e6), "flow": flow}
+        self._append(silence_stream(name), SILENCE_ADDED, data)
 
     def _no_silence(self) -> None:
         for event in list(self.log.read_all(types=[SILENCE_ADDED])):
