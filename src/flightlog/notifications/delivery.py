@@ -41,8 +41,8 @@ _ORDER: Final = {"opened": 0, "resolved": 2}
 """Of an incident's messages that were queued at one moment, which one goes first."""
 Waiting = dict[str, Any]
 """A message in the outbox: see `flightlog.projections.outbox`."""
-MOST_ATTEMPTS: Final = 12
-"""After so many failed attempts, some two hours, a message is given up."""
+MOST_ATTEMPTS: Final = 24
+"""After so many failed attempts, two to four hours, a message is given up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from flightlog.events.types import (
     INCIDENT_ACKNOWLEDGED,
     NOTIFICATION_DEAD,
     NOTIFICATION_DELIVERED,
+    NOTIFICATION_FAILED,
     ROUTES_SET,
     RULE_REMOVED,
     RULE_SET,
@@ -47,22 +48,24 @@ from flightlog.notifications.state import (
     Occurrence,
     RunMemory,
 )
-from flightlog.notifications.telling import Telling
+from flightlog.notifications.telling import UNDELIVERED, Telling
 
 _ROUTES: Final = TypeAdapter(tuple[Route, ...])
 _ALWAYS: Final = frozenset(
     {f"{FLOW_RUN}.{suffix}" for suffix in STATES}
     | {f"task_run.{suffix}" for suffix in ("failed", "crashed", "cancelled", "awaiting_retry")}
     | {RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET, SILENCE_ADDED, SILENCE_ENDED}
-    | {INCIDENT_ACKNOWLEDGED, NOTIFICATION_DEAD, NOTIFICATION_DELIVERED}
+    | {INCIDENT_ACKNOWLEDGED, NOTIFICATION_DEAD, NOTIFICATION_FAILED, NOTIFICATION_DELIVERED}
 )
 _ENDS: Final = frozenset(f"{FLOW_RUN}.{suffix}" for suffix, (state, _) in STATES.items() if state in TERMINAL)
 _CONFIGURATION: Final = frozenset({RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET})
 _OWN: Final = ("rule.", "channel.", "routes.", "silence.", "incident.", "notification.")
+_LONG: Final = 6
+"""After so many failed attempts at one message, some minutes, its channel is down, though nothing is given up yet."""
 CHANNEL_DOWN: Final = Rule(
     name="down",
     severity="critical",
-    match=Match(event=(NOTIFICATION_DEAD,)),
+    match=Match(event=UNDELIVERED, where=f"type == '{NOTIFICATION_DEAD}' or data.attempt >= {_LONG}"),
     hold="no",
     group_by=("resource",),
     resolve="never",
@@ -132,7 +135,7 @@ class Fold:
         handle = _HANDLERS.get(type_)
         if handle is not None and not (self._only and type_ in _CONFIGURATION):
             handle(self, event)
-        if not type_.startswith(_OWN) or type_ == NOTIFICATION_DEAD:
+        if not type_.startswith(_OWN) or type_ in UNDELIVERED:
             self._observe(event, type_)
         return self._out
 
@@ -216,7 +219,7 @@ class Fold:
         if not rules and not is_end:
             return
         occurrence = occurrence_of(event, run, self._look_up)
-        if type_ == NOTIFICATION_DEAD:
+        if type_ in UNDELIVERED:
             occurrence.stream = event.data["channel"]
         for rule in rules:
             if matches(rule, occurrence, event, self._look_up):
