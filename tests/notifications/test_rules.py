@@ -1,13 +1,12 @@
 """Rules at work in virtual time: from failing flows to incidents and messages."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
+from tests.notifications.rule_world import World, working
 
 from flightlog import flow, task
-from flightlog.engine.runtime import Engine
 from flightlog.errors import LogWriteError
 from flightlog.events.model import NewEvent
 from flightlog.events.types import SILENCE_ADDED, silence_stream
@@ -16,68 +15,19 @@ from flightlog.notifications.backtest import decided
 from flightlog.notifications.channels import ChannelError
 from flightlog.notifications.configuring import Configurator
 from flightlog.notifications.decisions import IncidentChanged
-from flightlog.notifications.delivery import MOST_ATTEMPTS, Delivery
+from flightlog.notifications.delivery import MOST_ATTEMPTS
 from flightlog.notifications.expressions import check_expression
 from flightlog.notifications.following import Follower
 from flightlog.notifications.ledger import entries, incidents
-from flightlog.notifications.notifier import DeliveryError, Message, Receipt
-from flightlog.notifications.rules import Channel, Configuration, Rule
-from flightlog.testing import VirtualClock, memory_engine
-
-
-class Notifier:
-    """Keeps what it is sent; raises what it is told to."""
-
-    def __init__(self) -> None:
-        self.sent: list[Message] = []
-        self.problem: DeliveryError | None = None
-
-    async def send(self, message: Message, *, timeout: float) -> Receipt:
-        """Keep a message."""
-        if self.problem is not None:
-            raise self.problem
-        self.sent.append(message)
-        return {"ts": str(len(self.sent))}
-
-
-class World:
-    """A log in virtual time with rules at work."""
-
-    def __init__(self, engine: Engine, clock: VirtualClock) -> None:
-        self.engine, self.clock = engine, clock
-        self.notifiers = {"ops": Notifier(), "mail": Notifier()}
-        self.follower = Follower(engine.log)
-        self.delivery = Delivery(
-            engine.log, clock, RandomIds(), notifier=lambda channel: self.notifiers[channel.name]  # type: ignore[arg-type, return-value]
-        )  # fmt: skip
-
-    def configure(self, *rules: dict[str, Any]) -> None:
-        """Have these rules count."""
-        made = tuple(Rule.model_validate({"channels": ["ops"], **rule}) for rule in rules)
-        channels = tuple(Channel(name=name, kind="webhook", settings={"url": "env:U"}) for name in self.notifiers)
-        Configurator(self.engine.log, self.clock, RandomIds()).synchronise(
-            Configuration(rules=made, channels=channels), "here"
-        )
-
-    def work(self) -> None:
-        """Fold and send until there is nothing more."""
-        self.engine.log.flush()
-        while self.follower.step() or self.delivery.step():
-            pass
-
-    def kinds(self, channel: str = "ops") -> list[str]:
-        """Return what was sent through a channel, by kind."""
-        return [message.kind for message in self.notifiers[channel].sent]
+from flightlog.notifications.notifier import DeliveryError
+from flightlog.notifications.rules import Channel
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     """Return a log in virtual time with rules at work."""
-    clock = VirtualClock()
-    with memory_engine(clock) as engine:
-        made = World(engine, clock)
-        with closing(made.follower):
-            yield made
+    with working() as made:
+        yield made
 
 
 @flow
@@ -177,7 +127,7 @@ def test_a_back_test_finds_exactly_the_live_incidents(world: World) -> None:
 
 
 def test_what_a_channel_does_not_take_is_tried_again_and_given_up(world: World) -> None:
-    """Twelve times, later each time; then the channel is an incident itself, which the others are told of."""
+    """Later each time; after some attempts the channel is an incident itself, which the others are told of."""
     world.configure({"name": "failures"})
     world.notifiers["ops"].problem = DeliveryError("503", code="503")
     etl(False, return_state=True)

@@ -242,6 +242,7 @@ def run(watch: bool) -> int:
 
 
 def _deliver(*, watch: bool = False) -> int:
+    import math
     import threading
 
     from flightlog.masking import MASKER
@@ -249,18 +250,17 @@ def _deliver(*, watch: bool = False) -> int:
     from flightlog.notifications.service import Working, synchronise
     from flightlog.plugins.offers import Surroundings
 
-    sent = 0
     with writing() as engine:
         surroundings = Surroundings(engine.log, engine.key, engine.settings, engine.clock, engine.ids, MASKER.mask)
         stop = threading.Event()
         if (file := find_file(Path.cwd(), engine.settings.home)) is not None:
             synchronise(surroundings, file)
         with Working(surroundings) as working:
-            while working.step() or watch:
-                sent = working.sent
-                if watch:
-                    working.wait(1.0, stop)
-            left = working.delivery.left
+            while watch:
+                working.step()
+                working.wait(1.0, stop)
+            working.finish(math.inf)
+            sent, left = working.senders.sent, working.delivery.left
     note(f"{sent} messages tried, {left} wait for another attempt.")
     return OK
 

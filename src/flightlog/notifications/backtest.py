@@ -82,7 +82,8 @@ def outcome_of(decisions: Iterable[Decision], rules: set[str] | None = None) -> 
                 found.messages[decision.channel] += 1
             case Withheld():
                 found.withheld[decision.reason] += 1
-                matched.add((decision.rule, decision.cause.event or f"clock {decision.at}"))
+                if not decision.incident:  # of an incident, a run that ends it is withheld too; that matched nothing
+                    matched.add((decision.rule, decision.cause.event or f"clock {decision.at}"))
             case IncidentChanged() if decision.what != "resolved":
                 matched.add((decision.rule, decision.cause.event or f"clock {decision.at}"))
     found.events = len(matched)

@@ -7,7 +7,7 @@ message has arrived, sends it again, and marks it as a repeat.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -39,8 +39,10 @@ _CLAIM_SECONDS: Final = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 900.0
 _ORDER: Final = {"opened": 0, "resolved": 2}
 """Of an incident's messages that were queued at one moment, which one goes first."""
-MOST_ATTEMPTS: Final = 12
-"""After so many failed attempts, some two hours, a message is given up."""
+Waiting = dict[str, Any]
+"""A message in the outbox: see `flightlog.projections.outbox`."""
+MOST_ATTEMPTS: Final = 24
+"""After so many failed attempts, two to four hours, a message is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,42 +98,56 @@ class Delivery:
         log.keep(INLINE)
 
     def step(self) -> int:
-        """Send all that is due now; return how many messages were tried."""
-        channels: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for one in self._ready():
-            channels[one["channel"]].append(one)
-        return asyncio.run(self._send_all(channels)) if channels else 0
+        """Send all that is due now, through one channel after the other; return how many messages were tried."""
+        return sum(self.send(name, waiting) for name, waiting in self.ready().items())
+
+    def ready(self) -> dict[str, list[Waiting]]:
+        """Return what is due now, by channel."""
+        now = self._clock.now()
+        channels: dict[str, list[Waiting]] = defaultdict(list)
+        for one in self._foremost():
+            if _due(one) <= now:
+                channels[one["channel"]].append(one)
+        if self._only_usable:
+            return {name: waiting for name, waiting in channels.items() if self._is_usable(self._channel(name))}
+        return channels
+
+    def send(self, channel: str, waiting: list[Waiting]) -> int:
+        """Send what is due through a channel, one after the other; return how many messages were tried."""
+        return asyncio.run(self._send_through(channel, waiting))
 
     @property
     def left(self) -> int:
         """How many messages wait for an attempt."""
         return len(self._waiting())
 
-    @property
-    def next_due(self) -> int | None:
-        """When the next message is due, in microseconds since 1970 (UTC); None if none waits."""
-        return min((max(one["due"], one["claimed_until"]) for one in self._waiting()), default=None)
+    def next_due(self, busy: Collection[str] = ()) -> int | None:
+        """Return when the next message is due, in microseconds since 1970 (UTC); None if none waits.
 
-    def _waiting(self) -> list[dict[str, Any]]:
+        Args:
+            busy: channels that do not count.
+        """
+        return min((_due(one) for one in self._foremost() if one["channel"] not in busy), default=None)
+
+    def _waiting(self) -> list[Waiting]:
         """Return what waits to be sent, in the order that an incident's messages keep: as they were queued."""
         waiting = (one for one in self._log.states("outbox").values() if not one["dead"])
         return sorted(waiting, key=lambda one: (one["queued"], _ORDER.get(one["kind"], 1), one["notification"]))
 
     # --- claims -------------------------------------------------------------------------------------
 
-    def _ready(self) -> Iterator[dict[str, Any]]:
-        """Yield what is due: of each incident and channel the first message that waits, if none goes before it."""
-        now = self._clock.now()
+    def _foremost(self) -> Iterator[Waiting]:
+        """Yield of each incident and channel the first message that waits, if none goes before it."""
         waiting = self._waiting()
         here = {one["notification"] for one in waiting}
         taken: set[tuple[str, str]] = set()
         for one in waiting:
             place = (one["incident"] or one["notification"], one["channel"])
-            if place not in taken and one["first"] not in here and max(one["due"], one["claimed_until"]) <= now:
+            if place not in taken and one["first"] not in here:
                 yield one
             taken.add(place)
 
-    def _claim(self, waiting: dict[str, Any]) -> Claim | None:
+    def _claim(self, waiting: Waiting) -> Claim | None:
         """Claim a message, just before it is sent; None if somebody else was first."""
         now = self._clock.now()
         stream = notification_stream(waiting["notification"])
@@ -160,7 +176,7 @@ class Delivery:
         )
         return Claim(stream, version, attempt, state["channel"], message, event.id)
 
-    def _bury(self, stream: str, version: int, state: dict[str, Any], now: int) -> None:
+    def _bury(self, stream: str, version: int, state: Waiting, now: int) -> None:
         """Give up a message that processes have died with, again and again."""
         told = {"notification": state["notification"], "channel": state["channel"], "attempt": state["attempts"]}
         told["problem"] = (
@@ -182,14 +198,8 @@ class Delivery:
 
     # --- sending ------------------------------------------------------------------------------------
 
-    async def _send_all(self, channels: Mapping[str, list[dict[str, Any]]]) -> int:
-        """Send through all channels at the same time, and through each of them one after the other."""
-        return sum(await asyncio.gather(*(self._send_through(name, ours) for name, ours in channels.items())))
-
-    async def _send_through(self, name: str, waiting: list[dict[str, Any]]) -> int:
+    async def _send_through(self, name: str, waiting: list[Waiting]) -> int:
         channel, count = self._channel(name), 0
-        if self._only_usable and not self._is_usable(channel):
-            return 0
         for one in waiting:
             if (claim := self._claim(one)) is not None:
                 count += 1
@@ -260,3 +270,8 @@ class Delivery:
             self._log.append(claim.stream, [event], expected_version=claim.version)
         except VersionConflict:
             return
+
+
+def _due(waiting: Waiting) -> int:
+    """Return when a message may be sent: not before it is due, nor while somebody has it."""
+    return int(max(waiting["due"], waiting["claimed_until"]))

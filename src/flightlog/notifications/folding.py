@@ -22,6 +22,7 @@ from flightlog.events.types import (
     INCIDENT_ACKNOWLEDGED,
     NOTIFICATION_DEAD,
     NOTIFICATION_DELIVERED,
+    NOTIFICATION_FAILED,
     ROUTES_SET,
     RULE_REMOVED,
     RULE_SET,
@@ -34,7 +35,7 @@ from flightlog.ids import id_text
 from flightlog.notifications.decisions import Decision, IncidentChanged, Withheld
 from flightlog.notifications.durations import microseconds, text
 from flightlog.notifications.matching import LookUp, fits, group_of, is_about, matches, may_match, occurrence_of
-from flightlog.notifications.rules import Channel, Configuration, Match, Route, Rule
+from flightlog.notifications.rules import OURS, Channel, Configuration, Match, Route, Rule
 from flightlog.notifications.state import (
     DURATIONS,
     ENTRIES,
@@ -47,27 +48,29 @@ from flightlog.notifications.state import (
     Occurrence,
     RunMemory,
 )
-from flightlog.notifications.telling import Telling
+from flightlog.notifications.telling import UNDELIVERED, Telling
 
 _ROUTES: Final = TypeAdapter(tuple[Route, ...])
 _ALWAYS: Final = frozenset(
     {f"{FLOW_RUN}.{suffix}" for suffix in STATES}
     | {f"task_run.{suffix}" for suffix in ("failed", "crashed", "cancelled", "awaiting_retry")}
     | {RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET, SILENCE_ADDED, SILENCE_ENDED}
-    | {INCIDENT_ACKNOWLEDGED, NOTIFICATION_DEAD, NOTIFICATION_DELIVERED}
+    | {INCIDENT_ACKNOWLEDGED, NOTIFICATION_DEAD, NOTIFICATION_FAILED, NOTIFICATION_DELIVERED}
 )
 _ENDS: Final = frozenset(f"{FLOW_RUN}.{suffix}" for suffix, (state, _) in STATES.items() if state in TERMINAL)
 _CONFIGURATION: Final = frozenset({RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET})
 _OWN: Final = ("rule.", "channel.", "routes.", "silence.", "incident.", "notification.")
+_LONG: Final = 6
+"""After so many failed attempts at one message, some minutes, its channel is down, though nothing is given up yet."""
 CHANNEL_DOWN: Final = Rule(
-    name="channel down",
+    name="down",
     severity="critical",
-    match=Match(event=(NOTIFICATION_DEAD,)),
+    match=Match(event=UNDELIVERED, where=f"type == '{NOTIFICATION_DEAD}' or data.attempt >= {_LONG}"),
     hold="no",
     group_by=("resource",),
     resolve="never",
     description="Messages cannot be delivered through a channel; the others are told.",
-)
+).model_copy(update={"name": OURS})
 """The rule that comes with Flightlog: a dead channel is an incident itself."""
 _PARENT: Final = "its parent run goes on"
 _FEWEST: Final = 5
@@ -90,7 +93,7 @@ class Fold:
         self.memory = memory or Memory()
         self._look_up = look_up
         self._only = only is not None
-        self.rules: dict[str, Rule] = {}
+        self.rules: dict[str, Rule] = {CHANNEL_DOWN.name: CHANNEL_DOWN}
         self._telling = Telling(self.memory, self.rules)
         self._wanting: dict[str, list[Rule]] = {}
         self._learn(only)
@@ -105,7 +108,6 @@ class Fold:
             self.rules |= {rule.name: rule for rule in only.rules}
             telling.channels |= {channel.name: channel for channel in only.channels}
             telling.routes = only.routes
-        self.rules[CHANNEL_DOWN.name] = CHANNEL_DOWN
 
     @property
     def types(self) -> frozenset[str] | None:
@@ -133,7 +135,7 @@ class Fold:
         handle = _HANDLERS.get(type_)
         if handle is not None and not (self._only and type_ in _CONFIGURATION):
             handle(self, event)
-        if not type_.startswith(_OWN) or type_ == NOTIFICATION_DEAD:
+        if not type_.startswith(_OWN) or type_ in UNDELIVERED:
             self._observe(event, type_)
         return self._out
 
@@ -217,7 +219,7 @@ class Fold:
         if not rules and not is_end:
             return
         occurrence = occurrence_of(event, run, self._look_up)
-        if type_ == NOTIFICATION_DEAD:
+        if type_ in UNDELIVERED:
             occurrence.stream = event.data["channel"]
         for rule in rules:
             if matches(rule, occurrence, event, self._look_up):

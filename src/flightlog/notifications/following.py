@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from flightlog.clock import Clock
-from flightlog.errors import LogError
+from flightlog.errors import LogError, LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.subscriptions import Subscription
@@ -83,14 +83,18 @@ class Follower(Subscription):
 
     def _claim(self) -> Any:
         cursor = super()._claim()
-        if cursor is not None and self._rules is None:
-            self._rules = self._remembered(cursor.position)
+        if cursor is not None:
+            # Another one may have gone on meanwhile, and given it back: what we remember ends before the cursor.
+            self._rules = self._caught_up(self._rules or self._remembered(), cursor.position)
         return cursor
 
-    def _remembered(self, position: int) -> Fold:
-        """Return the fold as it stands at the cursor: what was put aside, and in silence what has come since."""
+    def _remembered(self) -> Fold:
+        """Return the fold as it was put aside."""
         content = None if self._asides is None else self._asides.load(NAME, VERSION)
-        fold = Fold(Created(self.log), Memory() if content is None else Memory.unpacked(content))
+        return Fold(Created(self.log), Memory() if content is None else Memory.unpacked(content))
+
+    def _caught_up(self, fold: Fold, position: int) -> Fold:
+        """Fold in silence what has come up to the cursor: it is decided already."""
         while fold.memory.position < position:
             events = self._page(fold, fold.memory.position)
             for event in events:
@@ -156,8 +160,19 @@ class Follower(Subscription):
             raise
 
     def _record(self, fold: Fold, decisions: list[Decision]) -> None:
-        if decisions:
-            self.log.append_all(appends_of(decisions, lambda name: _rule(fold, name), self.log, self._mask))
+        if not decisions:
+            return
+        appends = appends_of(decisions, lambda name: _rule(fold, name), self.log, self._mask)
+        try:
+            self.log.append_all(appends)
+        except LogWriteError:
+            raise
+        except LogError:
+            # Some are on record already: of one that died, or was taken for dead, before it could move the cursor.
+            fresh = [one for one in appends if self.log.event(one.events[0].id) is None]
+            if len(fresh) == len(appends):
+                raise
+            self.log.append_all(fresh)
 
     @property
     def next_due(self) -> int | None:

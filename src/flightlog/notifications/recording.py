@@ -36,7 +36,7 @@ def appends_of(
     """Return what puts decisions on record.
 
     Their events' ids follow from what they say, so that a decision that was put on record already, by a process that
-    died before it could note how far it had come, is not put there twice.
+    died before it could note how far it had come, is not put there twice; nor is one that says what another one says.
 
     Args:
         decisions: the decisions, in order.
@@ -44,7 +44,8 @@ def appends_of(
         log: where runs are read that messages are about.
         mask: replaces known secrets.
     """
-    return [_append(decision, rule_of, log, mask) for decision in decisions]
+    found = (_append(decision, rule_of, log, mask) for decision in decisions)
+    return list({append.events[0].id: append for append in found}.values())
 
 
 def _append(decision: Decision, rule_of: Callable[[str], Rule], log: Log, mask: Callable[[str], str]) -> Append:
@@ -61,7 +62,7 @@ def _append(decision: Decision, rule_of: Callable[[str], Rule], log: Log, mask: 
             if decision.incident:
                 facts["incident"] = decision.incident
             stream = incident_stream(decision.incident) if decision.incident else withheld_stream(decision.rule)
-            type_, told = NOTIFICATION_WITHHELD, (decision.cause.event, decision.reason, decision.text)
+            type_, told = NOTIFICATION_WITHHELD, (decision.cause.event, decision.group, decision.reason, decision.text)
         case Draft():
             facts = _queued(decision, rule_of(decision.rule), log, mask)
             stream, type_ = notification_stream(decision.key), NOTIFICATION_QUEUED

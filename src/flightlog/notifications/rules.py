@@ -20,6 +20,8 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$"
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _EVENTS_END = 3_600_000_000
 """No run completes after an event of another kind: incidents of such end when nothing more has happened for an hour."""
+OURS = "channel down"
+"""The name of the rule that comes with Flightlog."""
 _GROUPS = ("flow", "run", "task", "state", "error", "event", "resource")
 
 
@@ -209,6 +211,13 @@ class Rule(Model):
         if isinstance(self.resolve, int):
             return self.resolve
         return _EVENTS_END if self.match.event and self.resolve == "success" else None
+
+    @field_validator("name")
+    @classmethod
+    def _not_ours(cls, value: str) -> str:
+        if value == OURS:
+            raise ValueError(f"the rule {OURS!r} comes with Flightlog; give yours another name")
+        return value
 
     @field_validator("group_by")
     @classmethod

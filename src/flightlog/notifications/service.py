@@ -14,6 +14,8 @@ from flightlog.plugins.offers import Surroundings
 FACT: Final = "notifications"
 """What the store is told once there ever was a rule: without it nobody need look."""
 _LONGEST_WAIT: Final = 1.0
+_PAUSE: Final = 0.5
+_SHORT_WAIT: Final = 0.05
 
 
 class NotificationService:
@@ -64,8 +66,7 @@ class NotificationService:
                 while not self._stop.is_set():
                     working.step()
                     working.wait(_LONGEST_WAIT, self._stop)
-                while working.step() and time.monotonic() < self._until:
-                    pass
+                working.finish(self._until)
         except FlightlogError as error:
             _warn(str(error))
 
@@ -78,16 +79,19 @@ class Working:
         only_usable: whether channels that cannot be used from here are left to others.
 
     Attributes:
-        sent: how many messages were tried so far.
+        follower: folds.
+        delivery: knows what is due.
+        senders: send it, while the folding goes on.
     """
 
     def __init__(self, surroundings: Surroundings, *, only_usable: bool = False) -> None:
         from flightlog.notifications.delivery import Delivery
         from flightlog.notifications.following import Follower
+        from flightlog.notifications.sending import Senders
         from flightlog.projections.asides import Asides
         from flightlog.projections.places import place_of
 
-        self.sent = 0
+        self._is_out = False
         self._log = surroundings.log
         self._clock = surroundings.clock
         self._asides = Asides(surroundings.log, place_of(surroundings.settings.log_url))
@@ -95,6 +99,7 @@ class Working:
         self.delivery: Delivery = Delivery(
             surroundings.log, surroundings.clock, surroundings.ids, mask=surroundings.mask, only_usable=only_usable
         )
+        self.senders: Senders = Senders(self.delivery)
 
     def __enter__(self) -> "Working":
         return self
@@ -104,24 +109,38 @@ class Working:
         self._asides.close()
 
     def step(self) -> bool:
-        """Fold what has come and send what is due; tell if there was anything."""
+        """Fold what has come and begin to send what is due; tell if there was anything."""
         try:
-            folded, sent = self.follower.step(), self.delivery.step()
-            self.sent += sent
-            return bool(folded or sent)
-        except LogError:
-            return False  # a full disk, a server that restarts: the cursor is where it was
+            folded, begun = self.follower.step(), self.senders.step()
+        except LogError:  # a full disk, a server that restarts: the cursor is where it was
+            self._is_out = True
+            return False
+        self._is_out = False
+        return bool(folded or begun)
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
         """Wait until there are new events, something is due, or `stop` is set."""
-        due = min((one for one in (self.follower.next_due, self.delivery.next_due) if one is not None), default=None)
+        position = self.follower.position
+        try:
+            due = min((one for one in (self.follower.next_due, self.senders.next_due) if one is not None), default=None)
+        except LogError:
+            self._is_out = True
+            due = None
+        if self._is_out or position is None:
+            stop.wait(min(seconds, _PAUSE))
+            return
         if due is not None:
             seconds = min(seconds, max(0.0, (due - self._clock.now()) / 1e6))
-        position = self.follower.position
-        if position is None:
-            stop.wait(min(seconds, 0.5))
-        else:
-            self._log.wait(position, seconds, stop)
+        self._log.wait(position, seconds, stop)
+
+    def finish(self, until: float) -> None:
+        """Go on until there is nothing more to fold, and what is due was tried.
+
+        Args:
+            until: when to break off at the latest, by `time.monotonic`.
+        """
+        while (self.step() or self.senders.busy) and (left := until - time.monotonic()) > 0:
+            self.senders.join(min(left, _SHORT_WAIT))
 
 
 def synchronise(surroundings: Surroundings, file: Path) -> None:

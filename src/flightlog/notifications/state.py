@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flightlog.events import codec
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised when what is remembered, or the fold, changes: then it is folded anew."""
 LATEST: Final = 7
 """How many ends of a flow's runs messages show."""

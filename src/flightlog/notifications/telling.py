@@ -7,8 +7,9 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
+from flightlog.events.types import NOTIFICATION_DEAD, NOTIFICATION_FAILED
 from flightlog.notifications.decisions import Decision, Draft, Withheld
 from flightlog.notifications.durations import text
 from flightlog.notifications.matching import fits, has_tags
@@ -16,6 +17,8 @@ from flightlog.notifications.notifier import Kind
 from flightlog.notifications.rules import Channel, Route, Rule, rate_of
 from flightlog.notifications.state import FlowMemory, Group, Incident, Memory, Occurrence
 
+UNDELIVERED: Final = (NOTIFICATION_DEAD, NOTIFICATION_FAILED)
+"""What happens to messages of a channel that is down: rules about these tell the others."""
 _FEWEST = 5
 _MOST = 50
 """How many entries a digest shows."""
@@ -290,7 +293,7 @@ class Telling:
         self._count_sent(channel, due)
         cause = Occurrence(due, self._memory.position, "", "clock", f"{len(entries)} messages")
         shown = tuple(entries[:_MOST])
-        key = _key(f"{rule}\0{due}", name, "digest", len(entries))
+        key = _key(f"{rule}\0{due}", name, "digest", note, len(entries))
         self.out.append(Draft(key, due, name, "digest", rule, None, cause, note, shown, len(entries) - len(shown)))
 
     def _free_at(self, channel: Channel, at: int) -> int:
@@ -310,7 +313,7 @@ class Telling:
 
     def _route(self, rule: Rule, incident: Incident) -> list[str]:
         """Return the channels that an incident goes to."""
-        if rule.match.event == ("notification.dead",):
+        if rule.match.event and set(rule.match.event) <= set(UNDELIVERED):
             return self._others(incident.latest.stream)
         return list(dict.fromkeys(rule.channels or _routed(self.routes, rule, incident)))
 
