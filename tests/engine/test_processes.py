@@ -106,9 +106,9 @@ class Holder:
 @pytest.mark.parametrize(
     ("make", "place"),
     [
-        (threading.Lock, "'x' cannot be sent"),
-        (lambda: {"a": [1, threading.Lock()]}, "'x'['a'][1] cannot be sent"),
-        (Holder, "'x'.inner['locks'][0] cannot be sent"),
+        (threading.Lock, "argument x cannot be sent"),
+        (lambda: {"a": [1, threading.Lock()]}, "argument x['a'][1] cannot be sent"),
+        (Holder, "argument x.inner['locks'][0] cannot be sent"),
         (lambda: (n for n in [1]), None),
     ],
 )

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -205,15 +206,17 @@ def _ended(engine: Engine, key: bytes, actor: str) -> History:
 
 def _mark_all(engine: Engine, history: History, actor: str) -> bool:
     """Put on record that a run and its subflows crashed, if their process is gone; tell if it is."""
-    lost = not history.ended and is_lost(engine.log, history)
-    if lost:
-        for child in _children(history):
-            try:
-                _mark_all(engine, read_history(engine.log, child), actor)
-            except RunNotFound:
-                continue
-        mark_lost(engine.log, [history.id], actor=actor, clock=engine.clock, ids=engine.ids)
-    return lost
+    lost, waiting = [], [history]
+    while waiting:
+        run = waiting.pop()
+        if not is_lost(engine.log, run):
+            continue
+        lost.append(run.id)
+        for child in _children(run):
+            with suppress(RunNotFound):
+                waiting.append(read_history(engine.log, child))
+    mark_lost(engine.log, reversed(lost), actor=actor, clock=engine.clock, ids=engine.ids)
+    return bool(lost)
 
 
 def _children(history: History) -> list[bytes]:
