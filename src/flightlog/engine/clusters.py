@@ -24,9 +24,9 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
+from flightlog.engine.bridge import check_time
 from flightlog.engine.context import CURRENT, check, get_run_context
 from flightlog.engine.futures import BaseFuture
-from flightlog.engine.bridge import check_time
 from flightlog.engine.processes import RelayedWaits
 from flightlog.engine.seats import ASK, END, STOP
 from flightlog.engine.task_runners import Pool, TaskRunner

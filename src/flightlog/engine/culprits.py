@@ -96,7 +96,8 @@ def _function(function: FunctionType) -> Iterator[_Part]:
     names = function.__globals__
     yield from ((f" (its global name {name!r})", names[name]) for name in _global_names(function.__code__, names))
     yield from ((f" (its default {_shown(item)})", item) for item in function.__defaults__ or ())
-    yield from ((f" (its default {name}={_shown(item)})", item) for name, item in (function.__kwdefaults__ or {}).items())
+    named = function.__kwdefaults__ or {}
+    yield from ((f" (its default {name}={_shown(item)})", item) for name, item in named.items())
     yield from _named(vars(function))
 
 
@@ -136,7 +137,7 @@ def _arguments(value: Any, args: tuple[Any, ...]) -> Iterator[_Part]:
 
 
 def _state(state: Any) -> Iterator[_Part]:
-    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # noqa: PLR2004 - names and slots
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
         for names in state:
             yield from _state(names)
     elif isinstance(state, dict) and "__pydantic_fields_set__" in state:

@@ -22,7 +22,7 @@ from flightlog.engine.outcomes import FROM_WORKER, too_late
 from flightlog.engine.runtime import log_settings
 from flightlog.engine.task_runners import Pool, TaskRunner
 from flightlog.engine.travel import CannotTravel, Way, packed, send_whole, unpacked
-from flightlog.engine.worker import ANSWER, BROKEN, CALL, DONE, EVENT, LACKS, LINE, RAISED, RUN, Body, Raised
+from flightlog.engine.worker import ANSWER, BROKEN, CALL, DONE, EVENT, LACKS, LINE, RAISED, Body, Raised
 from flightlog.engine.worker_process import Worker
 from flightlog.errors import LostWorker
 from flightlog.events.model import Append, NewEvent
@@ -259,9 +259,9 @@ def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *,
 class ProcessPoolTaskRunner(TaskRunner):
     """Runs submitted tasks in worker processes, which are started as they are needed and live as long as the flow run.
 
-    Functions, arguments and results travel by cloudpickle: what a script defines goes along with the call, and no worker
-    runs the script again. What a task in a worker logs, and the tasks and flows that it calls, are recorded as anywhere
-    else; it cannot submit.
+    Functions, arguments and results travel by cloudpickle: what a script defines goes along with the call, and no
+    worker runs the script again. What a task in a worker logs, and the tasks and flows that it calls, are recorded as
+    anywhere else; it cannot submit.
 
     Args:
         max_workers: how many processes at the most; as many as there are cores by default.

@@ -37,7 +37,6 @@ from flightlog.engine.transactions import TRANSACTION
 from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
 from flightlog.errors import (
-    BlockedLoop,
     CallsDiffer,
     ConcurrencySlotAcquisitionError,
     InvalidNameError,

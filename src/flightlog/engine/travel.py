@@ -1,8 +1,8 @@
 """How functions and values travel between the process that has a flow run and its worker processes.
 
 What is defined in an importable module goes by name. What a script or a notebook defines goes along itself, by
-cloudpickle, so that no worker runs the script again. Whatever was sent is known again when it comes back: a class is the
-class that it was, and nothing is defined a second time in the process that has the flow run.
+cloudpickle, so that no worker runs the script again. Whatever was sent is known again when it comes back: a class is
+the class that it was, and nothing is defined a second time in the process that has the flow run.
 """
 
 import enum
@@ -19,7 +19,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from importlib import import_module
 from itertools import count
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -395,6 +395,12 @@ def _definition(definition: Definition[..., Any]) -> Any:
 # --- what cloudpickle leaves to pickle, which looks it up by its name -------------------------------
 
 
+def _reduce_code(value: CodeType) -> Any:
+    """Keep the file's name, which cloudpickle leaves out from 3.1.3 on: tracebacks show lines by it."""
+    make, parts = cloudpickle.Pickler.dispatch_table[CodeType](value)
+    return make, tuple(value.co_filename if part == "<dynamic-code>" else part for part in parts)
+
+
 def _reduce_cached(value: Any) -> Any:
     if not _goes_along(value.__module__):
         return None
@@ -443,6 +449,7 @@ def _subscripted(origin: Any, args: tuple[Any, ...]) -> Any:
 
 
 _SPECIAL: dict[Any, Callable[[Any], Any]] = {
+    CodeType: _reduce_code,
     _CACHED: _reduce_cached,
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak,

@@ -232,9 +232,7 @@ async def _later(work: Callable[[], Any]) -> Any:
     return work()
 
 
-def _packed_call(
-    way: Way, definition: "Definition[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> bytes:
+def _packed_call(way: Way, definition: "Definition[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """Return the call of a task or flow as it travels.
 
     Raises:

@@ -162,14 +162,16 @@ class Worker:
 def _started(pipe: int, alive: int) -> "subprocess.Popen[bytes]":
     """Start the interpreter, with the options that this one has."""
     tracker = resource_tracker.getfd()
+    assert tracker is not None
     options: Any = subprocess
     command = [
         os.fsdecode(spawn.get_executable()),
         *options._args_from_interpreter_flags(),  # as multiprocessing does
         *("-c", _BOOT, str(pipe), str(alive), str(tracker), str(os.getpid()), "flightlog-worker"),
     ]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, pass_fds=(pipe, alive, tracker), start_new_session=True
+    descriptors = (pipe, alive, tracker)
+    return subprocess.Popen(  # noqa: S603 - it is this very interpreter
+        command, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
     )
 
 
