@@ -101,7 +101,7 @@ def _load_file(path: Path) -> ModuleType:
     try:
         with _loading():
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScriptError(_trouble(str(path), error)) from error
     return module
 
@@ -111,11 +111,16 @@ def _load_module(name: str) -> ModuleType:
     try:
         with _loading():
             return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScriptError(_trouble(name, error)) from error
 
 
-def _trouble(place: str, error: Exception) -> str:
+def _trouble(place: str, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return (
+            f"{place} ends the process while it is loaded: it calls sys.exit(). Put what it does as a program under "
+            '`if __name__ == "__main__":`.'
+        )
     trace, where = error.__traceback__, ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

@@ -270,7 +270,15 @@ def _load(history: History) -> Flow[..., Any]:
     directory = history.created.get("directory")
     if directory and Path(directory).is_dir() and directory not in sys.path:
         sys.path.append(directory)
-    return load_flow(entrypoint)
+    try:
+        return load_flow(entrypoint)
+    except ScriptError:
+        if not entrypoint.startswith("__main__:"):
+            raise
+        raise CannotResume(
+            f"The flow of run {history.name!r} was defined in a notebook or a shell, where it cannot be found again. "
+            "Define it once more, and give it: resume_run(..., flow=...)."
+        ) from None
 
 
 def _parameters(
