@@ -32,14 +32,15 @@ class Found:
     Attributes:
         upstream: the runs they rest on.
         marked: whether anything in them has to be replaced before the call.
+        iterators: whether there are iterators; see `listed`.
         seen: the containers that were looked into, by identity: some contain themselves.
     """
 
-    __slots__ = ("marked", "seen", "upstream")
+    __slots__ = ("iterators", "marked", "seen", "upstream")
 
     def __init__(self) -> None:
         self.upstream: list[Upstream] = []
-        self.marked = False
+        self.marked = self.iterators = False
         self.seen: set[int] = set()
 
 
@@ -61,7 +62,7 @@ def look(value: Any, found: Found, may_fail: bool = False, depth: int = 0) -> No
         if not isinstance(value, quote):
             look(value.value, found, may_fail or isinstance(value, allow_failure), depth)
     elif isinstance(value, _ITERATORS):
-        found.marked = True
+        found.iterators = True
     elif type(value) not in _SCALARS and id(value) not in found.seen and depth < MAX_DEPTH:
         items = items_of(value)
         if items:
@@ -97,12 +98,30 @@ def replace(value: Any, result_of: Callable[[Any], Any], within: frozenset[int] 
         return result_of(value)
     if isinstance(value, Annotation):
         return value.value if isinstance(value, quote) else replace(value.value, result_of, within)
-    if isinstance(value, _ITERATORS):
-        return [replace(item, result_of, within) for item in value]
     if not items_of(value):
         return value
     inside = within | {id(value)}
     return _rebuilt(value, lambda item: replace(item, result_of, inside))
+
+
+def listed(value: Any, lists: dict[int, tuple[Any, list[Any]]], within: frozenset[int] = frozenset()) -> Any:
+    """Return a value with iterators in it replaced by lists, so that what they yield is there, and can be looked into.
+
+    Args:
+        value: any value.
+        lists: the iterators so far, by identity, and their lists: one that is there twice can be gone through once.
+        within: the containers around the value, by identity.
+    """
+    if type(value) in _SCALARS or id(value) in within or len(within) >= MAX_DEPTH:
+        return value
+    inside = within | {id(value)}
+    if isinstance(value, _ITERATORS):
+        if id(value) not in lists:
+            lists[id(value)] = (value, [listed(item, lists, inside) for item in value])
+        return lists[id(value)][1]
+    if isinstance(value, Annotation):
+        return value if isinstance(value, quote) else type(value)(listed(value.value, lists, within))
+    return _rebuilt(value, lambda item: listed(item, lists, inside)) if items_of(value) else value
 
 
 def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -10,10 +10,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.abandoning import NOTICE_SECONDS, let_go
-from flightlog.engine.arguments import Found, look, replace
+from flightlog.engine.arguments import Found, listed, look, replace
 from flightlog.engine.bridge import SYNC, SyncWaits, Waits
 from flightlog.engine.calls import Call, CallMemory, Past
-from flightlog.engine.context import FlowRunContext, TaskRunContext, check
+from flightlog.engine.context import CURRENT, FlowRunContext, TaskRunContext, check
 from flightlog.engine.digests import input_digest
 from flightlog.engine.flow_calls import FlowCall, Progress, create
 from flightlog.engine.flow_parts import join, rejoin
@@ -21,7 +21,17 @@ from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
 from flightlog.engine.hooks import call_hooks
 from flightlog.engine.keeping import kept
-from flightlog.engine.outcomes import abandoned_by, call_user, crash, crash_of, end_of, explained, unsuccessful
+from flightlog.engine.outcomes import (
+    abandoned_by,
+    call_user,
+    crash,
+    crash_of,
+    end_of,
+    explained,
+    failure,
+    unsuccessful,
+    worth_retrying,
+)
 from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
@@ -376,7 +386,8 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
             return await _cancel(waits, progress, progress.cancelled)
         progress.interruptible = False
         state, facts, blobs = await _conclude(waits, context, found, outcome.value)
-        unit, event = progress.end(end_of(state, facts, engine.clock.now()), blobs)
+        end = end_of(state, facts, engine.clock.now(), retriable=worth_retrying(state))
+        unit, event = progress.end(end, blobs)
         if (due := event.data.get("scheduled")) is None:
             return unit, state
         context = progress.context = _next_attempt(context)
@@ -447,6 +458,10 @@ async def _conclude(
     """Return the state that an attempt leads to, what the log is told of it, and the blobs that go with it."""
     if found is not None:
         return *found, {}
+    try:
+        value = _spelled_out(context, value)
+    except Exception as error:  # noqa: BLE001 - an iterator in it is the user's own code
+        return *failure(error, "Flow run encountered an exception."), {}
     state = await final_state(waits, context.tally, value)
     if state.type is StateType.COMPLETED:
         keeping = context.flow.keeping(context.keeping)
@@ -455,6 +470,18 @@ async def _conclude(
             facts["partial"] = True
         return state, facts, blobs
     return state, {"cause": "user_error"} if state.type is StateType.FAILED else {}, {}
+
+
+def _spelled_out(context: FlowRunContext, value: Any) -> Any:
+    """Return a flow's value with lists for iterators in it; what they do is still done in the flow."""
+    look(value, found := Found())
+    if not found.iterators:
+        return value
+    token = CURRENT.set(context)
+    try:
+        return listed(value, {})
+    finally:
+        CURRENT.reset(token)
 
 
 async def final_state(waits: Waits, tally: Tally, value: Any) -> State[Any]:
@@ -468,8 +495,7 @@ async def final_state(waits: Waits, tally: Tally, value: Any) -> State[Any]:
         return State(value.type, value.name, value.message, value.data, states=value.states)
     if value is None:
         return tally.aggregate() if tally else State(StateType.COMPLETED)
-    found = Found()
-    look(value, found)
+    look(value, found := Found())
     states = [await settled_state(waits, upstream.source) for upstream in found.upstream]
     result = replace(value, value_of) if found.marked else value
     if not _all_runs(value):

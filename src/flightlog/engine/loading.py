@@ -1,5 +1,6 @@
 """Loading a flow from where a user says it is: ``path/to/file.py:name`` or ``module:name``."""
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -18,6 +19,8 @@ from flightlog.names import did_you_mean
 if TYPE_CHECKING:
     from flightlog.engine.flows import Flow
 
+SCRIPTS: set[str] = set()
+"""The module names of the files that were loaded by their path. No other process finds them."""
 _state = threading.local()
 _OURS = str(Path(__file__).parent)
 
@@ -85,17 +88,20 @@ def _load_file(path: Path) -> ModuleType:
     path = path.absolute()
     # Without a dot: pickle imports a module by its name, and would look for a package of the part before it.
     name = SCRIPT_MODULE + re.sub(r"\W", "_", path.stem)
+    if name in sys.modules and sys.modules[name].__file__ != str(path):
+        name += hashlib.md5(str(path).encode(), usedforsecurity=False).hexdigest()
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ScriptError(f"{path} is no Python file.")
     module = importlib.util.module_from_spec(spec)
     # Pickles and pydantic look a class's module up by its name; imports beside the script work as in a run of it.
     sys.modules[name] = module
+    SCRIPTS.add(name)
     sys.path.insert(0, str(path.parent))
     try:
         with _loading():
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScriptError(_trouble(str(path), error)) from error
     return module
 
@@ -105,11 +111,16 @@ def _load_module(name: str) -> ModuleType:
     try:
         with _loading():
             return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScriptError(_trouble(name, error)) from error
 
 
-def _trouble(place: str, error: Exception) -> str:
+def _trouble(place: str, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return (
+            f"{place} ends the process while it is loaded: it calls sys.exit(). Put what it does as a program under "
+            '`if __name__ == "__main__":`.'
+        )
     trace, where = error.__traceback__, ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

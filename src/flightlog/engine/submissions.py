@@ -13,7 +13,7 @@ from flightlog.engine.futures import AsyncFuture, BaseFuture, Future, working_in
 from flightlog.engine.outcomes import interrupt_of
 from flightlog.engine.states import State, StateType
 from flightlog.engine.task_calls import TaskCall, new_call
-from flightlog.engine.task_runs import cancelled, interrupted, run_task
+from flightlog.engine.task_runs import cancelled, failed, interrupted, run_task
 from flightlog.engine.upstream import open_sources, sources
 from flightlog.errors import MappingLengthMismatch, MappingMissingIterable
 
@@ -95,8 +95,14 @@ async def _settle(waits: Waits, call: TaskCall, future: BaseFuture[Any]) -> None
 def _start_sync(call: TaskCall, future: BaseFuture[Any]) -> None:
     """Give a call to the task runner once what it rests on has ended, so that no thread is held up by waiting."""
     runner = call.flow.task_runner
-    waiting = [] if runner.sequential else open_sources(call.parameters, call.wait_for)
-    waiting = [source for source in waiting if not runner.orders(source)]
+    waiting: list[BaseFuture[Any]] = []
+    if not runner.sequential:
+        try:
+            call.parameters, waiting = open_sources(call.parameters, call.wait_for)
+        except Exception as error:  # noqa: BLE001 - an iterator among the arguments is the user's own code
+            _settle_failed(call, future, error)
+            return
+        waiting = [source for source in waiting if not runner.orders(source)]
     if not waiting:
         runner.submit(future)
         return
@@ -117,6 +123,16 @@ def _start_sync(call: TaskCall, future: BaseFuture[Any]) -> None:
 
     for source in waiting:
         source.add_done_callback(ended)
+
+
+def _settle_failed(call: TaskCall, future: BaseFuture[Any], error: Exception) -> None:
+    """Settle the future of a call whose arguments cannot be gone through."""
+    if future._claim.acquire(blocking=False):
+        state = failed(call, error)
+        if call.parent is None:
+            call.flow.tally.add(state, 0 if call.run is None else call.run.number)
+        future.task_run = call.run
+        future.settle(state)
 
 
 def _start_async(call: TaskCall, future: BaseFuture[Any], in_async: bool) -> None:
@@ -210,10 +226,11 @@ def split(task: "Task[Any, Any]", parameters: dict[str, Any], given: set[str]) -
         MappingMissingIterable: there is none.
     """
     splittable: dict[str, list[Any]] = {}
+    lists: dict[int, list[Any]] = {}
     for name, value in parameters.items():
         inner = value.value if isinstance(value, allow_failure) else value
         if name in given and _is_split(inner):
-            items = list(inner)
+            items = lists[id(inner)] = lists[id(inner)] if id(inner) in lists else list(inner)
             splittable[name] = [allow_failure(item) for item in items] if inner is not value else items
     if not splittable:
         raise MappingMissingIterable(

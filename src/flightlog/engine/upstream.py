@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flightlog.engine.arguments import Found, Upstream, are_plain, look, replace
+from flightlog.engine.arguments import Found, Upstream, are_plain, listed, look, replace
 from flightlog.engine.bridge import Waits
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.states import State
@@ -25,9 +25,7 @@ async def resolved(waits: Waits, parameters: dict[str, Any], wait_for: Iterable[
     """
     if wait_for is None and are_plain(parameters.values()):
         return parameters
-    found = Found()
-    for value in parameters.values():
-        look(value, found)
+    parameters, found = _looked(parameters)
     marked = found.marked
     if wait_for is not None:
         look(list(wait_for), found)
@@ -36,6 +34,23 @@ async def resolved(waits: Waits, parameters: dict[str, Any], wait_for: Iterable[
     if not marked:
         return parameters
     return {name: replace(value, value_of) for name, value in parameters.items()}
+
+
+def _looked(parameters: dict[str, Any]) -> tuple[dict[str, Any], Found]:
+    """Return some arguments, with lists for iterators, and what is among them."""
+    found = _found(parameters)
+    if not found.iterators:
+        return parameters, found
+    lists: dict[int, Any] = {}
+    parameters = {name: listed(value, lists) for name, value in parameters.items()}
+    return parameters, _found(parameters)
+
+
+def _found(parameters: Mapping[str, Any]) -> Found:
+    found = Found()
+    for value in parameters.values():
+        look(value, found)
+    return found
 
 
 async def _check(waits: Waits, upstream: Upstream) -> None:
@@ -52,18 +67,24 @@ def value_of(source: Any) -> Any:
     return state.result(raise_on_failure=False) if state.is_final() else state
 
 
-def open_sources(parameters: Mapping[str, Any], wait_for: Iterable[Any] | None) -> list[BaseFuture[Any]]:
-    """Return the futures among some arguments that have not ended."""
-    return [source for source in sources(parameters, wait_for) if not source.done()]
+def open_sources(
+    parameters: dict[str, Any], wait_for: Iterable[Any] | None
+) -> tuple[dict[str, Any], list[BaseFuture[Any]]]:
+    """Return some arguments, with lists for iterators, and the futures among them that have not ended."""
+    if wait_for is None and are_plain(parameters.values()):
+        return parameters, []
+    parameters, found = _looked(parameters)
+    return parameters, [source for source in _futures(found, wait_for) if not source.done()]
 
 
-def sources(parameters: Mapping[str, Any], wait_for: Iterable[Any] | None) -> list[BaseFuture[Any]]:
+def sources(parameters: dict[str, Any], wait_for: Iterable[Any] | None) -> list[BaseFuture[Any]]:
     """Return the futures among some arguments."""
     if wait_for is None and are_plain(parameters.values()):
         return []
-    found = Found()
-    for value in parameters.values():
-        look(value, found)
+    return _futures(_looked(parameters)[1], wait_for)
+
+
+def _futures(found: Found, wait_for: Iterable[Any] | None) -> list[BaseFuture[Any]]:
     if wait_for is not None:
         look(list(wait_for), found)
     return [upstream.source for upstream in found.upstream if isinstance(upstream.source, BaseFuture)]
