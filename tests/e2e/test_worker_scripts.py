@@ -1,5 +1,6 @@
-"""Scripts and notebooks whose tasks run in worker processes: what they define travels, and no worker runs them again."""
+"""Scripts and notebooks whose tasks run in worker processes: what they define travels; no worker runs them again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,16 @@ exec(compile(cell, "<cell 1>", "exec"), names)
 WAYS = ["guarded", "unguarded", "run", "module", "stdin", "notebook"]
 
 
+def python(folder: Path, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run Python in a folder, with a home of its own there."""
+    (home := folder / "home").mkdir(exist_ok=True)
+    environment = {**os.environ, "FLIGHTLOG_HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, input=text,
+        capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+
+
 class Place:
     """A folder with a program in it, run in one of the ways.
 
@@ -34,34 +45,27 @@ class Place:
         self.folder = folder
         self.way = way
         self.path = folder / "program.py"
-        guard = {"guarded": GUARD, "module": GUARD, "run": "", "notebook": ""}.get(way, NO_GUARD)
-        self.path.write_text((PROGRAMS / program).read_text() + guard)
-
-    def python(self, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run Python in the folder."""
-        environment = {**os.environ, "FLIGHTLOG_HOME": str(self.folder / "home"), "PYTHONWARNINGS": "error"}
-        (self.folder / "home").mkdir(exist_ok=True)
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, env=environment, input=text,
-            capture_output=True, text=True, timeout=110, check=False,
-        )  # fmt: skip
+        self.program = (PROGRAMS / program).read_text()
+        guard = {"guarded": GUARD, "module": GUARD, "unguarded": NO_GUARD}.get(way, "")
+        self.path.write_text(self.program + guard)
 
     def run(self, then: str = "print(main())") -> "subprocess.CompletedProcess[str]":
-        """Run the program.
+        """Run the program; a warning of it or of ours fails it.
 
         Args:
-            then: what comes after it in a notebook.
+            then: what comes after it in a notebook, or on standard input.
         """
+        arguments, text = [str(self.path)], None
         match self.way:
             case "run":
-                return self.python("-m", "flightlog", "run", f"{self.path}:main")
+                arguments = ["-m", "flightlog", "run", f"{self.path}:main"]
             case "module":
-                return self.python("-m", "program")
+                arguments = ["-m", "program"]
             case "stdin":
-                return self.python("-", text=self.path.read_text())
+                arguments, text = ["-"], f"{self.program}\n{then}\n"
             case "notebook":
-                return self.python("-", text=NOTEBOOK.format(path=str(self.path), then=then))
-        return self.python(str(self.path))
+                arguments, text = ["-"], NOTEBOOK.format(path=str(self.path), then=then)
+        return python(self.folder, "-W", "error", *arguments, text=text)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -78,20 +82,12 @@ def test_E109_such_runs_are_resumed(tmp_path: Path, way: str) -> None:
     place = Place(tmp_path, "stations.py", way)
     assert "the printer is broken" in place.run().stderr
     (tmp_path / "home" / "repaired").touch()
-    if way == "notebook":
-        told = place.python("-m", "flightlog", "runs", "resume")
-        assert told.returncode == 1
-        assert "was defined in a notebook or a shell" in told.stderr
-        then = "from flightlog import flow\nfrom flightlog import resume_run\nprint(resume_run(%r))"
-        found = place.python("-m", "flightlog", "runs", "ls", "--json")
-        import json
-
-        run = json.loads(found.stdout)["runs"][0]["id"]
-        done = place.run(then % run)
-    elif way == "stdin":
-        return  # there is no file that the flow could be found in
-    else:
-        done = place.python("-m", "flightlog", "runs", "resume")
+    done = python(tmp_path, "-m", "flightlog", "runs", "resume")
+    if way in ("notebook", "stdin"):  # there is no file that the flow could be found in
+        assert done.returncode == 1
+        assert "was defined in a notebook or a shell" in done.stderr
+        run = json.loads(python(tmp_path, "-m", "flightlog", "runs", "ls", "--json").stdout)[0]["id"]
+        done = place.run(f"from flightlog import resume_run\nprint(resume_run({run!r}, flow=main))")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the mean is 20.0" in done.stdout
     assert sorted((tmp_path / "home" / "measured").read_text().split()) == ["1", "2", "3"]
@@ -120,22 +116,16 @@ print(sum(main()))
 def test_a_script_without_a_guard_is_run_once(tmp_path: Path) -> None:
     """No worker runs it again, so it starts no others; its top level is run by one process."""
     (tmp_path / "script.py").write_text(FORKS)
-    environment = {**os.environ, "FLIGHTLOG_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
-    )  # fmt: skip
+    done = python(tmp_path, "script.py")
     assert done.stdout == "210\n", done.stderr[-2000:]
     assert len((tmp_path / "runs").read_text().split()) == 1
 
 
 def test_a_script_that_ends_itself_is_told_where_to_put_that(tmp_path: Path) -> None:
     """`flightlog run` of a script that calls `sys.exit` at its top level says so, in a sentence."""
-    path = tmp_path / "script.py"
-    path.write_text("import sys\nfrom flightlog import flow\n\n@flow\ndef main(): ...\n\nsys.exit(main())\n")
-    environment = {**os.environ, "FLIGHTLOG_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "flightlog", "run", str(path)], env=environment, capture_output=True, text=True, timeout=60
-    )  # fmt: skip
+    text = "import sys\nfrom flightlog import flow\n\n@flow\ndef main(): ...\n\nsys.exit(main())\n"
+    (tmp_path / "script.py").write_text(text)
+    done = python(tmp_path, "-m", "flightlog", "run", "script.py")
     assert done.returncode != 0
     assert "it calls sys.exit()" in done.stderr
     assert "Traceback" not in done.stderr

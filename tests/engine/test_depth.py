@@ -1,4 +1,4 @@
-"""Flows and tasks that call themselves: a hundred levels work, and what goes too deep fails, with all ends on record."""
+"""Flows and tasks that call themselves: a hundred levels work; what goes too deep fails, with all ends on record."""
 
 import asyncio
 import os
@@ -118,8 +118,8 @@ def limited(n: int) -> int:
 
 
 WAYS = [
-    count, by_tasks, in_threads, through_threads, one_by_one, in_a_worker, streamed, limited, count_async, by_async_tasks,
-    here_and_there,
+    count, by_tasks, in_threads, through_threads, one_by_one, in_a_worker, streamed, limited, count_async,
+    by_async_tasks, here_and_there,
 ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from flightlog.engine.pausing import resume_flow_run
 from flightlog.engine.recall import prefetch
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.runtime import Engine, current_engine
-from flightlog.errors import CannotResume, InvalidInput, RunNotFound
+from flightlog.errors import CannotResume, InvalidInput, RunNotFound, ScriptError
 from flightlog.events.questions import python_call
 from flightlog.ids import id_text, parse_id
 from flightlog.names import did_you_mean

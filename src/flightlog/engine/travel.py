@@ -215,14 +215,14 @@ class Arrivals:
             return pickle.loads(content)  # noqa: S301 - from the process that started this one
         finally:
             for module in _SCRIPTS:
-                names = names_of(module)
-                self._given[module] = dict(names)
-                names.update(own.get(module, {}))
+                names, kept = names_of(module), own.get(module, {})
+                self._given.setdefault(module, {}).update(_changed(names, kept))
+                names.update(kept)
 
 
-def _changed(names: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _changed(names: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     missing = object()
-    return {name: value for name, value in names.items() if given.get(name, missing) is not value}
+    return {name: value for name, value in names.items() if before.get(name, missing) is not value}
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types

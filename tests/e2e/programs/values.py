@@ -166,10 +166,10 @@ def decorated(function):
 def everything():
     local = "local"
     return {
-        "enum": Color.RED, "flag": Rights.READ | Rights.WRITE, "plain": Plain(3), "child": Child(3), "slots": Slotted(1),
-        "cached property": Cached(), "dataclass": Point(1), "frozen": Frozen(2), "named tuple": Pair(3),
-        "abstract": Square(), "generic": Box(1), "model": Model(n=1, next=Model(n=2), points=[Point(1)]),
-        "generic model": Page[int](items=[1]), "typed dict": Row(a=1), "error": OutOfStock(1, "x"),
+        "enum": Color.RED, "flag": Rights.READ | Rights.WRITE, "plain": Plain(3), "child": Child(3),
+        "slots": Slotted(1), "cached property": Cached(), "dataclass": Point(1), "frozen": Frozen(2),
+        "named tuple": Pair(3), "abstract": Square(), "generic": Box(1),
+        "model": Model(n=1, next=Model(n=2), points=[Point(1)]), "generic model": Page[int](items=[1]), "typed dict": Row(a=1), "error": OutOfStock(1, "x"),
         "partial": functools.partial(double, 3), "method": Plain(4).twice, "class method": Child.make,
         "closure": lambda: local, "alias": Box[int],
     }  # fmt: skip
@@ -191,8 +191,9 @@ def look(model: Model, color: Color, point: Point) -> list[Any]:
     get_run_logger().info("here")
     return [
         isinstance(model, Model), color is Color.RED, point == Point(1), model.doubled, model._secret, double(LIMIT),
-        PATTERN.pattern, asdict(point), [one.name for one in fields(Point)], fibonacci(20), kind(1), kind("x"), UserId(5),
-        typing.get_type_hints(Model)["next"] == Model | None, here.Model is Model, hasattr(__main__, "pytest"),
+        PATTERN.pattern, asdict(point), [one.name for one in fields(Point)], fibonacci(20), kind(1), kind("x"),
+        UserId(5), typing.get_type_hints(Model)["next"] == Model | None, here.Model is Model,
+        hasattr(__main__, "pytest"),
     ]  # fmt: skip
 
 
@@ -240,8 +241,8 @@ def main() -> str:
     assert futures["closure"].result()() == "local"
     found = look.submit(Model(n=3), Color.RED, Point(1)).result()
     assert found == [
-        True, True, True, 6, 7, 6, "a+", {"x": 1, "y": 2, "tags": []}, ["x", "y", "tags"], 6765, "a number", "something",
-        5, True, True, False,
+        True, True, True, 6, 7, 6, "a+", {"x": 1, "y": 2, "tags": []}, ["x", "y", "tags"], 6765, "a number",
+        "something", 5, True, True, False,
     ], found  # fmt: skip
     made = make.submit().result()
     assert [type(value) for value in made] == [Model, Color, Point, Pair, Frozen, Child, Page[int]]
