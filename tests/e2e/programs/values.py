@@ -169,7 +169,8 @@ def everything():
         "enum": Color.RED, "flag": Rights.READ | Rights.WRITE, "plain": Plain(3), "child": Child(3),
         "slots": Slotted(1), "cached property": Cached(), "dataclass": Point(1), "frozen": Frozen(2),
         "named tuple": Pair(3), "abstract": Square(), "generic": Box(1),
-        "model": Model(n=1, next=Model(n=2), points=[Point(1)]), "generic model": Page[int](items=[1]), "typed dict": Row(a=1), "error": OutOfStock(1, "x"),
+        "model": Model(n=1, next=Model(n=2), points=[Point(1)]),
+        "generic model": Page[int](items=[1]), "typed dict": Row(a=1), "error": OutOfStock(1, "x"),
         "partial": functools.partial(double, 3), "method": Plain(4).twice, "class method": Child.make,
         "closure": lambda: local, "alias": Box[int],
     }  # fmt: skip
