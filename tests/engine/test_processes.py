@@ -154,10 +154,11 @@ def test_a_result_that_cannot_travel_is_named_with_its_place() -> None:
 
 
 class Awkward(Exception):
-    """An exception that cannot be made again from its text."""
+    """An exception that holds what cannot travel."""
 
     def __init__(self, a: int, b: int) -> None:
         super().__init__(f"{a} and {b}")
+        self.lock = threading.Lock()
 
 
 def test_an_exception_that_cannot_travel_has_a_stand_in(history: History) -> None:

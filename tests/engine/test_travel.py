@@ -254,6 +254,43 @@ def test_a_stop_iteration_is_the_tasks_own() -> None:
     assert f() == "StopIteration(4)"
 
 
+class Rejected(LookupError):
+    """Has other arguments than its text."""
+
+    def __init__(self, number: int, *, reason: str) -> None:
+        super().__init__(f"order {number} was rejected: {reason}")
+        self.number = number
+
+
+class Left(SystemExit):
+    """Ends a process with a code of its own choice."""
+
+    def __init__(self, *, low: bool) -> None:
+        super().__init__(3 if low else 4)
+
+
+def test_an_exception_with_arguments_of_its_own_comes_back() -> None:
+    """Whatever its class wants to be made with: by class, text and attributes, so that code can catch it."""
+
+    @task
+    def fail() -> None:
+        raise Rejected(7, reason="sold out")
+
+    @task
+    def leave() -> None:
+        raise Left(low=True)
+
+    @flow(task_runner=ONE)
+    def f() -> Any:
+        left: Any = leave.submit().result(raise_on_failure=False)
+        try:
+            fail.submit().result()
+        except Rejected as error:
+            return str(error), error.number, type(left), left.code
+
+    assert f() == ("order 7 was rejected: sold out", 7, Left, 3)
+
+
 def test_an_exception_that_cannot_be_made_again_here_has_a_stand_in() -> None:
     """Its class and text are told; the worker goes on working."""
 
@@ -447,7 +484,7 @@ def test_what_cannot_travel_is_named_by_the_way_to_it(make: Any, place: str) -> 
         packed(make(), "The argument x", Way.TO_PROCESS)
     told = str(caught.value)
     assert told.startswith(f"The argument x{place}")
-    assert "Make it inside the task, or use a task runner with threads." in told
+    assert "Pass on what it can be made from, or use a task runner with threads." in told
 
 
 def test_what_a_call_in_a_worker_cannot_take_along_is_named() -> None:

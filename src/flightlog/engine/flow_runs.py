@@ -10,17 +10,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine.abandoning import NOTICE_SECONDS, let_go
-from flightlog.engine.arguments import Found, listed, look, replace
 from flightlog.engine.bridge import SYNC, SyncWaits, Waits
 from flightlog.engine.calls import Call, CallMemory, Past
-from flightlog.engine.context import CURRENT, FlowRunContext, TaskRunContext, check
+from flightlog.engine.conclusions import conclude, spelled_out
+from flightlog.engine.context import FlowRunContext, TaskRunContext, check
 from flightlog.engine.digests import input_digest
 from flightlog.engine.flow_calls import FlowCall, Progress, create
 from flightlog.engine.flow_parts import join, rejoin
-from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
 from flightlog.engine.hooks import call_hooks
-from flightlog.engine.keeping import kept
 from flightlog.engine.outcomes import (
     abandoned_by,
     call_user,
@@ -28,7 +26,6 @@ from flightlog.engine.outcomes import (
     crash_of,
     end_of,
     explained,
-    failure,
     unsuccessful,
     worth_retrying,
 )
@@ -41,7 +38,7 @@ from flightlog.engine.submissions import end_early, end_soon, wait_for_all
 from flightlog.engine.task_calls import inputs_of
 from flightlog.engine.task_runners import TaskRunner
 from flightlog.engine.transitions import Cancel, Pause
-from flightlog.engine.upstream import resolved, settled_state, value_of
+from flightlog.engine.upstream import resolved
 from flightlog.errors import (
     CallsDiffer,
     CancelledRun,
@@ -373,6 +370,7 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if flow.hooks and context.flow_run.run_count == 1:
             await _hooks(waits, progress, State(StateType.RUNNING).of_run(context.flow_run.id))
         outcome = await call_user(waits, context, flow.function, arguments, flow.timeout_seconds)
+        outcome = spelled_out(context, outcome)
         if isinstance(outcome.error, RunSuspended):
             return await _suspend(waits, progress, outcome.error)
         if (request := _request(progress, outcome.error)) is not None:
@@ -385,7 +383,7 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if progress.cancelled is not None and found is not None:
             return await _cancel(waits, progress, progress.cancelled)
         progress.interruptible = False
-        state, facts, blobs = await _conclude(waits, context, found, outcome.value)
+        state, facts, blobs = await conclude(waits, context, found, outcome.value)
         end = end_of(state, facts, engine.clock.now(), retriable=worth_retrying(state))
         unit, event = progress.end(end, blobs)
         if (due := event.data.get("scheduled")) is None:
@@ -450,68 +448,6 @@ def _next_attempt(context: FlowRunContext) -> FlowRunContext:
     assert following.memory is not None
     following.memory.begin_attempt()
     return following
-
-
-async def _conclude(
-    waits: Waits, context: FlowRunContext, found: tuple[State[Any], dict[str, Any]] | None, value: Any
-) -> tuple[State[Any], dict[str, Any], Any]:
-    """Return the state that an attempt leads to, what the log is told of it, and the blobs that go with it."""
-    if found is not None:
-        return *found, {}
-    try:
-        value = _spelled_out(context, value)
-    except Exception as error:  # noqa: BLE001 - an iterator in it is the user's own code
-        return *failure(error, "Flow run encountered an exception."), {}
-    state = await final_state(waits, context.tally, value)
-    if state.type is StateType.COMPLETED:
-        keeping = context.flow.keeping(context.keeping)
-        facts, blobs = await kept(waits, context.engine, state, keeping)
-        if context.flow.isgenerator and waits.partial:
-            facts["partial"] = True
-        return state, facts, blobs
-    return state, {"cause": "user_error"} if state.type is StateType.FAILED else {}, {}
-
-
-def _spelled_out(context: FlowRunContext, value: Any) -> Any:
-    """Return a flow's value with lists for iterators in it; what they do is still done in the flow."""
-    look(value, found := Found())
-    if not found.iterators:
-        return value
-    token = CURRENT.set(context)
-    try:
-        return listed(value, {})
-    finally:
-        CURRENT.reset(token)
-
-
-async def final_state(waits: Waits, tally: Tally, value: Any) -> State[Any]:
-    """Return the final state of a flow whose function returned `value`.
-
-    A state made by hand is used as it is. None, a future or run's state, and a list, tuple or set of nothing
-    else, aggregate the states of the runs in question. Anything else is Completed. The value is what the
-    function returned, with futures and states in it replaced by their values.
-    """
-    if isinstance(value, State) and value.state_details.flow_run_id is None:
-        return State(value.type, value.name, value.message, value.data, states=value.states)
-    if value is None:
-        return tally.aggregate() if tally else State(StateType.COMPLETED)
-    look(value, found := Found())
-    states = [await settled_state(waits, upstream.source) for upstream in found.upstream]
-    result = replace(value, value_of) if found.marked else value
-    if not _all_runs(value):
-        return State(StateType.COMPLETED, None, None, result)
-    inner = Tally()
-    for number, state in enumerate(states):
-        inner.add(state, number)
-    aggregate = inner.aggregate()
-    aggregate.data = result if aggregate.is_completed() else None
-    return aggregate
-
-
-def _all_runs(value: Any) -> bool:
-    if type(value) in (list, tuple, set):
-        return bool(value) and all(isinstance(item, (BaseFuture, State)) for item in value)
-    return isinstance(value, (BaseFuture, State))
 
 
 def _settle_details(progress: Progress, state: State[Any]) -> None:

@@ -19,9 +19,10 @@ from flightlog.engine.bridge import PooledWaits, Stopped, TimedOut, run_sync
 from flightlog.engine.context import Abandoned, FlowRunContext, RunContext, TaskRunContext, get_run_context
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.outcomes import FROM_WORKER, too_late
+from flightlog.engine.reductions import send_whole
 from flightlog.engine.runtime import log_settings
 from flightlog.engine.task_runners import Pool, TaskRunner
-from flightlog.engine.travel import CannotTravel, Way, packed, send_whole, unpacked
+from flightlog.engine.travel import CannotTravel, Way, packed, unpacked
 from flightlog.engine.worker import ANSWER, BROKEN, CALL, DONE, EVENT, LACKS, LINE, RAISED, Body, Raised
 from flightlog.engine.worker_process import Worker
 from flightlog.errors import LostWorker

@@ -5,7 +5,6 @@ cloudpickle, so that no worker runs the script again. Whatever was sent is known
 the class that it was, and nothing is defined a second time in the process that has the flow run.
 """
 
-import enum
 import functools
 import io
 import pickle
@@ -17,26 +16,32 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
-from importlib import import_module
 from itertools import count
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
 from flightlog.engine.culprits import culprit
-from flightlog.engine.definitions import Definition, found_by_name, remade
+from flightlog.engine.definitions import Definition
 from flightlog.engine.loading import SCRIPTS
-from flightlog.engine.names import module_name
+from flightlog.engine.reductions import (
+    BY_CONTENT,
+    CACHED,
+    MAKERS,
+    SPECIAL,
+    cached,
+    goes_along,
+    of_definition,
+    of_error,
+    send_whole,
+    undecorated,
+    with_all_of_class,
+)
 
 _PROTOCOL = 5
-_CACHED = type(functools.lru_cache(len))
-_KINDS = (type, FunctionType, Definition, _CACHED, typing.NewType)
+_KINDS = (type, FunctionType, Definition, CACHED, typing.NewType)
 """What is known again when it comes back."""
-_BY_CONTENT = 6
-"""So many parts has what cloudpickle makes of a function or class that goes along itself."""
-_NAMES_OF_CLASS = 3
-"""Where in it the names are that a class is made with."""
 
 
 class CannotTravel(TypeError):
@@ -74,8 +79,8 @@ def packed(value: Any, what: str, way: Way, beside: Mapping[int, int] = {}) -> b
     except Exception as error:  # noqa: BLE001 - pickling runs the object's own code
         place, why = culprit(value, dumps, error)
         raise CannotTravel(
-            f"{what}{place} cannot be sent to another process: {why}. Make it inside the task, or use a task runner "
-            "with threads."
+            f"{what}{place} cannot be sent to another process: {why}. Pass on what it can be made from, or use a task "
+            "runner with threads."
         ) from None
 
 
@@ -93,30 +98,6 @@ def unpacked(content: bytes, what: str) -> Any:
         return pickle.loads(content)  # noqa: S301 - from a process that this one started, or was started by
     except Exception as error:  # noqa: BLE001 - unpickling runs the object's own code
         raise CannotTravel(f"{what} cannot be made again in another process: {type(error).__name__}: {error}") from None
-
-
-def send_whole(module: str) -> bool:
-    """Send what a module defines along with what refers to it, from now on; tell whether that is possible, and new.
-
-    Args:
-        module: the name of a module that workers cannot import.
-    """
-    found = sys.modules.get(module)
-    if found is None or module in _WHOLE:
-        return False
-    cloudpickle.register_pickle_by_value(found)
-    _WHOLE.add(module)
-    return True
-
-
-_WHOLE = {"__main__"}
-
-
-def _goes_along(module: str | None) -> bool:
-    """Tell whether what a module defines goes along itself: it is a script, or workers cannot import it."""
-    if module is None or module_name(module) == "__main__":
-        return True
-    return any(module == name or module.startswith(f"{name}.") for name in _WHOLE)
 
 
 _Key = tuple[str, int]
@@ -175,7 +156,7 @@ class _Names(dict[str, Any]):
     @classmethod
     def of(cls, module: str | None) -> "_Names | None":
         """Return what stands for the names of a module; None if it is no script."""
-        found = sys.modules.get(module) if module is not None and _goes_along(module) else None
+        found = sys.modules.get(module) if module is not None and goes_along(module) else None
         if found is None:
             return None
         file, package = getattr(found, "__file__", None), getattr(found, "__package__", None)
@@ -233,14 +214,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         self.beside = beside
 
     def reducer_override(self, value: Any) -> Any:
-        special = _SPECIAL.get(type(value))
+        special = SPECIAL.get(type(value))
         if special is not None and (made := special(value)) is not None:
             return made
+        if isinstance(value, BaseException) and (made := of_error(value)) is not None:
+            return made
         if isinstance(value, Definition):
-            return _definition(value)
+            return of_definition(value)
         made = super().reducer_override(value)
-        if isinstance(made, tuple) and len(made) == _BY_CONTENT and isinstance(value, type):
-            return _class(value, made)
+        if isinstance(made, tuple) and len(made) == BY_CONTENT and isinstance(value, type):
+            return with_all_of_class(value, made)
         return made
 
 
@@ -249,11 +232,11 @@ class _ToCluster(_Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, FunctionType):
-            if (by_name := _undecorated(value)) is not None:
+            if (by_name := undecorated(value)) is not None:
                 return by_name
             self.share_names(value)
         made = super().reducer_override(value)
-        if isinstance(made, tuple) and (len(made) == _BY_CONTENT or made[0] in _MAKERS):
+        if isinstance(made, tuple) and (len(made) == BY_CONTENT or made[0] in MAKERS):
             return _known(_KNOWN.new_key(value), made, self.home(getattr(value, "__module__", None)))
         return made
 
@@ -329,7 +312,7 @@ def _dumped(way: Way, beside: Mapping[int, int], value: Any) -> bytes:
 def _known(key: _Key, made: tuple[Any, ...], home: "_Names | None") -> tuple[Any, ...]:
     """Return how something goes along that is known by its key where it comes to."""
     make, args, *rest = made
-    if len(made) == _BY_CONTENT:
+    if len(made) == BY_CONTENT:
         state, _, _, fill = rest
         rest = [(state, fill), None, None, _fill]
     return _again, (key, make, args, home), *rest
@@ -337,7 +320,7 @@ def _known(key: _Key, made: tuple[Any, ...], home: "_Names | None") -> tuple[Any
 
 def _again(key: _Key, make: Callable[..., Any], args: Any, home: dict[str, Any] | None) -> Any:
     """Make what goes along itself, and know it by its key; where it is defined, return it as it is."""
-    found = _KNOWN.get(key) if make is _cached or _KNOWN.is_ours(key) else None
+    found = _KNOWN.get(key) if make is cached or _KNOWN.is_ours(key) else None
     if found is not None:
         return found
     made = make(*args)
@@ -363,103 +346,4 @@ def _returned(key: _Key, name: str) -> Any:
     return found
 
 
-def _class(value: type[Any], made: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return how a class goes along itself, where cloudpickle leaves something out."""
-    generic = vars(value).get("__pydantic_generic_metadata__")
-    if generic and generic["origin"] is not None:
-        return _subscripted, (generic["origin"], generic["args"])  # `Box[int]` has no name of its own
-    if "__slots__" in vars(value) and not issubclass(value, (tuple, enum.Enum)):
-        made[1][_NAMES_OF_CLASS]["__slots__"] = value.__slots__  # or its objects get a __dict__
-    return made
-
-
-def _undecorated(function: FunctionType) -> Any:
-    """Return how the function of a task or flow goes by the name of that, if it can."""
-    place = function.__module__, function.__qualname__
-    if _goes_along(place[0]):
-        return None
-    found = found_by_name(*place)
-    return (_function_of, place) if isinstance(found, Definition) and found.function is function else None
-
-
-def _function_of(module: str, name: str) -> Any:
-    import_module(module)
-    return found_by_name(module, name).function
-
-
-def _definition(definition: Definition[..., Any]) -> Any:
-    """Return how a task or flow goes: by name, or by function and options."""
-    return definition.by_content() if _goes_along(definition.function.__module__) else definition.__reduce__()
-
-
-# --- what cloudpickle leaves to pickle, which looks it up by its name -------------------------------
-
-
-def _reduce_code(value: CodeType) -> Any:
-    """Keep the file's name, which cloudpickle leaves out from 3.1.3 on: tracebacks show lines by it."""
-    make, parts = cloudpickle.Pickler.dispatch_table[CodeType](value)
-    return make, tuple(value.co_filename if part == "<dynamic-code>" else part for part in parts)
-
-
-def _reduce_cached(value: Any) -> Any:
-    if not _goes_along(value.__module__):
-        return None
-    return _cached, (value.__wrapped__, value.cache_parameters())
-
-
-def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """Return a function with a cache; in a worker the one that is there stays, with what it holds."""
-    return functools.lru_cache(**parameters)(function)
-
-
-def _reduce_cached_property(value: Any) -> Any:
-    state = {name: item for name, item in vars(value).items() if name != "lock"}  # Python 3.11 has one in it
-    return functools.cached_property, (value.func,), state
-
-
-def _reduce_weak(value: Any) -> Any:
-    return type(value), (dict(value),)
-
-
-def _reduce_new_type(value: Any) -> Any:
-    if not _goes_along(value.__module__):
-        return None
-    return typing.NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__}
-
-
-def _reduce_parameter(value: Any) -> Any:
-    return (type(value), (value.__name__,)) if _goes_along(value.__module__) else None
-
-
-def _reduce_alias(value: Any) -> Any:
-    if not _goes_along(value.__module__):
-        return None
-    return _alias, (value.__name__, value.__value__, value.__type_params__)
-
-
-def _alias(name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
-    return typing.TypeAliasType(name, value, type_params=parameters)  # type: ignore[attr-defined]  # Python 3.12
-
-
-_MAKERS = (_cached, remade, typing.NewType)
-
-
-def _subscripted(origin: Any, args: tuple[Any, ...]) -> Any:
-    return origin[args]
-
-
-_SPECIAL: dict[Any, Callable[[Any], Any]] = {
-    CodeType: _reduce_code,
-    _CACHED: _reduce_cached,
-    functools.cached_property: _reduce_cached_property,
-    weakref.WeakKeyDictionary: _reduce_weak,
-    weakref.WeakValueDictionary: _reduce_weak,
-    typing.NewType: _reduce_new_type,
-    typing.ParamSpec: _reduce_parameter,
-    typing.TypeVarTuple: _reduce_parameter,
-}
-if hasattr(typing, "TypeAliasType"):
-    _SPECIAL[typing.TypeAliasType] = _reduce_alias
-
-
-__all__ = ["Arrivals", "CannotTravel", "Way", "names_of", "packed", "send_whole", "unpacked"]
+__all__ = ["Arrivals", "CannotTravel", "Way", "packed", "unpacked"]
