@@ -6,6 +6,7 @@ import functools
 import sys
 import threading
 from dataclasses import dataclass
+from multiprocessing import spawn
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -116,15 +117,8 @@ def test_a_module_that_workers_cannot_import_goes_along() -> None:
     assert type(thing) is module.Thing
 
 
-def test_a_missing_module_is_named(tmp_path: Path) -> None:
+def test_a_missing_module_is_named() -> None:
     """A module that nobody has is named in a sentence."""
-
-    class Gone:
-        def __reduce__(self) -> Any:
-            return "".join, (("not", "there"),)
-
-    content = packed(Gone(), "It", Way.TO_PROCESS)
-    assert unpacked(content, "It") == "notthere"
     with pytest.raises(CannotTravel, match="It cannot be made again in another process: ModuleNotFoundError"):
         unpacked(b"cnot_there\nThing\n.", "It")
 
@@ -327,6 +321,13 @@ def test_a_runner_travels_as_it_was_declared() -> None:
     assert f() == 1
 
 
+class Gone:
+    """Can be pickled, and never made again."""
+
+    def __reduce__(self) -> Any:
+        return int, ("gone",)
+
+
 def _fail_to_start() -> None:
     raise OSError("no database")
 
@@ -340,6 +341,33 @@ def test_an_initializer_that_fails_is_told(capfd: pytest.CaptureFixture[str], hi
 
     assert "The initializer of the worker process failed: OSError: no database" in f()
     assert "in _fail_to_start" in capfd.readouterr().err
+    assert history.data("task_run.crashed")[0]["cause"] == "lost_worker"
+
+
+def test_an_initializer_that_workers_cannot_make_again_is_told(history: History) -> None:
+    """As one that fails is."""
+
+    @flow(task_runner=ProcessPoolTaskRunner(1, print, (Gone(),)))
+    def f() -> str:
+        return str(locked.submit(1).wait())
+
+    assert "The initializer of the worker process failed: ValueError: invalid literal for int()" in f()
+    assert history.data("task_run.crashed")[0]["cause"] == "lost_worker"
+
+
+def test_a_worker_that_cannot_be_started_is_a_lost_one(history: History) -> None:
+    """The task crashes with the operating system's words."""
+    executable = spawn.get_executable()
+
+    @flow(task_runner=ONE)
+    def f() -> str:
+        return str(locked.submit(1).wait())
+
+    spawn.set_executable("/no/such/python")
+    try:
+        assert "No worker process can be started: [Errno 2]" in f()
+    finally:
+        spawn.set_executable(executable)
     assert history.data("task_run.crashed")[0]["cause"] == "lost_worker"
 
 

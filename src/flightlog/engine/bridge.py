@@ -7,7 +7,6 @@ the waits of `AsyncWaits` let other coroutines run.
 
 import asyncio
 import concurrent.futures
-import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
@@ -20,14 +19,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from flightlog.clock import Clock
 from flightlog.engine.context import CURRENT, Abandoned, RunContext, check, inside_async
-from flightlog.engine.depth import DEEP, on_fresh_stack, start_above
+from flightlog.engine.depth import is_deep, on_fresh_stack, start_above
 from flightlog.engine.promises import Promise
 from flightlog.events.log import Log
 from flightlog.events.store import Unit
 
 T = TypeVar("T")
 _LOOK_SECONDS = 0.2
-_frame = sys._getframe
 _THREADS = 64
 
 
@@ -326,11 +324,7 @@ ASYNC = _ASYNC
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine of the engine that waits through `SyncWaits`, in this thread, without a loop."""
-    try:
-        _frame(DEEP)
-    except ValueError:
-        pass
-    else:
+    if is_deep():
         return _run_with_room(coroutine)
     try:
         coroutine.send(None)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 T = TypeVar("T")
-DEEP = 500
+_DEEP = 500
 """With so many frames on it a stack is left for a fresh one."""
 _TIMES = 10
 _frame = sys._getframe
@@ -43,10 +43,10 @@ _BELOW: ContextVar[int] = ContextVar("flightlog_below", default=0)
 """The same as `HERE.below`, for tasks of an event loop."""
 
 
-def _is_deep() -> bool:
+def is_deep() -> bool:
     """Tell whether this stack is to be left for a fresh one."""
     try:
-        _frame(DEEP)
+        _frame(_DEEP)
     except ValueError:
         return False
     return True
@@ -61,7 +61,7 @@ def check_room(name: str) -> None:
     Raises:
         RecursionError: there is none.
     """
-    if _is_deep():
+    if is_deep():
         _check(HERE.below + _height(), name)
 
 
@@ -93,7 +93,7 @@ def _runs() -> int:
 
 def with_room(work: Callable[[], T]) -> T:
     """Do some work here, or on a fresh stack if this one is deep."""
-    return on_fresh_stack(work) if _is_deep() else work()
+    return on_fresh_stack(work) if is_deep() else work()
 
 
 def on_fresh_stack(work: Callable[[], T]) -> T:
@@ -158,9 +158,7 @@ def start_above(work: Callable[[], object], name: str, *, daemon: bool | None = 
 
 def awaited_with_room(work: Coroutine[Any, Any, T]) -> Awaitable[T]:
     """Return what to await for some work: itself, or a task of its own if this stack is deep."""
-    try:
-        _frame(DEEP)
-    except ValueError:
+    if not is_deep():
         return work
     context, height = copy_context(), _height()
     _check(HERE.below + height)
@@ -168,4 +166,4 @@ def awaited_with_room(work: Coroutine[Any, Any, T]) -> Awaitable[T]:
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
-__all__ = ["DEEP", "HERE", "awaited_with_room", "check_room", "on_fresh_stack", "start_above", "with_room"]
+__all__ = ["HERE", "awaited_with_room", "check_room", "is_deep", "on_fresh_stack", "start_above", "with_room"]

@@ -301,8 +301,12 @@ class ProcessPoolTaskRunner(TaskRunner):
     def _packed_initializer(self) -> bytes | None:
         if self.initializer is None:
             return None
-        packed(self.initargs, "What the initializer is given", Way.TO_PROCESS)
-        return packed((self.initializer, self.initargs), "The initializer", Way.TO_PROCESS)
+        try:
+            return packed((self.initializer, self.initargs), "The initializer", Way.TO_PROCESS)
+        except CannotTravel:
+            packed(self.initargs, "What the initializer is given", Way.TO_PROCESS)
+            packed(self.initializer, "The initializer", Way.TO_PROCESS)
+            raise
 
     def duplicate(self) -> Self:
         """Return a runner like this one that has not been started."""

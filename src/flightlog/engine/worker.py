@@ -195,7 +195,7 @@ class Relay:
         try:
             body: Body = loads(content)
         except ModuleNotFoundError as error:
-            return LACKS, error.name
+            return LACKS, error.name or text_of(error)
         except Exception as error:  # noqa: BLE001 - unpickling runs the object's own code
             told = f"The call cannot be made again in a worker: {type(error).__name__}: {text_of(error)}"
             return RAISED, _packed_error(self.way, CannotTravel(told))
@@ -377,8 +377,8 @@ def main(pipe: Connection, lifeline: int, tracker: int, parent: int) -> None:
         setup = Setup(*pipe.recv())
         _prepare(setup, tracker)
         if setup.initializer is not None:
-            initializer, args = arrivals.loads(setup.initializer)
             try:
+                initializer, args = arrivals.loads(setup.initializer)
                 initializer(*args)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the other side is told
                 sys.stderr.write(traceback_of(error))

@@ -13,7 +13,6 @@ import sys
 import time
 from contextlib import suppress
 from multiprocessing import resource_tracker, spawn
-from multiprocessing.connection import wait
 from typing import Any
 
 from flightlog.engine.bridge import check_time
@@ -40,6 +39,9 @@ class Worker:
 
     Args:
         initializer: the function that is called in it first, and its arguments, packed; None for none.
+
+    Raises:
+        LostWorker: it cannot be started.
     """
 
     way = Way.TO_PROCESS
@@ -57,8 +59,12 @@ class Worker:
         finally:
             theirs.close()
             os.close(alive)
-        self._send(sys.path)
-        self._send(tuple(Setup(sys.argv, bytes(multiprocessing.current_process().authkey), initializer)))
+        try:
+            self._send(sys.path)
+            self._send(tuple(Setup(sys.argv, bytes(multiprocessing.current_process().authkey), initializer)))
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def is_alive(self) -> bool:
@@ -91,7 +97,7 @@ class Worker:
         while True:
             left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, max(0.0, until - time.monotonic()))
             try:
-                if wait([self._pipe], left) or self._pipe.poll():
+                if self._pipe.poll(left):
                     kind, content = self._pipe.recv()
                     return kind, content
             except (EOFError, OSError):
@@ -170,9 +176,12 @@ def _started(pipe: int, alive: int) -> "subprocess.Popen[bytes]":
         *("-c", _BOOT, str(pipe), str(alive), str(tracker), str(os.getpid()), "flightlog-worker"),
     ]
     descriptors = (pipe, alive, tracker)
-    return subprocess.Popen(  # noqa: S603 - it is this very interpreter
-        command, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
-    )
+    try:
+        return subprocess.Popen(  # noqa: S603 - it is this very interpreter
+            command, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
+        )
+    except OSError as error:
+        raise LostWorker(f"No worker process can be started: {error}") from None
 
 
 __all__ = ["Worker"]
