@@ -26,9 +26,9 @@ _OURS = str(Path(__file__).parent)
 
 
 def is_loading() -> bool:
-    """Tell whether this thread is loading a file to find the flows in it, or this process the script it works for."""
+    """Tell whether this thread is loading a file to find the flows in it, or this process that of its parent."""
     processes = sys.modules.get("multiprocessing.process")
-    # While a process that was spawned loads the script that it comes from; multiprocessing itself asks for this, too.
+    # What a user's own use of multiprocessing spawns loads the script first; multiprocessing asks for this, too.
     starting = processes is not None and getattr(processes.current_process(), "_inheriting", False)
     return starting or getattr(_state, "loading", False)
 
