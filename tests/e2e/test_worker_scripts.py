@@ -121,6 +121,15 @@ def test_a_script_without_a_guard_is_run_once(tmp_path: Path) -> None:
     assert len((tmp_path / "runs").read_text().split()) == 1
 
 
+def test_a_module_that_calls_its_flow_does_so_in_no_worker(tmp_path: Path) -> None:
+    """Workers import it, and say that the call belongs under a guard; else each would start workers of its own."""
+    (tmp_path / "program.py").write_text(FORKS.replace("sum(main())", '"made", main()'))
+    done = python(tmp_path, "-c", "import program")
+    assert f"made {list(range(1, 21))}\n" in done.stdout, done.stderr[-2000:]
+    assert done.stderr.count("Created flow run") == 1
+    assert 'under `if __name__ == "__main__":`' in done.stderr
+
+
 def test_a_script_that_ends_itself_is_told_where_to_put_that(tmp_path: Path) -> None:
     """`flightlog run` of a script that calls `sys.exit` at its top level says so, in a sentence."""
     text = "import sys\nfrom flightlog import flow\n\n@flow\ndef main(): ...\n\nsys.exit(main())\n"

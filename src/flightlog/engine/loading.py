@@ -34,12 +34,13 @@ def is_loading() -> bool:
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
-    _state.loading = True
+def loading() -> Iterator[None]:
+    """Have no flow run that a file calls while this thread loads it."""
+    before, _state.loading = getattr(_state, "loading", False), True
     try:
         yield
     finally:
-        _state.loading = False
+        _state.loading = before
 
 
 def load_flow(target: str) -> "Flow[Any, Any]":
@@ -99,7 +100,7 @@ def _load_file(path: Path) -> ModuleType:
     SCRIPTS.add(name)
     sys.path.insert(0, str(path.parent))
     try:
-        with _loading():
+        with loading():
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise ScriptError(_trouble(str(path), error)) from error
@@ -109,7 +110,7 @@ def _load_file(path: Path) -> ModuleType:
 def _load_module(name: str) -> ModuleType:
     sys.path.insert(0, "")
     try:
-        with _loading():
+        with loading():
             return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise ScriptError(_trouble(name, error)) from error

@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
-from functools import partial
 from typing import Any
 
 from flightlog.engine.context import Abandoned
+from flightlog.engine.loading import loading
 from flightlog.engine.pickles import loads_beside
 from flightlog.engine.travel import Way
 from flightlog.engine.worker import ANSWER, CALL, DONE, RUN, Relay, answered
@@ -235,8 +235,12 @@ class SeatRelay(Relay):
         """Call a function and return what came of it; None if it was stopped."""
         outcome = None
         with suppress(Stopped), self._seat.open(frame):
-            outcome = self.outcome(content, partial(loads_beside, beside=self._seat.upstream))
+            outcome = self.outcome(content, self._loads)
         return None if frame.stopped else outcome
+
+    def _loads(self, content: bytes) -> Any:
+        with loading():  # a module that this imports may call its flow, which would come here again
+            return loads_beside(content, self._seat.upstream)
 
 
 __all__ = ["Seat"]

@@ -24,7 +24,7 @@ import cloudpickle  # type: ignore[import-untyped]
 
 from flightlog.engine.culprits import culprit
 from flightlog.engine.definitions import Definition
-from flightlog.engine.loading import SCRIPTS
+from flightlog.engine.loading import SCRIPTS, loading
 from flightlog.engine.reductions import (
     BY_CONTENT,
     CACHED,
@@ -193,7 +193,8 @@ class Arrivals:
         """Return what was packed."""
         own = {module: _changed(names_of(module), given) for module, given in self._given.items()}
         try:
-            return pickle.loads(content)  # noqa: S301 - from the process that started this one
+            with loading():  # a module that this imports may call its flow, which would start workers for the same
+                return pickle.loads(content)  # noqa: S301 - from the process that started this one
         finally:
             for module in _SCRIPTS:
                 names, kept = names_of(module), own.get(module, {})
