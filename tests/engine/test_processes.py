@@ -440,6 +440,41 @@ def test_a_time_limit_ends_what_a_task_has_started(tmp_path: Path, history: Hist
     assert not _is_there(int(place.read_text()))
 
 
+def test_a_worker_that_dies_leaves_nothing_behind(tmp_path: Path, history: History) -> None:
+    """What its task has started ends, before the task is tried again."""
+    import subprocess
+
+    place = tmp_path / "child"
+
+    @task(retries={"lost_worker": 1})
+    def dies() -> Any:
+        if place.exists():
+            return _is_there(int(place.read_text()))
+        place.write_text(str(subprocess.Popen(["sleep", "300"]).pid))
+        os._exit(3)
+
+    @flow(task_runner=TWO)
+    def f() -> Any:
+        return dies.submit().result()
+
+    assert f() is False
+
+
+def test_a_task_that_closes_all_files_is_a_lost_one(capfd: pytest.CaptureFixture[str], history: History) -> None:
+    """No answer can come from there any more; standard error shows nothing of ours."""
+
+    @task
+    def closes() -> None:
+        os.closerange(3, 256)
+
+    @flow(task_runner=TWO)
+    def f() -> str:
+        return str(closes.submit().wait())
+
+    assert "ended with exit code" in f()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_killed_worker_costs_its_own_task_only(history: History) -> None:
     """Those that wait for a worker get another one, and all ends are on record."""
 

@@ -385,8 +385,10 @@ def main(pipe: Connection, lifeline: int, tracker: int, parent: int) -> None:
                 pipe.send((BROKEN, f"{type(error).__name__}: {text_of(error)}"))
                 return
         Relay(pipe, arrivals).serve(until_answer=False)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except EOFError:
         return
+    except OSError:  # that process is gone, or a task has closed all files
+        os._exit(1)
 
 
 def _prepare(setup: Setup, tracker: int) -> None:

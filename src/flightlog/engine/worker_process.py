@@ -127,6 +127,7 @@ class Worker:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_END_SECONDS)
         code = process.returncode
+        self._end_group()  # another attempt is not to meet what this one has started
         how = f"ended with exit code {code}" if code is not None else "closed its connection"
         if self._ended_for:
             how = f"was ended, since {self._ended_for},"
@@ -143,10 +144,13 @@ class Worker:
         """
         self._ended_for = self._ended_for or why
         if self.is_alive:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._end_group()
         self._process.wait()
         self._close()
+
+    def _end_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Ask for nothing more; it ends by itself."""
