@@ -37,6 +37,7 @@ from flightlog import flow, task
 from flightlog.task_runners import ProcessPoolTaskRunner
 
 CONFIG = {"n": 1}
+CALLS = []
 LIMIT = 1
 DATABASE = None
 CONNECTION = None
@@ -57,7 +58,8 @@ def model():
 
 @task
 def configured():
-    return CONFIG["n"], LIMIT
+    CALLS.append(1)
+    return CONFIG["n"], LIMIT, len(CALLS)
 
 @task
 def resources():
@@ -77,7 +79,7 @@ def main():
 def test_a_call_takes_the_scripts_names_along_and_what_a_worker_binds_anew_stays(tmp_path: Path) -> None:
     """Each call sees global names as they are when it begins; initializers, connections and caches hold on."""
     configured, first, second = loaded(tmp_path, NAMES)()
-    assert configured == [(1, 1), (2, 2)]
+    assert configured == [(1, 1, 1), (2, 2, 1)]
     assert first[0] == ["connected", "url"]
     assert (first[1], second[1]) == (3, 4)
     assert first[2:] == second[2:]
