@@ -514,7 +514,7 @@ def test_what_cannot_travel_is_named_by_the_way_to_it(make: Any, place: str) -> 
         packed(make(), "The argument x", Way.TO_PROCESS)
     told = str(caught.value)
     assert told.startswith(f"The argument x{place}")
-    assert "Pass on what it can be made from, or use a task runner with threads." in told
+    assert "Make it where it is used, or use a task runner with threads." in told
 
 
 def test_what_a_call_in_a_worker_cannot_take_along_is_named() -> None:

@@ -79,8 +79,8 @@ def packed(value: Any, what: str, way: Way, beside: Mapping[int, int] = {}) -> b
     except Exception as error:  # noqa: BLE001 - pickling runs the object's own code
         place, why = culprit(value, dumps, error)
         raise CannotTravel(
-            f"{what}{place} cannot be sent to another process: {why}. Pass on what it can be made from, or use a task "
-            "runner with threads."
+            f"{what}{place} cannot be sent to another process: {why}. Make it where it is used, or use a task runner "
+            "with threads."
         ) from None
 
 
