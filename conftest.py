@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
 import pytest
 from sybil import Example, Sybil
@@ -20,6 +22,27 @@ def run_shell(example: Example) -> None:
         if line.strip() and not line.startswith(_SET_UP):
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             subprocess.run(line, shell=True, check=True, env={**os.environ, "PATH": path}, timeout=60)
+
+
+_MAIN = sys.modules["__main__"]
+
+
+class _Script:
+    """Stands for the main module, so that the blocks of a page are one script, as its readers have them."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        names.update(__name__="__main__", __spec__=None)
+        self.__dict__ = names
+
+
+def begin_script(names: dict[str, Any]) -> None:
+    """Make the names of a page's blocks those of the main module."""
+    sys.modules["__main__"] = cast("ModuleType", _Script(names))
+
+
+def end_script(_: dict[str, Any]) -> None:
+    """Put the main module back."""
+    sys.modules["__main__"] = _MAIN
 
 
 @pytest.fixture(scope="module")
@@ -43,5 +66,6 @@ pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), CodeBlockParser(language="bash", evaluator=run_shell)],
     patterns=["README.md", "docs/**/*.md", "integrations/flightlog-dask/README.md"],
     fixtures=["documented_home"],
-    setup=lambda namespace: namespace.update(__name__="__main__"),
+    setup=begin_script,
+    teardown=end_script,
 ).pytest()

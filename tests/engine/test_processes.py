@@ -1,11 +1,11 @@
 """The process runner: workers that die, what cannot travel, forks, exits, cancellation, and nothing left over."""
 
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,18 @@ TWO = ProcessPoolTaskRunner(max_workers=2)
 @pytest.fixture(autouse=True)
 def _no_worker_is_left() -> Any:
     yield
-    assert not multiprocessing.active_children()
+    assert not _workers()
+
+
+def _workers() -> list[int]:
+    """Return the worker processes that this process has."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and b"flightlog-worker" in (place / "cmdline").read_bytes() and state != "Z":
+                found.append(int(place.name))
+    return found
 
 
 @task
@@ -106,9 +117,9 @@ class Holder:
 @pytest.mark.parametrize(
     ("make", "place"),
     [
-        (threading.Lock, "'x' cannot be sent"),
-        (lambda: {"a": [1, threading.Lock()]}, "'x'['a'][1] cannot be sent"),
-        (Holder, "'x'.inner['locks'][0] cannot be sent"),
+        (threading.Lock, "argument x cannot be sent"),
+        (lambda: {"a": [1, threading.Lock()]}, "argument x['a'][1] cannot be sent"),
+        (Holder, "argument x.inner['locks'][0] cannot be sent"),
         (lambda: (n for n in [1]), None),
     ],
 )
@@ -143,10 +154,11 @@ def test_a_result_that_cannot_travel_is_named_with_its_place() -> None:
 
 
 class Awkward(Exception):
-    """An exception that cannot be made again from its text."""
+    """An exception that holds what cannot travel."""
 
     def __init__(self, a: int, b: int) -> None:
         super().__init__(f"{a} and {b}")
+        self.lock = threading.Lock()
 
 
 def test_an_exception_that_cannot_travel_has_a_stand_in(history: History) -> None:
@@ -361,3 +373,121 @@ def _is_there(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+BUSY = """
+import os, subprocess
+from flightlog import flow, task
+from flightlog.task_runners import ProcessPoolTaskRunner
+
+@task
+def busy():
+    child = subprocess.Popen(["sleep", "300"])
+    print(os.getpid(), child.pid, flush=True)
+    sum(range(10**13))  # no other thread of this process runs meanwhile
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+def f():
+    busy.submit()
+
+f()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell")
+def test_a_worker_that_cannot_look_ends_all_the_same_and_with_it_what_it_has_started(tmp_path: Path) -> None:
+    """A library that never lets go of the interpreter keeps no process alive whose flow was killed."""
+    import subprocess
+
+    script = tmp_path / "script.py"
+    script.write_text(BUSY)
+    environment = {**os.environ, "FLIGHTLOG_HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    assert process.stdout is not None
+    found = [int(number) for number in process.stdout.readline().split()]
+    process.kill()
+    process.wait(30)
+    process.stdout.close()
+    end = time.monotonic() + 20
+    while any(_is_there(one) for one in found) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not any(_is_there(one) for one in found)
+
+
+def test_a_time_limit_ends_what_a_task_has_started(tmp_path: Path, history: History) -> None:
+    """The worker is ended, and its own children with it."""
+    import subprocess
+
+    place = tmp_path / "child"
+
+    @task(timeout_seconds=1)
+    def starts() -> None:
+        child = subprocess.Popen(["sleep", "300"])
+        place.write_text(str(child.pid))
+        child.wait()
+
+    @flow(task_runner=TWO)
+    def f() -> str:
+        state: Any = starts.submit().wait()
+        return str(state.name)
+
+    assert f() == "TimedOut"
+    end = time.monotonic() + 20
+    while _is_there(int(place.read_text())) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not _is_there(int(place.read_text()))
+
+
+def test_a_worker_that_dies_leaves_nothing_behind(tmp_path: Path, history: History) -> None:
+    """What its task has started ends, before the task is tried again."""
+    import subprocess
+
+    place = tmp_path / "child"
+
+    @task(retries={"lost_worker": 1})
+    def dies() -> Any:
+        if place.exists():
+            return _is_there(int(place.read_text()))
+        place.write_text(str(subprocess.Popen(["sleep", "300"]).pid))
+        os._exit(3)
+
+    @flow(task_runner=TWO)
+    def f() -> Any:
+        return dies.submit().result()
+
+    assert f() is False
+
+
+def test_a_task_that_closes_all_files_is_a_lost_one(capfd: pytest.CaptureFixture[str], history: History) -> None:
+    """No answer can come from there any more; standard error shows nothing of ours."""
+
+    @task
+    def closes() -> None:
+        os.closerange(3, 256)
+
+    @flow(task_runner=TWO)
+    def f() -> str:
+        return str(closes.submit().wait())
+
+    assert f().startswith("Crashed('The worker process ")  # its own look-out may be quicker to end it
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_killed_worker_costs_its_own_task_only(history: History) -> None:
+    """Those that wait for a worker get another one, and all ends are on record."""
+
+    @task
+    def last(n: int) -> int:
+        if n == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    @flow(task_runner=TWO)
+    def f() -> Any:
+        return [future.wait().name for future in last.map(range(10))]
+
+    expected = ["Completed"] * 2 + ["Crashed"] + ["Completed"] * 7
+    assert f() == expected
+    assert [states[-1] for states in history.states("last")] == expected

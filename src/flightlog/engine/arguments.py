@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterable
-from types import GeneratorType
 from typing import Any, NamedTuple
 
 from flightlog.engine.annotations import Annotation, allow_failure, quote
@@ -16,7 +15,6 @@ _SCALARS = frozenset({type(None), bool, int, float, str, bytes, complex})
 _CONTAINERS = frozenset({list, tuple, set, frozenset})
 MAX_DEPTH = 150
 """Arguments are looked into so deep; what lies deeper is passed on as it is."""
-_ITERATORS = (GeneratorType, map, filter, zip, enumerate, reversed)
 
 
 class Upstream(NamedTuple):
@@ -52,7 +50,7 @@ def are_plain(values: Iterable[Any]) -> bool:
 
 
 def look(value: Any, found: Found, may_fail: bool = False, depth: int = 0) -> None:
-    """Find futures, states, marks and iterators in a value, down to `MAX_DEPTH` levels."""
+    """Find futures, states and marks in a value, down to `MAX_DEPTH` levels."""
     if isinstance(value, (BaseFuture, State)):
         found.upstream.append(Upstream(value, may_fail))
         found.marked = True
@@ -60,8 +58,6 @@ def look(value: Any, found: Found, may_fail: bool = False, depth: int = 0) -> No
         found.marked = True
         if not isinstance(value, quote):
             look(value.value, found, may_fail or isinstance(value, allow_failure), depth)
-    elif isinstance(value, _ITERATORS):
-        found.marked = True
     elif type(value) not in _SCALARS and id(value) not in found.seen and depth < MAX_DEPTH:
         items = items_of(value)
         if items:
@@ -97,8 +93,6 @@ def replace(value: Any, result_of: Callable[[Any], Any], within: frozenset[int] 
         return result_of(value)
     if isinstance(value, Annotation):
         return value.value if isinstance(value, quote) else replace(value.value, result_of, within)
-    if isinstance(value, _ITERATORS):
-        return [replace(item, result_of, within) for item in value]
     if not items_of(value):
         return value
     inside = within | {id(value)}

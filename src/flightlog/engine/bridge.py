@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from flightlog.clock import Clock
 from flightlog.engine.context import CURRENT, Abandoned, RunContext, check, inside_async
+from flightlog.engine.depth import is_deep, on_fresh_stack, start_above
 from flightlog.engine.promises import Promise
 from flightlog.events.log import Log
 from flightlog.events.store import Unit
@@ -30,6 +31,12 @@ _THREADS = 64
 
 class TimedOut(BaseException):
     """A function did not end within its time. Not `TimeoutError`, which user code may raise itself."""
+
+
+def check_time(until: float | None) -> None:
+    """Raise `TimedOut` if a time is over."""
+    if until is not None and time.monotonic() >= until:
+        raise TimedOut
 
 
 class Stopped(BaseException):
@@ -210,10 +217,10 @@ class AsyncWaits:
     ) -> Any:
         """Await a coroutine function, within its time limit if it has one."""
         if timeout is None:
-            return await _awaited(function(*args, **kwargs))
+            return await awaited(function(*args, **kwargs))
         with limited(timeout) as scope:
             async with scope:
-                return await _awaited(function(*args, **kwargs))
+                return await awaited(function(*args, **kwargs))
 
     async def aside(self, function: Callable[..., Any], args: Any, kwargs: Any, seconds: float) -> Any:
         """Await a function, or have it called in a thread of its own, and wait so long at the most."""
@@ -302,7 +309,7 @@ async def _in_thread(function: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_executor, copy_context().run, function)
 
 
-async def _awaited(value: Any) -> Any:
+async def awaited(value: Any) -> Any:
     """Return what a coroutine returns; of an async generator, itself or returned, all that it yields."""
     if not isinstance(value, AsyncGenerator):
         value = await value
@@ -317,12 +324,22 @@ ASYNC = _ASYNC
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine of the engine that waits through `SyncWaits`, in this thread, without a loop."""
+    if is_deep():
+        return _run_with_room(coroutine)
     try:
         coroutine.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
     coroutine.close()
     raise AssertionError("a coroutine that was run in sync code waited for an event loop")
+
+
+def _run_with_room(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        return on_fresh_stack(partial(run_sync, coroutine))
+    except RecursionError:
+        coroutine.close()  # it may not have begun
+        raise
 
 
 def _call_in_thread(function: Callable[..., Any], args: Any, kwargs: Any, timeout: float) -> Any:
@@ -344,7 +361,7 @@ def _call_in_thread(function: Callable[..., Any], args: Any, kwargs: Any, timeou
             outcome.set_exception(error)
 
     name = f"flightlog-{getattr(function, '__name__', 'call')}"
-    threading.Thread(target=copy_context().run, args=(work,), name=name, daemon=True).start()
+    start_above(work, name)
     try:
         return outcome.result(timeout)
     except TimeoutError:
@@ -426,8 +443,11 @@ def start_in_loop(awaitable: Coroutine[Any, Any, T]) -> Started[T]:
     started: Started[T] = Started()
     context = copy_context()
     if inside_async():
-        thread = threading.Thread(target=context.run, args=(_run_alone, awaitable, started), name="flightlog-own-loop")
-        thread.start()
+        try:
+            start_above(partial(_run_alone, awaitable, started), "flightlog-own-loop", daemon=None)
+        except RecursionError:
+            awaitable.close()
+            raise
         return started
     started.loop = loop = background_loop()
     loop.call_soon_threadsafe(started.begin, loop, awaitable, context)

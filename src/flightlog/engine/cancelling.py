@@ -163,7 +163,7 @@ _PENDING: "list[Progress]" = []
 _OURS = str(Path(__file__).parents[1])
 _STOPPABLE = frozenset({
     ("bridge.py", "call"), ("bridge.py", "run_in_loop"), ("bridge.py", "_call_in_thread"), ("streams.py", "call"),
-    ("clock.py", "sleep"), ("promises.py", "wait"), ("gathering.py", "__iter__"),
+    ("clock.py", "sleep"), ("promises.py", "wait"), ("depth.py", "on_fresh_stack"), ("gathering.py", "__iter__"),
 })  # fmt: skip
 """Where an interrupt may strike: in the user's code, and where we wait. In all else it waits for the next check."""
 _REMIND_SECONDS = 0.02

@@ -24,12 +24,14 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
+from flightlog.engine.bridge import check_time
 from flightlog.engine.context import CURRENT, check, get_run_context
 from flightlog.engine.futures import BaseFuture
-from flightlog.engine.processes import RelayedWaits, check_time, packed_body
+from flightlog.engine.processes import RelayedWaits
 from flightlog.engine.seats import ASK, END, STOP
 from flightlog.engine.task_runners import Pool, TaskRunner
-from flightlog.engine.worker import DONE, EVENT, LINE, RAISED, RUN, Body
+from flightlog.engine.travel import Way
+from flightlog.engine.worker import DONE, EVENT, LACKS, LINE, RAISED, RUN, Body, packed_body
 from flightlog.errors import LogError, LostWorker, TakenOver
 from flightlog.events.log import Log
 
@@ -103,6 +105,8 @@ class Transport(ABC):
 class _RemoteWorker:
     """A worker of a cluster that has come to a call; see `flightlog.engine.processes.Peer`."""
 
+    way = Way.TO_CLUSTER
+
     def __init__(self, transport: Transport, worker: str, seat: str, beside: dict[int, int]) -> None:
         self.worker = worker
         self.seat = seat
@@ -116,7 +120,7 @@ class _RemoteWorker:
 
     def begin(self, body: Body) -> int:
         """Have a function called; return the number of the call."""
-        content = packed_body(body, self._beside)
+        content = packed_body(body, self.way, self._beside)
         number = next(self._numbers)
         self._post(RUN, number, (content, body.timed))
         self._under_way.append(number)
@@ -152,7 +156,7 @@ class _RemoteWorker:
                     assert self.lost is not None
                     raise self.lost
                 kind, number, content = message
-                if kind in (DONE, RAISED) and number == self._under_way[-1]:
+                if kind in (DONE, RAISED, LACKS) and number == self._under_way[-1]:
                     self._under_way.pop()
                     return kind, content
                 if kind in (LINE, EVENT) or number == self._under_way[-1]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self
 from weakref import WeakValueDictionary
 
 from flightlog.engine.bridge import is_async
-from flightlog.engine.names import checked_name, function_key, key_hash
+from flightlog.engine.names import checked_name, function_key, key_hash, module_name
 from flightlog.engine.options import (
     Hook,
     Retries,
@@ -85,6 +85,7 @@ class Definition(Generic[P, R]):
         self._retries = Retries(given.get("retries"), given.get("retry_delay_seconds"))
         self._policy: Policy | None = None
         self.bound: tuple[Any, ...] = ()
+        self._unbound: Self | None = None
         self.key = function_key(fn)
         self.key_hash = key_hash(self.key)
         _known[self.key, self.name] = self
@@ -177,19 +178,22 @@ class Definition(Generic[P, R]):
             return self
         bound = object.__new__(type(self))  # not copy.copy: that goes by `__reduce__`
         bound.__dict__.update(self.__dict__)
-        bound.bound = (target,)
+        bound.bound, bound._unbound = (target,), self
         bound.fn = cast("Any", MethodType(self.function, target))
         return bound
 
     def __reduce__(self) -> Any:
         """Travel by name where the name leads back here, else by function and options."""
-        found: Any = sys.modules.get(self.function.__module__)
-        for part in self.function.__qualname__.split("."):
-            found = getattr(found, part, None)
-        if found is self and self.function.__module__ != "__main__":
-            return _found, (self.function.__module__, self.function.__qualname__)
-        made = _remade, (type(self), self._decorated(), self.options)
-        return made if not self.bound else (_bound, (type(self), self._decorated(), self.options, self.bound[0]))
+        place = self.function.__module__, self.function.__qualname__
+        if module_name(place[0]) != "__main__" and found_by_name(*place) is self:
+            return _found, place
+        return self.by_content()
+
+    def by_content(self) -> tuple[Any, ...]:
+        """Return how to make one like this of its function and options, as `__reduce__` does."""
+        if self._unbound is not None:
+            return _bound, (self._unbound, self.bound[0])
+        return remade, (type(self), self._decorated(), self.options)
 
     if not TYPE_CHECKING:  # a type checker is to find wrong names by itself
 
@@ -223,19 +227,26 @@ def known(key: str, name: str) -> "Definition[..., Any] | None":
     return _known.get((key, name))
 
 
-def _found(module: str, name: str) -> Any:
-    found: Any = import_module(module)
+def found_by_name(module: str, name: str) -> Any:
+    """Return what a module that is loaded has under a qualified name; None if there is no such thing."""
+    found: Any = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part)
+        found = getattr(found, part, None)
     return found
 
 
-def _remade(kind: type[Any], function: Any, options: dict[str, Any]) -> Any:
+def _found(module: str, name: str) -> Any:
+    import_module(module)
+    return found_by_name(module, name)
+
+
+def remade(kind: type[Any], function: Any, options: dict[str, Any]) -> Any:
+    """Return a flow or task made of its function and options."""
     return kind(function, **options)
 
 
-def _bound(kind: type[Any], function: Any, options: dict[str, Any], target: Any) -> Any:
-    return _remade(kind, function, options).__get__(target, target if isinstance(target, type) else None)
+def _bound(unbound: "Definition[..., Any]", target: Any) -> Any:
+    return unbound.__get__(target, target if isinstance(target, type) else None)
 
 
 def _storage(given: Any) -> Any:

@@ -11,19 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.clock import to_datetime
 from flightlog.engine.abandoning import NOTICE_SECONDS, let_go
-from flightlog.engine.arguments import Found, look, replace
 from flightlog.engine.bridge import SYNC, SyncWaits, Waits
 from flightlog.engine.calls import Call, CallMemory, Past
+from flightlog.engine.conclusions import conclude, spelled_out
 from flightlog.engine.context import FlowRunContext, TaskRunContext, check
 from flightlog.engine.digests import input_digest
 from flightlog.engine.flow_calls import FlowCall, Progress, create
 from flightlog.engine.flow_parts import join, rejoin
-from flightlog.engine.futures import BaseFuture
 from flightlog.engine.history import FLOW, forget_from, read_history
 from flightlog.engine.hooks import call_hooks
 from flightlog.engine.iterators import listed
-from flightlog.engine.keeping import kept
-from flightlog.engine.outcomes import abandoned_by, call_user, crash, crash_of, end_of, explained, unsuccessful
+from flightlog.engine.outcomes import (
+    abandoned_by,
+    call_user,
+    crash,
+    crash_of,
+    end_of,
+    explained,
+    unsuccessful,
+    worth_retrying,
+)
 from flightlog.engine.parameters import Refused, learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
@@ -33,7 +40,7 @@ from flightlog.engine.submissions import end_early, end_soon, wait_for_all
 from flightlog.engine.task_calls import inputs_of
 from flightlog.engine.task_runners import TaskRunner
 from flightlog.engine.transitions import Cancel, Pause
-from flightlog.engine.upstream import resolved, settled_state, value_of
+from flightlog.engine.upstream import resolved
 from flightlog.errors import (
     CallsDiffer,
     CancelledRun,
@@ -64,7 +71,7 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
     parent = call.caller.flow_context if call.caller is not None else None
     parameters = call.parameters
     if parent is not None:
-        parameters = call.parameters = listed(parameters)
+        call.parameters = listed(call.parameters)
         call.inputs = inputs_of(parent, call.parameters, call.wait_for)
         parameters = await resolved(waits, call.parameters, None)
     call.digest = input_digest(call.engine.key, parameters)
@@ -366,6 +373,7 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if flow.hooks and context.flow_run.run_count == 1:
             await _hooks(waits, progress, State(StateType.RUNNING).of_run(context.flow_run.id))
         outcome = await call_user(waits, context, flow.function, arguments, flow.timeout_seconds)
+        outcome = spelled_out(context, outcome)
         if isinstance(outcome.error, RunSuspended):
             return await _suspend(waits, progress, outcome.error)
         if (request := _request(progress, outcome.error)) is not None:
@@ -378,8 +386,9 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if progress.cancelled is not None and found is not None:
             return await _cancel(waits, progress, progress.cancelled)
         progress.interruptible = False
-        state, facts, blobs = await _conclude(waits, context, found, outcome.value)
-        unit, event = progress.end(end_of(state, facts, engine.clock.now()), blobs)
+        state, facts, blobs = await conclude(waits, context, found, outcome.value)
+        end = end_of(state, facts, engine.clock.now(), retriable=worth_retrying(state))
+        unit, event = progress.end(end, blobs)
         if (due := event.data.get("scheduled")) is None:
             return unit, state
         context = progress.context = _next_attempt(context)
@@ -444,53 +453,6 @@ def _next_attempt(context: FlowRunContext) -> FlowRunContext:
     assert following.memory is not None
     following.memory.begin_attempt()
     return following
-
-
-async def _conclude(
-    waits: Waits, context: FlowRunContext, found: tuple[State[Any], dict[str, Any]] | None, value: Any
-) -> tuple[State[Any], dict[str, Any], Any]:
-    """Return the state that an attempt leads to, what the log is told of it, and the blobs that go with it."""
-    if found is not None:
-        return *found, {}
-    state = await final_state(waits, context.tally, value)
-    if state.type is StateType.COMPLETED:
-        keeping = context.flow.keeping(context.keeping)
-        facts, blobs = await kept(waits, context.engine, state, keeping)
-        if context.flow.isgenerator and waits.partial:
-            facts["partial"] = True
-        return state, facts, blobs
-    return state, {"cause": "user_error"} if state.type is StateType.FAILED else {}, {}
-
-
-async def final_state(waits: Waits, tally: Tally, value: Any) -> State[Any]:
-    """Return the final state of a flow whose function returned `value`.
-
-    A state made by hand is used as it is. None, a future or run's state, and a list, tuple or set of nothing
-    else, aggregate the states of the runs in question. Anything else is Completed. The value is what the
-    function returned, with futures and states in it replaced by their values.
-    """
-    if isinstance(value, State) and value.state_details.flow_run_id is None:
-        return State(value.type, value.name, value.message, value.data, states=value.states)
-    if value is None:
-        return tally.aggregate() if tally else State(StateType.COMPLETED)
-    found = Found()
-    look(value, found)
-    states = [await settled_state(waits, upstream.source) for upstream in found.upstream]
-    result = replace(value, value_of) if found.marked else value
-    if not _all_runs(value):
-        return State(StateType.COMPLETED, None, None, result)
-    inner = Tally()
-    for number, state in enumerate(states):
-        inner.add(state, number)
-    aggregate = inner.aggregate()
-    aggregate.data = result if aggregate.is_completed() else None
-    return aggregate
-
-
-def _all_runs(value: Any) -> bool:
-    if type(value) in (list, tuple, set):
-        return bool(value) and all(isinstance(item, (BaseFuture, State)) for item in value)
-    return isinstance(value, (BaseFuture, State))
 
 
 def _settle_details(progress: Progress, state: State[Any]) -> None:

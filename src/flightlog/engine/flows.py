@@ -13,6 +13,7 @@ from flightlog.engine.bridge import ASYNC, SYNC, run_sync
 from flightlog.engine.cancelling import interruptions
 from flightlog.engine.context import current
 from flightlog.engine.definitions import Definition, P, R, finish, function_name
+from flightlog.engine.depth import awaited_with_room, check_room
 from flightlog.engine.flow_calls import FlowCall
 from flightlog.engine.flow_runs import run_flow
 from flightlog.engine.names import checked_template, source_file
@@ -153,7 +154,11 @@ class Flow(Definition[P, R]):
             raise ValueError("Only flows run as subflows can wait for dependencies.")
         if caller is not None and (relay := caller.flow_context.relay) is not None:
             return relay.call(self, args, {**kwargs, "return_state": return_state, "wait_for": wait_for})
-        engine = caller.flow_context.engine if caller is not None else current_engine()
+        if caller is None:
+            engine = current_engine()
+        else:
+            check_room(self.name)
+            engine = caller.flow_context.engine
         call = FlowCall(self, engine, caller, parameters, wait_for)
         if self.isgenerator and not return_state:
             return stream(call, run_flow, isasync=self.isasync)
@@ -169,7 +174,7 @@ class Flow(Definition[P, R]):
 
     async def _run_async(self, call: FlowCall, return_state: bool) -> Any:
         with termination(outermost=call.caller is None):
-            return finish(await run_flow(ASYNC, call), return_state)
+            return finish(await awaited_with_room(run_flow(ASYNC, call)), return_state)
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}>"

@@ -8,6 +8,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
+from flightlog.engine.depth import HERE, check_room
 from flightlog.engine.promises import Promise, running_loop
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType
@@ -17,17 +18,16 @@ R = TypeVar("R")
 Work = Callable[[Waits], Coroutine[Any, Any, None]]
 """What settles a future, waiting in the way that it is given."""
 _LATE = "Call timed out before task finished."
-_worker = threading.local()
 
 
 def enter_pool() -> None:
     """Make this thread known as one of a task runner's."""
-    _worker.inside = True
+    HERE.in_pool = True
 
 
 def working_in_pool() -> bool:
     """Tell whether this thread is one of a task runner's."""
-    return getattr(_worker, "inside", False)
+    return HERE.in_pool
 
 
 class BaseFuture(Generic[R]):
@@ -89,17 +89,22 @@ class BaseFuture(Generic[R]):
         self._context = copy_context()
 
     def run(self) -> None:
-        """Do the work here and now, if nobody has begun it."""
+        """Do the work here and now, if nobody has begun it.
+
+        Raises:
+            RecursionError: there is no room for it on the stack.
+        """
+        check_room(self.name)
         taken = self.take(SYNC)
         if taken is None:
             return
         context, work = taken
-        before = working_in_pool()
-        _worker.inside = True
+        before = HERE.in_pool
+        HERE.in_pool = True
         try:
             context.run(run_sync, work)
         finally:
-            _worker.inside = before
+            HERE.in_pool = before
 
     def take(self, waits: Waits) -> tuple[Context, Coroutine[Any, Any, None]] | None:
         """Return the work as a coroutine that waits in that way, and its context; None if somebody has begun it."""

@@ -29,6 +29,11 @@ def listed(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _listed(value, known, ()) for name, value in parameters.items()}
 
 
+def listed_value(value: Any) -> Any:
+    """Return a value with a list in the place of each iterator in it; itself if there is none."""
+    return _listed(value, {}, ())
+
+
 def _listed(value: Any, known: dict[int, tuple[Any, list[Any]]], within: tuple[int, ...]) -> Any:
     if isinstance(value, _ITERATORS):
         if id(value) not in known:
@@ -50,4 +55,4 @@ def _listed(value: Any, known: dict[int, tuple[Any, list[Any]]], within: tuple[i
     return dict(zip(value, changed, strict=True)) if kind is dict else kind(changed)
 
 
-__all__ = ["listed"]
+__all__ = ["listed", "listed_value"]

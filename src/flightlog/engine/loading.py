@@ -1,5 +1,6 @@
 """Loading a flow from where a user says it is: ``path/to/file.py:name`` or ``module:name``."""
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -18,25 +19,28 @@ from flightlog.names import did_you_mean
 if TYPE_CHECKING:
     from flightlog.engine.flows import Flow
 
+SCRIPTS: set[str] = set()
+"""The module names of the files that were loaded by their path. No other process finds them."""
 _state = threading.local()
 _OURS = str(Path(__file__).parent)
 
 
 def is_loading() -> bool:
-    """Tell whether this thread is loading a file to find the flows in it, or this process the script it works for."""
+    """Tell whether this thread is loading a file to find the flows in it, or this process that of its parent."""
     processes = sys.modules.get("multiprocessing.process")
-    # While a process that was spawned loads the script that it comes from; multiprocessing itself asks for this, too.
+    # What a user's own use of multiprocessing spawns loads the script first; multiprocessing asks for this, too.
     starting = processes is not None and getattr(processes.current_process(), "_inheriting", False)
     return starting or getattr(_state, "loading", False)
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
-    _state.loading = True
+def loading() -> Iterator[None]:
+    """Have no flow run that a file calls while this thread loads it."""
+    before, _state.loading = getattr(_state, "loading", False), True
     try:
         yield
     finally:
-        _state.loading = False
+        _state.loading = before
 
 
 def load_flow(target: str) -> "Flow[Any, Any]":
@@ -85,17 +89,20 @@ def _load_file(path: Path) -> ModuleType:
     path = path.absolute()
     # Without a dot: pickle imports a module by its name, and would look for a package of the part before it.
     name = SCRIPT_MODULE + re.sub(r"\W", "_", path.stem)
+    if name in sys.modules and sys.modules[name].__file__ != str(path):
+        name += hashlib.md5(str(path).encode(), usedforsecurity=False).hexdigest()
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ScriptError(f"{path} is no Python file.")
     module = importlib.util.module_from_spec(spec)
     # Pickles and pydantic look a class's module up by its name; imports beside the script work as in a run of it.
     sys.modules[name] = module
+    SCRIPTS.add(name)
     sys.path.insert(0, str(path.parent))
     try:
-        with _loading():
+        with loading():
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScriptError(_trouble(str(path), error)) from error
     return module
 
@@ -103,13 +110,18 @@ def _load_file(path: Path) -> ModuleType:
 def _load_module(name: str) -> ModuleType:
     sys.path.insert(0, "")
     try:
-        with _loading():
+        with loading():
             return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScriptError(_trouble(name, error)) from error
 
 
-def _trouble(place: str, error: Exception) -> str:
+def _trouble(place: str, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return (
+            f"{place} ends the process while it is loaded: it calls sys.exit(). Put what it does as a program under "
+            '`if __name__ == "__main__":`.'
+        )
     trace, where = error.__traceback__, ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flightlog.engine import results
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _OURS = str(Path(__file__).parent)
 _MAX_MESSAGE = 1000
+_MOST_FRAMES, _FIRST_FRAMES, _LAST_FRAMES = 1000, 20, 80
 FROM_WORKER = "_flightlog_traceback"
 """The attribute of an exception from a worker process that says where it was raised there."""
 
@@ -197,6 +199,11 @@ def unsuccessful(
     return crash_of(context, outcome.error)
 
 
+def worth_retrying(state: State[Any]) -> bool:
+    """Tell whether another attempt may end otherwise; where runs are called too deep each level would have as many."""
+    return not isinstance(state.data, RecursionError)
+
+
 def end_of(state: State[Any], facts: Mapping[str, Any], now: int, *, retriable: bool = True) -> End:
     """Return the command that ends a run in a state."""
     told = dict(facts)
@@ -232,9 +239,31 @@ def error_facts(error: BaseException) -> dict[str, Any]:
 
 def traceback_of(error: BaseException) -> str:
     """Return where an exception was raised, without our own frames."""
-    told = traceback.TracebackException.from_exception(error)
+    trace, left_out = _users_part(error.__traceback__)
+    told = traceback.TracebackException(type(error), error, trace, limit=-_MOST_FRAMES)
     _without_ours(told)
+    if left_out:
+        told.stack.insert(_FIRST_FRAMES, traceback.FrameSummary(f"<{left_out} more calls>", 0, "...", line=""))
     return "".join(told.format())
+
+
+def _users_part(trace: TracebackType | None) -> tuple[TracebackType | None, int]:
+    """Return a traceback without our own frames, and how many of the others are left out of its middle.
+
+    Where runs are nested deep there are thousands of them, and each run tells of those below.
+    """
+    users = []
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(_OURS):
+            users.append(trace)
+        trace = trace.tb_next
+    left_out = max(0, len(users) - _FIRST_FRAMES - _LAST_FRAMES)
+    if left_out:
+        users = users[:_FIRST_FRAMES] + users[-_LAST_FRAMES:]
+    part = None
+    for found in reversed(users):
+        part = TracebackType(part, found.tb_frame, found.tb_lasti, found.tb_lineno)
+    return part, left_out
 
 
 def _without_ours(told: traceback.TracebackException | None) -> None:

@@ -4,9 +4,8 @@ import io
 import pickle
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from itertools import islice
 from typing import Any
 
@@ -16,7 +15,6 @@ from flightlog.masking import MASKER
 
 _PLAIN = frozenset({int, float, str, bytes})
 _MANY = 2000
-_DEEPEST = 50
 
 
 class NotRecordable(Exception):
@@ -64,24 +62,6 @@ def is_secret(value: Any) -> bool:
     return pydantic is not None and isinstance(value, (pydantic.SecretStr, pydantic.SecretBytes, pydantic.Secret))
 
 
-def dumps_beside(value: Any, beside: Mapping[int, int]) -> bytes:
-    """Return a value pickled by cloudpickle, with numbers in the place of objects that travel another way.
-
-    Args:
-        value: the value.
-        beside: the numbers of those objects, by their `id`.
-    """
-    cloudpickle: Any = import_module("cloudpickle")
-    file = io.BytesIO()
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def persistent_id(self, item: Any) -> int | None:
-            return beside.get(id(item))
-
-    Pickler(file, 5).dump(value)
-    return file.getvalue()
-
-
 def loads_beside(content: bytes, beside: Sequence[bytes | None]) -> Any:
     """Return the value of a pickle, with what travelled another way put in the place of its numbers.
 
@@ -104,42 +84,6 @@ class _Beside(pickle.Unpickler):
         if number not in known:
             known[number] = pickle.loads(self.beside[number] or b"")  # noqa: S301 - from a process that is trusted
         return known[number]
-
-
-def unpicklable(value: Any, dumps: Callable[[Any], bytes]) -> tuple[str, str]:
-    """Return the place inside a value that cannot be pickled, such as ``.args[0]['lock']``, and why.
-
-    Args:
-        value: a value that cannot be pickled.
-        dumps: what is to pickle it.
-    """
-    place, why, seen = "", "", set()
-    for _ in range(_DEEPEST):
-        seen.add(id(value))
-        for name, item in _parts(value):
-            if id(item) in seen:
-                continue
-            try:
-                dumps(item)
-            except Exception as error:  # noqa: BLE001 - pickling runs the object's own code
-                place, value, why = place + name, item, f"{type(error).__name__}: {error}"
-                break
-        else:
-            break
-    return place, why
-
-
-def _parts(value: Any) -> Iterable[tuple[str, Any]]:
-    """Yield what a value consists of, and how each part is reached from it."""
-    if isinstance(value, dict):
-        yield from ((f"[{key!r}]", item) for key, item in islice(value.items(), _MANY))
-    elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        yield from ((f"[{number}]", item) for number, item in enumerate(islice(value, _MANY)))
-    else:
-        names = getattr(value, "__dict__", None) or {}
-        slots = [slot for kind in type(value).__mro__ for slot in getattr(kind, "__slots__", ())]
-        names = {**dict(names), **{slot: getattr(value, slot) for slot in slots if hasattr(value, slot)}}
-        yield from ((f".{name}", item) for name, item in islice(names.items(), _MANY))
 
 
 def refuse_secrets(value: Any) -> None:

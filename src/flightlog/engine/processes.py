@@ -6,145 +6,29 @@ cause ``lost_worker``, or tried again if its retries have a budget for that.
 """
 
 import math
-import multiprocessing
 import os
-import pickle
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, Self
 
-from flightlog.engine.bridge import PooledWaits, TimedOut, run_sync
-from flightlog.engine.context import (
-    CURRENT,
-    Abandoned,
-    FlowRunContext,
-    RunContext,
-    TaskRunContext,
-    check,
-    get_run_context,
-)
+from flightlog.engine.bridge import PooledWaits, Stopped, TimedOut, run_sync
+from flightlog.engine.context import Abandoned, FlowRunContext, RunContext, TaskRunContext, get_run_context
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.outcomes import FROM_WORKER, too_late
+from flightlog.engine.reductions import send_whole
 from flightlog.engine.runtime import log_settings
 from flightlog.engine.task_runners import Pool, TaskRunner
-from flightlog.engine.worker import ANSWER, CALL, DONE, EVENT, LINE, RAISED, RUN, Body, CannotTravel, main, packed
+from flightlog.engine.travel import CannotTravel, Way, packed, unpacked
+from flightlog.engine.worker import ANSWER, BROKEN, CALL, DONE, EVENT, LACKS, LINE, RAISED, Body, Raised
+from flightlog.engine.worker_process import Worker
 from flightlog.errors import LostWorker
 from flightlog.events.model import Append, NewEvent
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
-_LOOK_SECONDS = 0.2
 _END_SECONDS = 5.0
-
-
-class Worker:
-    """A worker process.
-
-    Args:
-        initializer: called in it first.
-        initargs: with these arguments.
-    """
-
-    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe: Connection
-        self._pipe, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=main, args=(theirs, initializer, initargs), name="flightlog-worker")
-        self.process.start()
-        theirs.close()
-        self.returned: Any = None
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it can be given something to do."""
-        return self.process.is_alive()
-
-    def send(self, kind: str, content: Any) -> None:
-        """Send a message.
-
-        Raises:
-            LostWorker: it is gone.
-        """
-        try:
-            self._pipe.send((kind, content))
-        except (BrokenPipeError, ConnectionResetError, OSError):
-            raise self._lost() from None
-
-    def receive(self, until: float | None) -> tuple[str, Any]:
-        """Wait for a message.
-
-        Raises:
-            LostWorker: the worker died.
-            TimedOut: the time is over.
-            RunCancelled, Abandoned: the run is to go on no more.
-        """
-        context = CURRENT.get()
-        while True:
-            left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, max(0.0, until - time.monotonic()))
-            if self._pipe in wait([self._pipe, self.process.sentinel], left) or self._pipe.poll():
-                try:
-                    kind, content = self._pipe.recv()
-                except (EOFError, ConnectionResetError, OSError):
-                    raise self._lost() from None
-                return kind, content
-            if not self.process.is_alive():
-                raise self._lost()
-            if context is not None:
-                check(context)
-            check_time(until)
-
-    def begin(self, body: Body) -> int:
-        """Have a function called; return the number of the call.
-
-        Raises:
-            CannotTravel: something that goes with it cannot be pickled.
-            LostWorker: the worker died.
-        """
-        self.send(RUN, packed_body(body))
-        return 0
-
-    def stop(self, number: int) -> None:
-        """Have a call go on no more: nothing ends code in another process but the end of that process."""
-        self.kill()
-
-    def _lost(self) -> LostWorker:
-        self.process.join(_END_SECONDS)
-        code = self.process.exitcode
-        how = f"ended with exit code {code}"
-        if code is not None and code < 0:
-            with suppress(ValueError):
-                how = f"was killed by {signal.Signals(-code).name}"
-        return LostWorker(f"The worker process {self.process.pid} {how} while the task ran in it.")
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
-        self.process.join()
-        self._pipe.close()
-
-    def end(self) -> None:
-        """Ask for nothing more; it ends by itself."""
-        self._pipe.close()
-
-    def join(self, until: float) -> None:
-        """Wait until it has ended; end it if it takes too long."""
-        self.process.join(max(0.0, until - time.monotonic()))
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.process.close()
-
-
-def check_time(until: float | None) -> None:
-    """Raise `TimedOut` if a time is over."""
-    if until is not None and time.monotonic() >= until:
-        raise TimedOut
 
 
 class _Limit(NamedTuple):
@@ -183,9 +67,11 @@ class Peer(Protocol):
     """A worker, seen from the process that has the flow run. See `Worker`.
 
     Attributes:
+        way: how values travel to it.
         returned: what the last call in it has returned.
     """
 
+    way: Way
     returned: Any
 
     def begin(self, body: Body) -> int:
@@ -232,7 +118,7 @@ class RelayedWaits(PooledWaits):
                 _WORKER.reset(token)
                 self._workers.give_back(worker)
         if error is not None:
-            raise error
+            raise Stopped(error) if isinstance(error, StopIteration) else error
         return value
 
     def _in(self, worker: Peer, body: Body, timeout: float | None) -> tuple[Any, BaseException | None]:
@@ -242,7 +128,7 @@ class RelayedWaits(PooledWaits):
         token = _LIMIT.set(limit)
         number = worker.begin(body)
         try:
-            return self._followed(worker, None if limit.moment == math.inf else limit.moment)
+            return self._followed(worker, body, None if limit.moment == math.inf else limit.moment)
         except BaseException as error:
             worker.stop(number)  # it may be in the middle of something
             if isinstance(error, (TimedOut, Abandoned)) and limit.is_over:
@@ -251,37 +137,59 @@ class RelayedWaits(PooledWaits):
         finally:
             _LIMIT.reset(token)
 
-    def _followed(self, worker: Peer, until: float | None) -> tuple[Any, BaseException | None]:
+    def _followed(self, worker: Peer, body: Body, until: float | None) -> tuple[Any, BaseException | None]:
         """Do what a call in a worker asks for, until it has ended."""
         while True:
             kind, message = worker.receive(until)
             if kind == DONE:
-                worker.returned = pickle.loads(message)  # noqa: S301 - from a process that runs our code
-                return worker.returned, None
+                return _result(worker, message)
             if kind == RAISED:
-                error, told = pickle.loads(message)  # noqa: S301 - the same
-                error.__cause__ = _FromWorker(told)
-                setattr(error, FROM_WORKER, told)
-                return None, error
-            if kind == LINE:
+                return None, _raised(Raised(*message))
+            if kind == BROKEN:
+                raise LostWorker(f"The initializer of the worker process failed: {message}")
+            if kind == LACKS:
+                if not send_whole(message):
+                    return None, CannotTravel(f"Workers cannot import the module {message!r}, which the task needs.")
+                worker.begin(body)
+            elif kind == LINE:
                 journal = get_run_context().flow_context.flow_run.journal
                 journal.engine.lines.add(journal, message)
             elif kind == EVENT:
                 _append(*message)
             elif kind == CALL:
-                worker.send(ANSWER, self._answer(message))
+                worker.send(ANSWER, self._answer(message, worker.way))
 
-    def _answer(self, content: bytes) -> bytes:
+    def _answer(self, content: bytes, way: Way) -> bytes:
         """Make the call that a task in a worker makes; return what came of it, as it travels."""
         try:
-            definition, args, kwargs = pickle.loads(content)  # noqa: S301 - from a process that this one started
+            definition, args, kwargs = unpacked(content, "The call")
             value = run_sync(_nested(_NestedWaits(self._workers), definition, args, kwargs))
-            return packed((True, value), f"The result of {definition.name!r}")
+            return packed((True, value), f"The result of {definition.name!r}", way)
         except Exception as error:  # noqa: BLE001 - it is raised again where the call was made
             try:
-                return packed((False, error), "The exception")
-            except TypeError:
-                return packed((False, RuntimeError(f"{type(error).__name__}: {error}")), "The exception")
+                return packed((False, error), "The exception", way)
+            except CannotTravel:
+                return packed((False, RuntimeError(f"{type(error).__name__}: {error}")), "The exception", way)
+
+
+def _result(worker: Peer, content: bytes) -> tuple[Any, BaseException | None]:
+    """Return the value that a call in a worker has returned, or why that cannot be had here."""
+    try:
+        worker.returned = unpacked(content, "The result")
+    except CannotTravel as error:
+        return None, error
+    return worker.returned, None
+
+
+def _raised(raised: Raised) -> BaseException:
+    """Return an exception that code in a worker has raised; one like it, if it cannot travel itself."""
+    error: BaseException = RuntimeError(raised.text)
+    if raised.error is not None:
+        with suppress(CannotTravel):
+            error = unpacked(raised.error, "The exception")
+    error.__cause__ = _FromWorker(raised.traceback)
+    setattr(error, FROM_WORKER, raised.traceback)
+    return error
 
 
 def _append(stream: str, type_: str, data: dict[str, Any], occurred_at: int | None, follows: bytes | None) -> None:
@@ -349,35 +257,16 @@ def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *,
     )
 
 
-def packed_body(body: Body, beside: Mapping[int, int] = {}) -> bytes:
-    """Return a function and its arguments as they travel.
-
-    Args:
-        body: the function, and what goes with it.
-        beside: see `flightlog.engine.worker.packed`.
-
-    Raises:
-        CannotTravel: something in them cannot be pickled; the text names the argument, and the place inside of it.
-    """
-    try:
-        return packed(body, "The task", beside)
-    except CannotTravel:
-        for name, value in body.parameters.items():
-            packed(value, f"The argument {name!r}")
-        packed(body.function, "What the function refers to")
-        raise
-
-
 class ProcessPoolTaskRunner(TaskRunner):
     """Runs submitted tasks in worker processes, which are started as they are needed and live as long as the flow run.
 
-    Functions, arguments and results travel by cloudpickle. A script needs ``if __name__ == "__main__":`` around what it
-    runs. What a task in a worker logs, and the tasks and flows that it calls, are recorded as anywhere else; it cannot
-    submit.
+    Functions, arguments and results travel by cloudpickle: what a script defines goes along with the call, and no
+    worker runs the script again. What a task in a worker logs, and the tasks and flows that it calls, are recorded as
+    anywhere else; it cannot submit.
 
     Args:
         max_workers: how many processes at the most; as many as there are cores by default.
-        initializer: called in each worker first, as ``initializer(*initargs)``.
+        initializer: called in each worker first, as ``initializer(*initargs)``; the global names that it sets stay.
         initargs: its arguments.
     """
 
@@ -400,10 +289,24 @@ class ProcessPoolTaskRunner(TaskRunner):
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.max_workers, self.initializer, self.initargs)
+
     @property
     def concurrency_type(self) -> str:
         """``PARALLEL``."""
         return "PARALLEL"
+
+    @cached_property
+    def _packed_initializer(self) -> bytes | None:
+        if self.initializer is None:
+            return None
+        try:
+            return packed((self.initializer, self.initargs), "The initializer", Way.TO_PROCESS)
+        except CannotTravel:
+            packed(self.initargs, "What the initializer is given", Way.TO_PROCESS)
+            packed(self.initializer, "The initializer", Way.TO_PROCESS)
+            raise
 
     def duplicate(self) -> Self:
         """Return a runner like this one that has not been started."""
@@ -421,7 +324,7 @@ class ProcessPoolTaskRunner(TaskRunner):
                 worker = self._idle.pop()
                 if worker.is_alive:
                     return worker
-        return Worker(self.initializer, self.initargs)
+        return Worker(self._packed_initializer)
 
     def give_back(self, worker: Worker) -> None:
         """Let others use a worker, if it is still there."""

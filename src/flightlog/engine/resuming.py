@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from flightlog.engine.pausing import resume_flow_run
 from flightlog.engine.recall import prefetch
 from flightlog.engine.recovery import is_lost, mark_lost
 from flightlog.engine.runtime import Engine, current_engine
-from flightlog.errors import CannotResume, InvalidInput, RunNotFound
+from flightlog.errors import CannotResume, InvalidInput, RunNotFound, ScriptError
 from flightlog.events.questions import python_call
 from flightlog.ids import id_text, parse_id
 from flightlog.names import did_you_mean
@@ -205,15 +206,17 @@ def _ended(engine: Engine, key: bytes, actor: str) -> History:
 
 def _mark_all(engine: Engine, history: History, actor: str) -> bool:
     """Put on record that a run and its subflows crashed, if their process is gone; tell if it is."""
-    lost = not history.ended and is_lost(engine.log, history)
-    if lost:
-        for child in _children(history):
-            try:
-                _mark_all(engine, read_history(engine.log, child), actor)
-            except RunNotFound:
-                continue
-        mark_lost(engine.log, [history.id], actor=actor, clock=engine.clock, ids=engine.ids)
-    return lost
+    lost, waiting = [], [history]
+    while waiting:
+        run = waiting.pop()
+        if not is_lost(engine.log, run):
+            continue
+        lost.append(run.id)
+        for child in _children(run):
+            with suppress(RunNotFound):
+                waiting.append(read_history(engine.log, child))
+    mark_lost(engine.log, reversed(lost), actor=actor, clock=engine.clock, ids=engine.ids)
+    return bool(lost)
 
 
 def _children(history: History) -> list[bytes]:
@@ -272,7 +275,15 @@ def flow_of(history: History) -> Flow[..., Any]:
     directory = history.created.get("directory")
     if directory and Path(directory).is_dir() and directory not in sys.path:
         sys.path.append(directory)
-    return load_flow(entrypoint)
+    try:
+        return load_flow(entrypoint)
+    except ScriptError:
+        if not entrypoint.startswith("__main__:"):
+            raise
+        raise CannotResume(
+            f"The flow of run {history.name!r} was defined in a notebook or a shell, where it cannot be found again. "
+            "Define it once more, and give it: resume_run(..., flow=...)."
+        ) from None
 
 
 def _parameters(

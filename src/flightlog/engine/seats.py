@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flightlog.engine.context import Abandoned
+from flightlog.engine.loading import loading
 from flightlog.engine.pickles import loads_beside
-from flightlog.engine.worker import ANSWER, CALL, DONE, RUN, Body, Relay, packed
-
-if TYPE_CHECKING:
-    from flightlog.engine.definitions import Definition
+from flightlog.engine.travel import Way
+from flightlog.engine.worker import ANSWER, CALL, DONE, RUN, Relay, answered
 
 ASK, STOP, END = "ask", "stop", "end"
 
@@ -186,6 +185,8 @@ class SeatRelay(Relay):
         seat: where it runs.
     """
 
+    way = Way.FROM_CLUSTER
+
     def __init__(self, seat: Seat) -> None:
         self.pid = os.getpid()
         self._seat = seat
@@ -195,15 +196,14 @@ class SeatRelay(Relay):
         if os.getpid() == self.pid:
             self._seat.send(kind, _NUMBER.get(), content)
 
-    def call(self, definition: "Definition[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Have a task or flow called by the process that has the flow run, and return what came of it."""
-        self.send(CALL, packed((definition, args, kwargs), f"The call of {definition.name!r}"))
+    def _asked(self, content: bytes) -> Any:
+        self.send(CALL, content)
         while True:
             kind, number, content = self._seat.receive(_NUMBER.get())
             if kind == RUN:
                 self.run(number, *content)
             elif kind == ANSWER:
-                return self.answer(content)
+                return answered(pickle.loads(content))  # noqa: S301 - from the process that has the flow run
 
     def run(self, number: int, content: bytes, timed: bool) -> bytes | None:
         """Call a function, say what came of it, and return its value as it travels; None if it has none.
@@ -238,9 +238,9 @@ class SeatRelay(Relay):
             outcome = self.outcome(content, self._loads)
         return None if frame.stopped else outcome
 
-    def _loads(self, content: bytes) -> Body:
-        body: Body = loads_beside(content, self._seat.upstream)
-        return body
+    def _loads(self, content: bytes) -> Any:
+        with loading():  # a module that this imports may call its flow, which would come here again
+            return loads_beside(content, self._seat.upstream)
 
 
 __all__ = ["Seat"]

@@ -11,11 +11,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from flightlog.engine.bridge import SYNC, AsyncWaits, SyncWaits, TimedOut, Waits, limited, run_sync
 from flightlog.engine.context import CURRENT, FlowRunContext, RunContext, TaskRunContext, check, inside_async
 from flightlog.engine.definitions import finish
+from flightlog.engine.depth import with_room
 from flightlog.engine.states import State
 from flightlog.errors import TakenOver
 
@@ -128,13 +130,16 @@ def _stream(call: Any, run: _Run) -> Generator[Any, None, None]:
     more: bool | None = None
     try:
         while True:
-            piece = context.run(work.send, more)
+            piece = with_room(partial(context.run, work.send, more))
             more = False
             yield piece
             more = True
     except StopIteration as end:
         more = True
         yield from _rest(end.value, waits.given)
+    except RecursionError:
+        work.close()  # there was no room for it to begin, or it has ended
+        raise
     finally:
         if more is False:
             with suppress(TakenOver):  # the run has ended; whoever lets go of its pieces need not know

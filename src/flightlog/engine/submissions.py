@@ -210,10 +210,11 @@ def split(task: "Task[Any, Any]", parameters: dict[str, Any], given: set[str]) -
         MappingMissingIterable: there is none.
     """
     splittable: dict[str, list[Any]] = {}
+    lists: dict[int, list[Any]] = {}
     for name, value in parameters.items():
         inner = value.value if isinstance(value, allow_failure) else value
         if name in given and _is_split(inner):
-            items = list(inner)
+            items = lists[id(inner)] = lists[id(inner)] if id(inner) in lists else list(inner)
             splittable[name] = [allow_failure(item) for item in items] if inner is not value else items
     if not splittable:
         raise MappingMissingIterable(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flightlog.engine.arguments import sources
 from flightlog.engine.caching import Lookup
 from flightlog.engine.context import TAGS, FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.depth import check_room
 from flightlog.engine.iterators import listed
 from flightlog.engine.names import run_name
 from flightlog.engine.runs import TaskRun
@@ -65,9 +66,15 @@ class TaskCall:
 def new_call(
     task: "Task[Any, Any]", context: RunContext, parameters: dict[str, Any], wait_for: Iterable[Any] | None
 ) -> TaskCall:
-    """Return a call; its run is created at once, unless an earlier attempt of the flow may have it already."""
+    """Return a call; its run is created at once, unless an earlier attempt of the flow may have it already.
+
+    Raises:
+        RecursionError: it is made too deep in other runs.
+    """
     flow = context.flow_context
     parent = context if isinstance(context, TaskRunContext) else None
+    if parent is not None:
+        check_room(task.name)
     call = TaskCall(task, flow, parent, listed(parameters), None if wait_for is None else list(_each(wait_for)))
     if flow.memory is None or not flow.memory.has_past:
         create(call)

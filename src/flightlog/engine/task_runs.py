@@ -21,6 +21,7 @@ from flightlog.engine.outcomes import (
     failure,
     unsuccessful,
     value_facts,
+    worth_retrying,
 )
 from flightlog.engine.parameters import learn_secrets
 from flightlog.engine.recall import CannotRecall, check_new, recalled
@@ -36,7 +37,6 @@ from flightlog.engine.transactions import TRANSACTION
 from flightlog.engine.transitions import End, Refuse, Rerun, Start, Wait
 from flightlog.engine.upstream import resolved
 from flightlog.errors import (
-    BlockedLoop,
     CallsDiffer,
     ConcurrencySlotAcquisitionError,
     InvalidNameError,
@@ -83,8 +83,10 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
         parameters = await resolved(waits, call.parameters, call.wait_for)
     except UpstreamTaskError as error:
         return _refuse(call, error)
-    except BlockedLoop as error:
-        return _end(call, failure(error, "Task run encountered an exception"))
+    except LogError:
+        raise
+    except Exception as error:  # noqa: BLE001 - an iterator among the arguments is the user's own code
+        return failed(call, error)
     learn_secrets(parameters)
     digest = input_digest(flow.engine.key, parameters)
     parent = None if call.parent is None else call.parent.task_run.key
@@ -382,7 +384,7 @@ async def _unsuccessful_end(
 ) -> tuple[End, Any]:
     """Return the command that ends an attempt which did not complete, and the blobs that go with it."""
     task, run, engine = call.task, context.task_run, call.flow.engine
-    retriable = run.will_retry(state.type, facts.get("cause"))
+    retriable = run.will_retry(state.type, facts.get("cause")) and worth_retrying(state)
     if retriable and task.retry_condition_fn is not None:
         retriable = await _condition_holds(waits, context, state)
     blobs: Any = _NOTHING
@@ -454,7 +456,12 @@ def _end(call: TaskCall, found: tuple[State[Any], dict[str, Any]]) -> State[Any]
 
 def interrupted(call: TaskCall, error: BaseException) -> State[Any]:
     """End a call that could not be started."""
-    return _end(call, crash(error))
+    return failed(call, error) if isinstance(error, RecursionError) else _end(call, crash(error))
+
+
+def failed(call: TaskCall, error: Exception) -> State[Any]:
+    """End a call that the user's code keeps from starting."""
+    return _end(call, failure(error, "Task run encountered an exception"))
 
 
 def cancelled(call: TaskCall) -> State[Any]:

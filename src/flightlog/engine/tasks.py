@@ -11,6 +11,7 @@ from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
 from flightlog.engine.cache_policies import NO_CACHE, CacheKeyFnPolicy, CachePolicy
 from flightlog.engine.context import RunContext, current
 from flightlog.engine.definitions import Definition, P, R, finish
+from flightlog.engine.depth import awaited_with_room
 from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
 from flightlog.engine.gathering import FutureList, FutureListToCome
 from flightlog.engine.names import checked_template
@@ -300,7 +301,7 @@ def _expiration(given: Any) -> timedelta | None:
 
 
 async def _finish_async(call: TaskCall, return_state: bool) -> Any:
-    return finish(await run_task(ASYNC, call), return_state)
+    return finish(await awaited_with_room(run_task(ASYNC, call)), return_state)
 
 
 @overload

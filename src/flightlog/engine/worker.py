@@ -5,35 +5,63 @@ flow run: log lines, and calls that a task makes of other tasks and flows, go th
 """
 
 import asyncio
+import fcntl
+import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from importlib import import_module
-from multiprocessing import parent_process
+from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flightlog.clock import SystemClock
 from flightlog.engine import run_logs
-from flightlog.engine.bridge import run_in_loop
+from flightlog.engine.bridge import awaited, run_in_loop
 from flightlog.engine.context import CURRENT, TaskRunContext
-from flightlog.engine.outcomes import traceback_of
-from flightlog.engine.pickles import dumps_beside, unpicklable
+from flightlog.engine.depth import with_room
+from flightlog.engine.outcomes import text_of, traceback_of
+from flightlog.engine.travel import Arrivals, CannotTravel, Way, packed, unpacked
 from flightlog.ids import id_text
 
 if TYPE_CHECKING:
     from flightlog.engine.definitions import Definition
 
 RUN, DONE, RAISED, LINE, EVENT, CALL, ANSWER = "run", "done", "raised", "line", "event", "call", "answer"
+LACKS, BROKEN = "lacks", "broken"
+_LOOK_SECONDS = 1.0
 
 
-class CannotTravel(TypeError):
-    """A value cannot be sent to another process; the text names the place inside of it."""
+class Setup(NamedTuple):
+    """What a worker process is told first.
+
+    Attributes:
+        argv: the command line of the process that starts it.
+        authkey: with which processes that it starts know one another.
+        initializer: the function that it calls first, and its arguments, packed; None for none.
+    """
+
+    argv: list[str]
+    authkey: bytes
+    initializer: bytes | None
+
+
+class Raised(NamedTuple):
+    """An exception, as it travels.
+
+    Attributes:
+        error: itself, packed; None if it cannot travel.
+        text: its class and text.
+        traceback: where it was raised.
+    """
+
+    error: bytes | None
+    text: str
+    traceback: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +96,24 @@ class Body:
     timed: bool
 
 
-def packed(value: Any, what: str, beside: Mapping[int, int] = {}) -> bytes:
-    """Return a value as it travels between processes.
+def packed_body(body: Body, way: Way, beside: Mapping[int, int] = {}) -> bytes:
+    """Return a function and its arguments as they travel.
 
     Args:
-        value: the value.
-        what: what it is, for people.
-        beside: the numbers of the objects in it that travel another way, by their `id`.
+        body: the function, and what goes with it.
+        way: where to.
+        beside: see `flightlog.engine.travel.packed`.
 
     Raises:
-        CannotTravel: it cannot be pickled.
+        CannotTravel: something in them cannot be pickled; the text names the argument, and the place inside of it.
     """
-    cloudpickle: Any = import_module("cloudpickle")
     try:
-        content = dumps_beside(value, beside) if beside else cloudpickle.dumps(value, 5)
-    except Exception as error:  # noqa: BLE001 - pickling runs the object's own code
-        place, why = unpicklable(value, cloudpickle.dumps)
-        raise CannotTravel(
-            f"{what}{place} cannot be sent to another process: {why or f'{type(error).__name__}: {error}'}. "
-            "Make it inside the task, or use a task runner with threads."
-        ) from None
-    return bytes(content)
+        return packed(body, "The task", way, beside)
+    except CannotTravel:
+        for name, value in body.parameters.items():
+            packed(value, f"The argument {name}", way, beside)
+        packed(body.function, f"The {'task' if body.is_task else 'flow'} {body.run[-1] or body.flow_run[3]!r}", way)
+        raise
 
 
 class Relay:
@@ -96,10 +121,14 @@ class Relay:
 
     Args:
         pipe: the connection.
+        arrivals: makes what comes through it.
     """
 
-    def __init__(self, pipe: Connection) -> None:
+    way = Way.FROM_PROCESS
+
+    def __init__(self, pipe: Connection, arrivals: Arrivals) -> None:
         self._pipe = pipe
+        self._arrivals = arrivals
         self._lock = threading.Lock()  # for sending: threads of the user's may log
         self.pid = os.getpid()
 
@@ -114,8 +143,21 @@ class Relay:
         self.send(EVENT, event)
 
     def call(self, definition: "Definition[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Have a task or flow called by the process that has the flow run, and return what came of it."""
-        self.send(CALL, packed((definition, args, kwargs), f"The call of {definition.name!r}"))
+        """Have a task or flow called by the process that has the flow run, and return what came of it.
+
+        Awaitable, if an async function calls an async one.
+        """
+        context: Any = CURRENT.get()
+        work = partial(self._call, context.flow_context.turn, definition, args, kwargs)
+        return _later(work) if definition.isasync and context.isasync else work()
+
+    def _call(self, turn: threading.Lock, definition: "Definition[..., Any]", args: Any, kwargs: Any) -> Any:
+        content = _packed_call(self.way, definition, args, kwargs)
+        with turn:  # one call at a time for each function that runs: the answer is for whoever reads
+            return with_room(partial(self._asked, content))
+
+    def _asked(self, content: bytes) -> Any:
+        self.send(CALL, content)
         return self.serve(until_answer=True)
 
     def submit(self, definition: "Definition[..., Any]", *_: Any) -> Any:
@@ -138,41 +180,71 @@ class Relay:
             if kind == RUN:
                 self._run(content)
             elif until_answer and kind == ANSWER:
-                return self.answer(content)
-
-    @staticmethod
-    def answer(content: bytes) -> Any:
-        """Return what a call of another task or flow gave, or raise what it raised."""
-        succeeded, value = pickle.loads(content)  # noqa: S301 - from the process that has the flow run
-        if succeeded:
-            return value
-        raise value
+                return answered(self._arrivals.loads(content))
 
     def _run(self, content: bytes) -> None:
-        self.send(*self.outcome(content, pickle.loads))
+        self.send(*self.outcome(content, self._arrivals.loads))
 
-    def outcome(self, content: bytes, loads: Callable[[bytes], Body]) -> tuple[str, bytes]:
+    def outcome(self, content: bytes, loads: Callable[[bytes], Any]) -> tuple[str, Any]:
         """Call a function; return how that ended, and its value or what it raised as they travel.
 
         Args:
             content: the function and its arguments, as they travel.
             loads: takes them out.
         """
+        try:
+            body: Body = loads(content)
+        except ModuleNotFoundError as error:
+            return LACKS, error.name or text_of(error)
+        except Exception as error:  # noqa: BLE001 - unpickling runs the object's own code
+            told = f"The call cannot be made again in a worker: {type(error).__name__}: {text_of(error)}"
+            return RAISED, _packed_error(self.way, CannotTravel(told))
+        return self._outcome_of(body)
+
+    def _outcome_of(self, body: Body) -> tuple[str, Any]:
         before = CURRENT.get()
         try:
-            value = _called(self, loads(content))
+            value = _called(self, body)
             if os.getpid() != self.pid:
                 os._exit(0)  # the user's code has forked, and come back twice
-            return DONE, packed(value, "The result")
+            return DONE, packed(value, "The result", self.way)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other side is told
             if os.getpid() != self.pid:
                 os._exit(1)
-            return RAISED, _packed_error(error)
+            return RAISED, _packed_error(self.way, error)
         finally:
             CURRENT.set(before)
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
+
+
+def answered(answer: tuple[bool, Any]) -> Any:
+    """Return what a call of another task or flow gave, or raise what it raised."""
+    succeeded, value = answer
+    if succeeded:
+        return value
+    raise value
+
+
+async def _later(work: Callable[[], Any]) -> Any:
+    """Do some work where it is awaited."""
+    return work()
+
+
+def _packed_call(way: Way, definition: "Definition[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """Return the call of a task or flow as it travels.
+
+    Raises:
+        CannotTravel: something in it cannot be pickled; the text names the argument, and the place inside of it.
+    """
+    try:
+        return packed((definition, args, kwargs), f"The call of {definition.name!r}", way)
+    except CannotTravel:
+        given = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
+        for name, value in definition.bind(args, given).items():
+            packed(value, f"The argument {name}", way)
+        raise
 
 
 def _called(relay: Relay, body: Body) -> Any:
@@ -181,14 +253,14 @@ def _called(relay: Relay, body: Body) -> Any:
     run_logs.configure(body.logging)
     CURRENT.set(context)
     with run_logs.logged_prints() if body.log_prints else nullcontext():
+        value = body.function(*body.args, **body.kwargs)
         if not body.isasync:
-            value = body.function(*body.args, **body.kwargs)
             return list(value) if hasattr(value, "gi_frame") else value
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(body.function(*body.args, **body.kwargs))
-        return run_in_loop(body.function(*body.args, **body.kwargs))
+            return asyncio.run(awaited(value))
+        return run_in_loop(awaited(value))
 
 
 @dataclass(slots=True)
@@ -255,6 +327,7 @@ class WorkerFlowContext:
         self.isasync = body.isasync
         self.log_prints = body.log_prints
         self.task_runner = None
+        self.turn = threading.Lock()
         self.stopped = None
         self.parent = None
 
@@ -277,40 +350,68 @@ def _context(relay: Relay, body: Body) -> Any:
     return TaskRunContext(flow, task, task_run, body.parameters, log_prints=body.log_prints)
 
 
-def _packed_error(error: BaseException) -> bytes:
-    """Return an exception as it travels, with its traceback as text; one like it, if it cannot travel itself."""
-    cloudpickle: Any = import_module("cloudpickle")
-    told = traceback_of(error)
+def _packed_error(way: Way, error: BaseException) -> Raised:
+    """Return an exception as it travels, if it can."""
+    content: bytes | None
     try:
-        content: bytes = cloudpickle.dumps((error, told), 5)
-        pickle.loads(content)  # noqa: S301 - our own, of this moment: many exceptions cannot be made again
-    except Exception:  # noqa: BLE001 - the exception's own code
-        stand_in = RuntimeError(f"{type(error).__name__}: {_text(error)}")
-        content = cloudpickle.dumps((stand_in, told), 5)
-    return content
+        content = packed(error, "The exception", way)
+        unpacked(content, "The exception")  # many exceptions cannot be made again
+    except CannotTravel:
+        content = None
+    return Raised(content, f"{type(error).__name__}: {text_of(error)}", traceback_of(error))
 
 
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the user's own __str__
-        return "<its text cannot be shown>"
+def main(pipe: Connection, lifeline: int, tracker: int, parent: int) -> None:
+    """Work until the process that started this one wants no more, or is gone.
 
-
-def main(pipe: Connection, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-    """Work until the process that started this one wants no more, or is gone."""
+    Args:
+        pipe: the connection with it.
+        lifeline: the reading end of a pipe whose other end only that process has.
+        tracker: where shared memory is accounted for.
+        parent: that process's id.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that has the flow run
-    threading.Thread(target=_end_with_parent, name="flightlog-parent", daemon=True).start()
-    if initializer is not None:
-        initializer(*initargs)
+    _end_with_parent(lifeline, parent)
+    arrivals = Arrivals()
     try:
-        Relay(pipe).serve(until_answer=False)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+        setup = Setup(*pipe.recv())
+        _prepare(setup, tracker)
+        if setup.initializer is not None:
+            try:
+                initializer, args = arrivals.loads(setup.initializer)
+                initializer(*args)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the other side is told
+                sys.stderr.write(traceback_of(error))
+                pipe.send((BROKEN, f"{type(error).__name__}: {text_of(error)}"))
+                return
+        Relay(pipe, arrivals).serve(until_answer=False)
+    except EOFError:
         return
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
+    except OSError:  # that process is gone, or a task has closed all files
         os._exit(1)
+
+
+def _prepare(setup: Setup, tracker: int) -> None:
+    """Make this process what `multiprocessing` would make of it, but for running the script again."""
+    sys.argv = setup.argv
+    process = multiprocessing.current_process()
+    process.name, process.authkey = "flightlog-worker", setup.authkey
+    tracking: Any = resource_tracker
+    tracking._resource_tracker._fd = tracker  # as multiprocessing.spawn does
+
+
+def _end_with_parent(lifeline: int, parent: int) -> None:
+    """Have this process and all that it starts killed as soon as the one that started it is gone."""
+    with suppress(AttributeError, OSError):
+        # Linux does so itself, even while a library keeps all threads from running.
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_watch, args=(lifeline, parent), name="flightlog-parent", daemon=True).start()
+
+
+def _watch(lifeline: int, parent: int) -> None:
+    """Wait for the end of the process that started this one; a fork of it may hold the other end of the pipe."""
+    while os.getppid() == parent and not wait([lifeline], _LOOK_SECONDS):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -111,7 +111,11 @@ class WorkerContract(RunnerContract):
 
     @pytest.mark.parametrize(
         ("value", "place"),
-        [("lock", "'x' cannot be sent"), ("list", "'x'['a'][1] cannot be"), ("held", "'x'.inner['locks'][0] cannot")],
+        [
+            ("lock", "argument x cannot be sent"),
+            ("list", "x['a'][1] cannot be"),
+            ("held", "x.inner['locks'][0] cannot"),
+        ],
     )
     def test_what_cannot_travel_is_named_with_its_place(
         self, runner: TaskRunner, engine: Engine, value: str, place: str
