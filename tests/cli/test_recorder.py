@@ -312,6 +312,15 @@ def test_limits_are_made_seen_and_taken_away(tmp_path: Path) -> None:
         ("tag:db", 2, 0.0),
     ]
     assert document("concurrency", "show", "tag:db")["holders"] == []
+    code = (
+        "import os\nfrom flightlog.concurrency.sync import concurrency\n"
+        "with concurrency('tag:db'):\n    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (acquired,) = document("events", "ls", "--type", "slots.acquired")
+    assert acquired["stream"] == "concurrency-limit/tag:db"
+    assert document("concurrency", "show", "tag:db")["holders"] == []  # whose process is gone holds nothing
+    assert document("concurrency", "ls")[1]["taken"] == 0
     wrong = flightlog("concurrency", "show", "tag:d")
     assert (wrong.returncode, "Did you mean 'tag:db'?" in wrong.stderr) == (3, True)
     with sqlite3.connect(Path(os.environ["FLIGHTLOG_HOME"], "flightlog.db")) as connection:

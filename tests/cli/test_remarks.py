@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from tests.cli.test_recorder import document, flightlog, ok
 
+from flightlog import emit_event
+from flightlog.engine.runtime import close_engine
+
 FLOWS = """
 import threading
 from flightlog import flow, task
@@ -115,3 +118,11 @@ def test_the_value_of_a_flow_that_is_not_recorded(flows: Path) -> None:
     assert "  result      not recorded: persist_result=False" in ok("runs", "show", "@last").splitlines()
     assert document("runs", "show", "@last")["not_recorded"] == "persist_result=False"
     assert "Runs again" not in ok("runs", "show", "@last")
+
+
+def test_events_of_ones_own_are_told_apart_in_the_list() -> None:
+    """The list of events shows what each was called."""
+    emit_event("order.paid", {"prefect.resource.id": "order-7"})
+    close_engine()
+    assert "event.emitted" in ok("events", "ls")
+    assert "order.paid" in ok("events", "ls")

@@ -115,12 +115,22 @@ def delete_limit(name: str) -> int:
 
 
 def _limits() -> tuple[dict[str, dict[str, Any]], int]:
-    """Return what every limit has come to, by name, and the log's time."""
+    """Return what every limit has come to, by name, and the log's time.
+
+    Those whose process is gone are left out: whoever wants their slots gets them.
+    """
+    from flightlog.engine.recovery import is_dead
     from flightlog.projections.inline import inline_states
 
     with reading() as log:
-        states = inline_states(log, "concurrency")
-        return {state["name"]: state for _, state in sorted(states.items())}, log.store.now()
+        limits = {}
+        for _, state in sorted(inline_states(log, "concurrency").items()):
+            alive = {
+                what: {key: who for key, who in state[what].items() if not is_dead(log, who["process"], who["since"])}
+                for what in ("holders", "waiters")
+            }
+            limits[state["name"]] = state | alive
+        return limits, log.store.now()
 
 
 def _row(limit: dict[str, Any], now: int) -> tuple[str, ...]:

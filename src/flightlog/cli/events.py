@@ -264,7 +264,7 @@ def _readable(value: Any) -> Any:
 
 def _row(event: "Event") -> tuple[str, ...]:
     data = event.data
-    detail = data.get("message") or data.get("name") or ""
+    detail = data.get("message") or data.get("name") or data.get("event") or ""
     if "lines" in data:
         detail = f"{len(data['lines'])} lines"
     elif not detail and (run := data.get("task_run_id")) is not None:
