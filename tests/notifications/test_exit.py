@@ -60,7 +60,7 @@ def marks(receiver: Receiver) -> list[bool]:
 
 @pytest.mark.timeout(180)
 def test_what_hangs_at_the_end_is_left_for_the_next_command(receivers: tuple[Receiver, Receiver]) -> None:
-    """The process ends though a channel hangs; of its messages one is in the dark, one was never begun, none is lost."""
+    """The process ends though a channel hangs; one of its messages is in the dark, one not begun, and none is lost."""
     hanging, working = receivers
     subprocess.run([sys.executable, "script.py"], check=True, timeout=30, capture_output=True)
     left = {(entry["channel"], entry["status"]) for entry in document("notify", "ledger")}

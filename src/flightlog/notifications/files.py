@@ -14,10 +14,18 @@ from pydantic import ValidationError
 from flightlog.errors import SettingsError
 from flightlog.names import did_you_mean
 from flightlog.notifications.rules import Configuration
+from flightlog.notifications.toml_lines import Place, line_of
 
 OWN_FILE: Final = "notifications.toml"
 SHARED_FILE: Final = "flightlog.toml"
 TABLE: Final = "notifications"
+_ENCODING: Final = "utf-8-sig"  # some editors put a mark in front
+_KINDS: Final = ("function-", "literal[")
+_WORDS: Final = {
+    "missing": "this key is missing",
+    "tuple_type": "a list belongs here, such as [[rules]]",
+    "model_type": "a table belongs here",
+}
 
 
 def find_file(directory: Path, home: Path) -> Path | None:
@@ -38,7 +46,7 @@ def find_file(directory: Path, home: Path) -> Path | None:
 
 def _has_table(file: Path) -> bool:
     try:
-        return re.search(rf"^\s*\[+{TABLE}\b", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
+        return re.search(rf"^\s*\[+\s*{TABLE}\b", file.read_text(_ENCODING), re.MULTILINE) is not None
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -49,32 +57,56 @@ def read_file(file: Path) -> Configuration:
     Raises:
         SettingsError: it cannot be read, or something in it does not fit; the text has a line for each problem.
     """
-    try:
-        source = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read: {error}.") from None
+    source = _text(file)
     try:
         content = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file} is no TOML: {error}.") from None
+        raise SettingsError(_no_toml(str(error), source, file)) from None
     prefix = () if file.name != SHARED_FILE else (TABLE,)
     for name in prefix:
         content = content.get(name, {})
     try:
         return Configuration.model_validate(content)
     except ValidationError as error:
-        problems = [_problem(one, source, prefix, file) for one in error.errors(include_url=False)]
-        raise SettingsError("\n".join(problems)) from None
+        problems: dict[Place, list[Any]] = {}
+        for one in error.errors(include_url=False):
+            problems.setdefault(_place(one), []).append(one)
+        lines = sorted((line_of(source, [*prefix, *place]), _problem(place, ones)) for place, ones in problems.items())
+        raise SettingsError("\n".join(f"{file}:{line}: {problem}" for line, problem in lines)) from None
 
 
-def _problem(error: Any, source: str, prefix: Sequence[str], file: Path) -> str:
-    """Return one line that says where in a file what is wrong."""
-    place = [part for part in error["loc"] if isinstance(part, int) or not part.startswith(("function-", "literal["))]
+def _text(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
+    try:
+        return content.decode(_ENCODING)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{file}:{line}: this is not UTF-8, as TOML has to be. Save the file as UTF-8.") from None
+
+
+def _no_toml(problem: str, source: str, file: Path) -> str:
+    """Return one line that says where a file is no TOML."""
+    found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)", problem)
+    line = source.count("\n") + 1 if found is None or found[1] is None else int(found[1])
+    return f"{file}:{line}: this is no TOML: {problem[: found.start()] if found else problem}."
+
+
+def _place(error: Any) -> Place:
+    """Return where in a configuration something is wrong: without the names of the kinds that a value could have."""
+    place = error.get("ctx", {}).get("place", error["loc"])
+    return tuple(part for part in place if isinstance(part, int) or not part.startswith(_KINDS))
+
+
+def _problem(place: Place, errors: Sequence[Any]) -> str:
+    """Return what is wrong at a place of a configuration."""
     path = ".".join(str(part) for part in place)
-    what = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
+    what = "; or: ".join(_WORDS.get(error["type"], str(error["msg"]).removeprefix("Value error, ")) for error in errors)
+    if errors[0]["type"] == "extra_forbidden":
         what = f"there is no such key.{did_you_mean(str(place[-1]), _keys(place[:-1]), else_say='')}"
-    return f"{file}:{line_of(source, [*prefix, *place])}: {f'{path}: ' if path else ''}{what}"
+    return f"{path}: {what}" if path else what
 
 
 def _keys(place: Sequence[Any]) -> list[str]:
@@ -98,31 +130,3 @@ def _models(annotation: Any) -> list[Any]:
     if hasattr(annotation, "model_fields"):
         return [annotation]
     return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
-
-
-def line_of(source: str, place: Sequence[Any]) -> int:
-    """Return the line of a TOML document that a place is at: the nearest one that can be found.
-
-    Args:
-        source: the document.
-        place: keys and indexes, outermost first.
-    """
-    lines = source.splitlines()
-    start, end, header = 0, len(lines), ""
-    for number, part in enumerate(place):
-        if isinstance(part, int):
-            starts = [i for i, line in enumerate(lines) if re.match(rf"\s*\[\[\s*{re.escape(header)}\s*\]\]", line)]
-            if part < len(starts):
-                start = starts[part]
-                end = starts[part + 1] if part + 1 < len(starts) else len(lines)
-            continue
-        header = f"{header}.{part}".strip(".")
-        if number + 1 < len(place) and isinstance(place[number + 1], int):
-            continue
-        key = re.escape(str(part))
-        forms = rf"\[\s*{re.escape(header)}\s*\]", rf"[\"']?{key}[\"']?\s*=", rf".*[{{,]\s*{key}\s*="
-        pattern = re.compile(rf"\s*(?:{'|'.join(forms)})")
-        found = next((i for i in range(start, end) if pattern.match(lines[i])), None)
-        if found is not None:
-            start = found
-    return start + 1

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from flightlog.clock import to_datetime
 from flightlog.notifications.durations import Duration, microseconds
@@ -312,9 +313,10 @@ class Configuration(Model):
     def _whole(self) -> Self:
         for what, found in (("rule", self.rules), ("channel", self.channels)):
             names = [one.name for one in found]
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"there are two {what}s named {name!r}")
+            for number, name in enumerate(names):
+                if name in names[:number]:
+                    told = {"what": what, "name": name, "place": (f"{what}s", number, "name")}
+                    raise PydanticCustomError("named_twice", "there are two {what}s named '{name}'", told)
         return self
 
 
