@@ -41,7 +41,7 @@ def problems(path: Path) -> list[str]:
     """Return what verifying finds."""
     store = SqliteStore(path)
     try:
-        return verify(store).problems
+        return [str(problem) for problem in verify(store).problems]
     finally:
         store.close()
 

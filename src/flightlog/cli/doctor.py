@@ -223,7 +223,7 @@ def _verified(log: "Log") -> Iterator[Finding]:
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", err=True, nl=False)
     for problem in found.problems:
-        yield Finding("verify", "bad", problem, "Keep a copy of the file; put a backup in its place.")
+        yield Finding("verify", "bad", str(problem), "Keep a copy of the file; put a backup in its place.")
     if found.sound and not damage:
         text = f"{found.events} events in {found.streams} streams, {found.blobs} blobs: every chain holds"
         yield Finding("verify", "ok", text)
