@@ -6,25 +6,38 @@ documentation and ``flightlog doctor`` share.
 
 import os
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from flightlog.errors import SettingsError
 from flightlog.names import did_you_mean
 from flightlog.profiles import read_profiles
-
-Durability = Literal["commit", "fsync"]
+from flightlog.values import (
+    NOW_AND_THEN,
+    Durability,
+    SealPolicy,
+    read_boolean,
+    read_delays,
+    read_durability,
+    read_fernet_keys,
+    read_form,
+    read_key,
+    read_level,
+    read_mode,
+    read_names,
+    read_number,
+    read_seal_policy,
+    read_seconds,
+    read_workers,
+)
 
 HOME: Final = "FLIGHTLOG_HOME"
 PROFILE: Final = "FLIGHTLOG_PROFILE"
-_TRUE = frozenset({"1", "true", "yes", "on"})
 _CREDENTIALS = re.compile(
-    r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|(LOG|BLOCKS)_KEY)", re.IGNORECASE
+    r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|(LOG|BLOCKS|AUDIT)_KEY)", re.IGNORECASE
 )
-_FALSE = frozenset({"0", "false", "no", "off"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,8 @@ class Settings:
         log_durability: ``commit`` survives the end of the process at any moment, ``fsync`` also the
             loss of power, and costs one disk sync per commit.
         log_key: the log's key as 64 hexadecimal digits; None to keep it in a file beside the database.
+        log_seal: when a process that runs flows seals the log.
+        audit_key: the key that signs seals; None to keep it in a file beside the database, or to sign none.
         blocks_key: the keys of the secrets in blocks, the newest first; none to keep them in files beside the database.
         logging_level: the lowest level of log lines that are shown and recorded.
         logging_colors: colours on a terminal.
@@ -66,6 +81,8 @@ class Settings:
     log_url: str
     log_durability: Durability = "commit"
     log_key: str | None = None
+    log_seal: SealPolicy = NOW_AND_THEN
+    audit_key: str | None = None
     blocks_key: tuple[str, ...] = ()
     logging_level: int = 20
     logging_colors: bool = True
@@ -115,87 +132,6 @@ class Setting:
     is_secret: bool = False
 
 
-def _boolean(value: str) -> bool:
-    if value.lower() in _TRUE:
-        return True
-    if value.lower() in _FALSE:
-        return False
-    raise ValueError("say true or false")
-
-
-def _level(value: str) -> int:
-    levels = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-    if value.isascii() and value.isdigit() and int(value) <= 100:
-        return int(value)
-    if value.upper() not in levels:
-        raise ValueError("say DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
-    return levels[value.upper()]
-
-
-def _durability(value: str) -> Durability:
-    if value not in ("commit", "fsync"):
-        raise ValueError("say commit or fsync")
-    return cast("Durability", value)
-
-
-def _key(value: str) -> str:
-    if len(value) != 64 or not set(value.lower()) <= set("0123456789abcdef"):
-        raise ValueError("a key has 64 hexadecimal digits")
-    return value.lower()
-
-
-def _fernet_keys(value: str) -> tuple[str, ...]:
-    keys = _names(value)
-    try:
-        if all(len(key) == 44 and len(urlsafe_b64decode(key)) == 32 for key in keys):
-            return keys
-    except ValueError:
-        pass
-    raise ValueError("a key of blocks has 32 bytes, written as 44 characters of URL-safe base64")
-
-
-def _workers(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 10_000):
-        raise ValueError("say a whole number from 1 to 10000")
-    return int(value)
-
-
-def _form(value: str) -> str:
-    if value not in ("text", "json"):
-        raise ValueError("say text or json")
-    return value
-
-
-def _mode(value: str) -> str:
-    if value not in ("on", "strict", "safe"):
-        raise ValueError("say on, strict or safe")
-    return value
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-def _number(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and int(value) <= 1_000_000):
-        raise ValueError("say a whole number from 0 to 1000000")
-    return int(value)
-
-
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e9:
-        raise ValueError("say a number of seconds, such as 30 or 0.5")
-    return seconds
-
-
-def _delays(value: str) -> tuple[float, ...]:
-    return tuple(_seconds(part.strip()) for part in value.strip("[]").split(","))
-
-
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("FLIGHTLOG_HOME", "~/.flightlog", "The folder of all files that Flightlog keeps.", "home", Path),
     Setting("FLIGHTLOG_PROFILE", "", "The profile whose settings count; the active one by default.", "", str),
@@ -212,14 +148,30 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "commit",
         "`commit` survives the end of the process at any moment; `fsync` also the loss of power.",
         "log_durability",
-        _durability,
+        read_durability,
     ),
     Setting(
         "FLIGHTLOG_LOG_KEY",
         "",
         "The log's key, 64 hexadecimal digits, instead of the file beside the database.",
         "log_key",
-        _key,
+        read_key,
+        is_secret=True,
+    ),
+    Setting(
+        "FLIGHTLOG_LOG_SEAL",
+        "10000",
+        "When a process that runs flows seals the log: `never`, or some of `exit` (when it lets go of the log), a "
+        "number of events that no seal covers, and a time since the last seal, such as `exit,10000,300s`.",
+        "log_seal",
+        read_seal_policy,
+    ),
+    Setting(
+        "FLIGHTLOG_AUDIT_KEY",
+        "",
+        "The key that signs seals, as `flightlog audit keygen` writes it, instead of the file beside the database.",
+        "audit_key",
+        str,
         is_secret=True,
     ),
     Setting(
@@ -228,7 +180,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "The key of the secrets in blocks, 44 characters of URL-safe base64 (a Fernet key), instead of the file beside "
         "the database; several with commas, the newest first, to change it.",
         "blocks_key",
-        _fernet_keys,
+        read_fernet_keys,
         is_secret=True,
     ),
     Setting(
@@ -236,71 +188,71 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "INFO",
         "The lowest level of log lines that are shown and recorded.",
         "logging_level",
-        _level,
+        read_level,
     ),
-    Setting("FLIGHTLOG_LOGGING_COLORS", "true", "Colours on a terminal.", "logging_colors", _boolean),
+    Setting("FLIGHTLOG_LOGGING_COLORS", "true", "Colours on a terminal.", "logging_colors", read_boolean),
     Setting(
         "FLIGHTLOG_LOGGING_LOG_PRINTS",
         "false",
         "Record what flows and tasks print as log lines, unless they say otherwise.",
         "logging_log_prints",
-        _boolean,
+        read_boolean,
     ),
     Setting(
         "FLIGHTLOG_LOGGING_FORMAT",
         "text",
         "`text`, or `json`: the console then has one JSON document a line, for programs that collect logs.",
         "logging_format",
-        _form,
+        read_form,
     ),
     Setting(
         "FLIGHTLOG_LOGGING_EXTRA_LOGGERS",
         "",
         "Loggers of libraries, separated by commas, whose lines are shown and recorded with the run that they are in.",
         "logging_extra_loggers",
-        _names,
+        read_names,
     ),
     Setting(
         "FLIGHTLOG_TASK_RUNNER_MAX_WORKERS",
         "32",
         "How many threads one flow run uses at the most.",
         "task_runner_max_workers",
-        _workers,
+        read_workers,
     ),
     Setting(
         "FLIGHTLOG_FLOW_DEFAULT_RETRIES",
         "0",
         "How often failed flow runs are tried again, where the flow does not say it.",
         "flow_default_retries",
-        _number,
+        read_number,
     ),
     Setting(
         "FLIGHTLOG_FLOW_DEFAULT_RETRY_DELAY_SECONDS",
         "0",
         "Seconds before each retry of a flow run, where the flow does not say it: one number, or several with commas.",
         "flow_default_retry_delay_seconds",
-        _delays,
+        read_delays,
     ),
     Setting(
         "FLIGHTLOG_TASK_DEFAULT_RETRIES",
         "0",
         "How often failed task runs are tried again, where the task does not say it.",
         "task_default_retries",
-        _number,
+        read_number,
     ),
     Setting(
         "FLIGHTLOG_TASK_DEFAULT_RETRY_DELAY_SECONDS",
         "0",
         "Seconds before each retry of a task run, where the task does not say it: one number, or several with commas.",
         "task_default_retry_delay_seconds",
-        _delays,
+        read_delays,
     ),
     Setting(
         "FLIGHTLOG_HOOKS_TIMEOUT_SECONDS",
         "30",
         "How long a state hook may take; after that the run goes on without it.",
         "hooks_timeout_seconds",
-        _seconds,
+        read_seconds,
     ),
     Setting(
         "FLIGHTLOG_RESULTS_PERSIST_BY_DEFAULT",
@@ -308,7 +260,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Record the values of flows and tasks that do not say `persist_result` themselves; a call whose value is not "
         "recorded runs again on resume.",
         "results_persist_by_default",
-        _boolean,
+        read_boolean,
     ),
     Setting(
         "FLIGHTLOG_RESULTS_DEFAULT_SERIALIZER",
@@ -329,14 +281,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "false",
         "Compute the values of cached tasks anew, where these do not say `refresh_cache` themselves.",
         "tasks_refresh_cache",
-        _boolean,
+        read_boolean,
     ),
     Setting(
         "FLIGHTLOG_CANCEL_GRACE_SECONDS",
         "5",
         "How long a cancelled flow waits for its task runs in threads to come to where they can be stopped.",
         "cancel_grace_seconds",
-        _seconds,
+        read_seconds,
     ),
     Setting(
         "FLIGHTLOG_PLUGINS_MODE",
@@ -344,29 +296,31 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "`on`; `strict`: a plug-in that cannot be used is an error (for CI); `safe`: none but what comes with "
         "Flightlog.",
         "plugins_mode",
-        _mode,
+        read_mode,
     ),
     Setting(
         "FLIGHTLOG_PLUGINS_ALLOW",
         "",
         "The plug-ins that are used, separated by commas; all that are installed by default.",
         "plugins_allow",
-        _names,
+        read_names,
     ),
-    Setting("FLIGHTLOG_PLUGINS_DENY", "", "Plug-ins that are not used, separated by commas.", "plugins_deny", _names),
+    Setting(
+        "FLIGHTLOG_PLUGINS_DENY", "", "Plug-ins that are not used, separated by commas.", "plugins_deny", read_names
+    ),
     Setting(
         "FLIGHTLOG_PLUGINS_FOLDER",
         "false",
         "Take the files in `./flightlog_plugins` for plug-ins: code of the working directory is then imported.",
         "plugins_folder",
-        _boolean,
+        read_boolean,
     ),
     Setting(
         "FLIGHTLOG_PLUGINS_TIMEOUT_SECONDS",
         "10",
         "How long one call into a plug-in may take; one that takes longer is switched off for the process.",
         "plugins_timeout_seconds",
-        _seconds,
+        read_seconds,
     ),
 )
 OF_PLUGINS: Final = "FLIGHTLOG_PLUGIN_"

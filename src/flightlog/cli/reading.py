@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading() -> Iterator[Log]:
+def reading(*, rewound: bool = False) -> Iterator[Log]:
     """Open the log that the settings name, as it is; on a disk that cannot be written too.
+
+    Args:
+        rewound: open it even if it is not the one of which a checkpoint was seen before.
 
     Raises:
         LogUnavailable: there is none yet, or it cannot be opened.
+        LogRewound: it is not the log that was seen before.
     """
     chosen = load()
     if is_memory(chosen.log_url):
@@ -36,9 +40,12 @@ def reading() -> Iterator[Log]:
         if path is None or not path.is_file() or isinstance(error, LogUnavailable):
             raise
         log = open_log(chosen.log_url, read_only=True)
+    from flightlog.events.checkpoints import SeenCheckpoint
     from flightlog.plugins.event_types import learn_event_types
 
     try:
+        if not rewound:
+            SeenCheckpoint(chosen.home, log).check()
         learn_event_types()
         yield log
     finally:

@@ -198,7 +198,7 @@ def may_have_blobs(payload: bytes) -> bool:
 
 
 def blob_digests(payload: bytes) -> list[bytes]:
-    """Return the digests of the blobs that a payload rests on: spilled parts, and recorded values that the log keeps."""
+    """Return the digests of the blobs that a payload rests on: spilled parts, and values that the log itself keeps."""
     found: list[bytes] = []
 
     def extension(code: int, data: bytes) -> Any:

@@ -28,7 +28,7 @@ def verify(
     store: Store,
     progress: Callable[[int], None] | None = None,
     *,
-    known: Checkpoint | None = None,
+    known: Sequence[Checkpoint] = (),
     keys: Sequence[PublicKey] = (),
 ) -> Verification:
     """Read a whole log and check every record, chain, index column, blob and seal.
@@ -36,7 +36,7 @@ def verify(
     Args:
         store: the log's store.
         progress: told now and then how many events have been read.
-        known: a checkpoint of the log that was seen before; the log must have grown out of it.
+        known: checkpoints of the log that were seen before; it must have grown out of them.
         keys: whose signatures count; the last seal must have one. Empty: any signature that is good.
     """
     found = Verification()

@@ -9,9 +9,12 @@ import binascii
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flightlog.errors import LogKeyError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _ED25519: Final = 1
 _PRIVATE: Final = "PRIVATE+KEY+"
@@ -94,14 +97,13 @@ class SigningKey:
 
     def sign(self, text: str) -> bytes:
         """Return the signature of a text."""
-        signature: bytes = self._key().sign(text.encode())
-        return signature
+        return self._key().sign(text.encode())
 
     def text(self) -> str:
         """Return the key as it is kept in a file: as Go's note package has it."""
         return f"{_PRIVATE}{self.name}+{self.public.hash.hex()}+{_base64(bytes([_ED25519]) + self.seed)}"
 
-    def _key(self) -> "object":
+    def _key(self) -> "Ed25519PrivateKey":
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return Ed25519PrivateKey.from_private_bytes(self.seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 from flightlog.clock import Clock
 from flightlog.errors import LogUnavailable
 from flightlog.events.log import Log
-from flightlog.settings import Durability
+from flightlog.values import Durability
 
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")

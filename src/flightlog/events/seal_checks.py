@@ -6,7 +6,7 @@ from flightlog.errors import LogError
 from flightlog.events.merkle import Frontier, peak_sizes
 from flightlog.events.notes import Checkpoint, PublicKey
 from flightlog.events.problems import Problem, Verification
-from flightlog.events.sealing import Seal, leaf_hashes, origin_of, seal_of, seals
+from flightlog.events.sealing import Seal, leaf_hashes, seal_of, seals
 from flightlog.events.store import IndexedRow, Store
 from flightlog.events.types import LOG_SEALED, SEALS_STREAM
 
@@ -17,12 +17,12 @@ class SealChecks:
     Args:
         store: the log's store.
         found: where to say what was found.
-        known: a checkpoint that was seen before; None for none.
+        known: checkpoints that were seen before.
         keys: who may sign; empty if nobody says.
     """
 
     def __init__(
-        self, store: Store, found: Verification, known: Checkpoint | None = None, keys: Sequence[PublicKey] = ()
+        self, store: Store, found: Verification, known: Sequence[Checkpoint] = (), keys: Sequence[PublicKey] = ()
     ) -> None:
         self._store = store
         self._found = found
@@ -33,7 +33,7 @@ class SealChecks:
         self._seals: dict[int, Seal] = {}
         self._last: Seal | None = None
         self._read_seals()
-        self._sizes = sorted({*self._seals, *([known.size] if known is not None else [])}, reverse=True)
+        self._sizes = sorted({*self._seals, *(one.size for one in known)}, reverse=True)
 
     def _read_seals(self) -> None:
         before = 0
@@ -48,7 +48,7 @@ class SealChecks:
             before = seal.last
             self._seals[seal.last] = seal
 
-    def _say(self, what: str, about: "Seal | int") -> None:
+    def _say(self, what: str, about: Seal | int) -> None:
         if isinstance(about, Seal):
             problem = Problem(what, about.position, SEALS_STREAM, about.version, LOG_SEALED)
         else:
@@ -77,9 +77,11 @@ class SealChecks:
 
     def _compare(self, size: int) -> None:
         root = self._tree.root()
-        if self._known is not None and self._known.size == size:
-            if root == self._known.root:
-                self._found.known = size
+        for seen in self._known:
+            if seen.size != size:
+                continue
+            if root == seen.root:
+                self._found.known = max(size, self._found.known)
             else:
                 self._found.problems.append(Problem(_forked(size)))
         seal = self._seals.get(size)
@@ -127,9 +129,9 @@ class SealChecks:
         found = self._found
         if self._broken:
             return
-        known = self._known
-        if known is not None and known.size > self._tree.size and known.size in self._sizes:
-            found.problems.append(Problem(_rewound(self._tree.size, known.size)))
+        beyond = [seen.size for seen in self._known if seen.size > self._tree.size]
+        if beyond:
+            found.problems.append(Problem(_rewound(self._tree.size, max(beyond))))
         missing = [size for size in self._sizes if size in self._seals]
         if missing:
             seal = self._seals[max(missing)]
@@ -139,16 +141,11 @@ class SealChecks:
             by = "nobody" if last.signer is None else str(last.signer)
             self._say(f"the last seal is signed by {by}, not by a key that counts here", last)
 
-    @property
-    def origin(self) -> str:
-        """What the log is called in checkpoints."""
-        return origin_of(self._store.log_id)
-
 
 def _forked(size: int) -> str:
     return (
-        f"the first {size} events are not those of the checkpoint that was seen before: the log was written anew, or is "
-        "another one's fork"
+        f"the first {size} events are not those of the checkpoint that was seen before: the log was written anew, "
+        "or is another one's fork"
     )
 
 

@@ -35,7 +35,7 @@ from flightlog.events.stores.sqlite_places import (
     translate,
 )
 from flightlog.ids import RandomIds
-from flightlog.settings import Durability
+from flightlog.values import Durability
 
 APPLICATION_ID = 0x464C4F47  # "FLOG"
 _TIDY_ROWS = 2000
