@@ -198,7 +198,11 @@ def may_have_blobs(payload: bytes) -> bool:
 
 
 def blob_digests(payload: bytes) -> list[bytes]:
-    """Return the digests of the blobs that a payload rests on: spilled parts, and values that the log itself keeps."""
+    """Return the digests of the blobs that a payload rests on: spilled parts, and values that the log itself keeps.
+
+    Raises:
+        LogCorrupt: the bytes are no payload.
+    """
     found: list[bytes] = []
 
     def extension(code: int, data: bytes) -> Any:
@@ -210,7 +214,10 @@ def blob_digests(payload: bytes) -> list[bytes]:
         if isinstance(digest, bytes) and len(digest) == 32 and "storage" not in value:
             found.append(digest)
 
-    msgpack.unpackb(
-        payload, unicode_errors="surrogatepass", ext_hook=extension, object_hook=mapping, strict_map_key=False
-    )
+    try:
+        msgpack.unpackb(
+            payload, unicode_errors="surrogatepass", ext_hook=extension, object_hook=mapping, strict_map_key=False
+        )
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise LogCorrupt(f"A payload of {len(payload)} bytes cannot be read: {error}.") from None
     return found

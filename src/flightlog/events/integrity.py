@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from flightlog.errors import LogError
+from flightlog.errors import LogCorrupt, LogError
 from flightlog.events import codec
 from flightlog.events.codec import MAX_RECORD, Envelope
 from flightlog.events.notes import Checkpoint, PublicKey
@@ -64,7 +64,10 @@ def verify(
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
-    """Return the problems in the order of the log, each event once; a range only if nothing in it could be named."""
+    """Return the problems in the order of the log, each event once.
+
+    A range, which a seal shows, counts only if neither an event in it nor that seal could be named.
+    """
     named: dict[int, Problem] = {}
     for problem in problems:
         if problem.position is not None and problem.until is None:
@@ -73,7 +76,9 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
     for problem in problems:
         if problem.position is None:
             rest.append(problem)
-        elif problem.until is not None and not any(problem.position <= at <= problem.until for at in named):
+        elif problem.until is not None and not any(
+            problem.position <= at <= problem.until or at == problem.seal for at in named
+        ):
             named[problem.position] = problem
     return [named[position] for position in sorted(named)] + rest
 
@@ -88,6 +93,7 @@ class _End(NamedTuple):
 
 
 _NEW = _End()
+_KINDS = [bytes, str, int, bytes, bytes, str, int, int, str, bytes, int, bytes]
 
 
 class _Chains:
@@ -126,15 +132,17 @@ class _Chains:
                 and fields[:6] == [log_id, stream, version, end.hash, event_id, type_]
                 and len(fields) == 12
                 and len(record) <= MAX_RECORD
-                and ((epoch := fields[10]) >= end.epoch or epoch == 0)
+                and type(epoch := fields[10]) is int
+                and (epoch >= end.epoch or epoch == 0)
+                and type(fields[11]) is bytes
             ):
                 payload = fields[11]
                 ends[stream] = _End(version, _sha256(record).digest(), epoch or end.epoch, position)
             else:
                 payload = self._look(row, last, recorded_at)
             last, recorded_at = position, now
-            if codec.may_have_blobs(payload) and (digests := codec.blob_digests(payload)):
-                blobs.append((row, digests))
+            if codec.may_have_blobs(payload):
+                blobs.append((row, self._digests(row, payload)))
         self.position, self._recorded_at = last, recorded_at
         self._found.events += len(rows)
         self._check_blobs(blobs)
@@ -148,6 +156,7 @@ class _Chains:
         hash_ = _sha256(row.record).digest()
         try:
             envelope = codec.decode(row.record)
+            _check_kinds(envelope)
         except LogError as error:
             self._blame(row, str(error))
             self.ends[row.stream] = _End(row.version, hash_, 0, row.position)
@@ -192,6 +201,13 @@ class _Chains:
         type_ = rows[0].type if rows and rows[0].position == position else None
         self._found.problems.append(Problem(what, position, stream, version, type_))
 
+    def _digests(self, row: IndexedRow, payload: bytes) -> list[bytes]:
+        try:
+            return codec.blob_digests(payload)
+        except LogError as error:
+            self._blame(row, str(error))
+            return []
+
     def _check_blobs(self, wanted: list[tuple[IndexedRow, list[bytes]]]) -> None:
         """Compare the blobs that some events rest on with their digests."""
         new = {digest: row for row, digests in reversed(wanted) for digest in digests if digest not in self._checked}
@@ -228,6 +244,14 @@ class _Chains:
             elif there.epoch != here.epoch:
                 what = f"{stream} has epoch {there.epoch} by the index, {here.epoch} by its events"
                 self._found.problems.append(Problem(what, None, stream))
+
+
+def _check_kinds(envelope: Envelope) -> None:
+    """Refuse a record whose fields are something else than they have to be."""
+    kinds = [type(field) for field in envelope]
+    kinds[9] = bytes  # the id of the event that caused it, or None
+    if kinds != _KINDS:
+        raise LogCorrupt("Its record cannot be read: a field of it is something else than it has to be.")
 
 
 def _differing(row: IndexedRow, envelope: Envelope, log_id: bytes) -> list[str]:

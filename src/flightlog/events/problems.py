@@ -14,6 +14,7 @@ class Problem:
         version: its version there.
         type: its type.
         until: where only a range of events can be named, the last position of it; `position` is the first.
+        seal: where a seal shows it, the position of that.
     """
 
     what: str
@@ -22,6 +23,7 @@ class Problem:
     version: int | None = None
     type: str | None = None
     until: int | None = None
+    seal: int | None = None
 
     def __str__(self) -> str:
         if self.position is None or self.until not in (None, self.position):

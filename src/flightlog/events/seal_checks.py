@@ -106,11 +106,9 @@ class SealChecks:
             before += size
         low = max(low, self._found.sealed + 1)  # those in front are proved by the seal before
         when = f"after the seal at position {seal.position} was made"
-        if low == high:
-            self._found.problems.append(Problem(f"it, or when it was recorded, was changed {when}", low, until=low))
-            return
-        what = f"one of the events from {low} to {high}, or when it was recorded, was changed {when}"
-        self._found.problems.append(Problem(what, low, until=high))
+        which = "it" if low == high else f"one of the events from {low} to {high}"
+        what = f"{which}, or when it was recorded, was changed {when}"
+        self._found.problems.append(Problem(what, low, until=high, seal=seal.position))
 
     def _check_signature(self, seal: Seal) -> None:
         if seal.signer is None:

@@ -116,16 +116,18 @@ def seal_of(row: Row, fetch: Callable[[bytes], bytes]) -> Seal:
 
 def seals(store: Store) -> Iterator[Row]:
     """Yield the events that seal a log, oldest first."""
-    after = 0
-    while rows := store.read_stream(SEALS_STREAM, after, _PAGE):
+    after = last = 0
+    # In a log that was tampered with versions may be anything; this comes to an end all the same.
+    while (rows := store.read_stream(SEALS_STREAM, after, _PAGE)) and rows[-1].position > last:
         yield from rows
-        after += len(rows)
+        after, last = after + len(rows), rows[-1].position
 
 
 def seal_number(log: Log, version: int) -> Seal | None:
     """Return the seal that has a place among the seals, from 1 on; None if there are not so many."""
     rows = log.store.read_stream(SEALS_STREAM, version - 1, 1)
-    return seal_of(rows[0], log.blob) if rows else None
+    found = seal_of(rows[0], log.blob) if rows else None
+    return found if found is not None and found.version == version else None
 
 
 def latest_seal(log: Log) -> Seal | None:
