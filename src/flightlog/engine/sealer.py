@@ -3,6 +3,7 @@
 import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -43,14 +44,12 @@ class Sealer:
     def start(self) -> None:
         """Begin to look, unless that is done; called with each outermost flow run."""
         policy = self._settings.log_seal
-        if self._started or is_memory(self._settings.log_url):
+        if self._started or is_memory(self._log.store.location):
             return
         self._started = True
+        _STARTED.add(self)
         if policy.events is not None or policy.seconds is not None:
             self._log.add_ticker(self._look, LOOK_SECONDS)
-        if policy.events is not None or policy.at_exit:
-            # After the log's own, and before that of what runs beside flows: so it is called between the two.
-            atexit.register(self.stop)
 
     def _look(self) -> None:
         """See to it that the log is sealed if it is time: in a thread of its own, so that nobody's commit waits."""
@@ -86,7 +85,6 @@ class Sealer:
 
     def stop(self) -> None:
         """Seal once more if the policy says so, within `EXIT_SECONDS`: the process is about to let go of the log."""
-        atexit.unregister(self.stop)
         if not self._started or self._log.closed:
             return
         self._started = False
@@ -99,8 +97,20 @@ class Sealer:
         try:
             if self._thread is not None:
                 self._thread.join(EXIT_SECONDS)
-            self._log.flush()
+            self._log.flush()  # so that it covers all that this process has to record
             if self._settings.log_seal.at_exit or self._is_due():
                 self._seal(in_time)
         except LogError:
             return  # the log itself tells what could not be recorded; what is not sealed, `doctor` does
+
+
+_STARTED: "weakref.WeakSet[Sealer]" = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for sealer in list(_STARTED):
+        sealer.stop()
+
+
+# After the log's own, and before that of what runs beside flows; so it is called between the two.
+atexit.register(_stop_all)
