@@ -18,7 +18,7 @@ from flightlog.cli.printing import (
     progress,
     say,
 )
-from flightlog.cli.reading import actor, reading
+from flightlog.cli.reading import actor, projected, reading
 from flightlog.settings import load
 
 if TYPE_CHECKING:
@@ -139,20 +139,13 @@ def print_checkpoint(output: Path | None) -> int:
       flightlog audit checkpoint
       flightlog audit checkpoint -o checkpoint.txt
     """
-    from flightlog.events.keys import load_signing_key
-    from flightlog.events.notes import Signature
-
     with reading() as log:
         seal, _ = _sealed(log)
         if seal is None:
             complain("There is nothing to seal yet: a checkpoint is of a log with at least one event.")
             return FAILED
+        seal = _signed(log, seal)
         text, signed = seal.note(log.log_id), seal.signer is not None
-        key = load_signing_key(log, load())
-        if key is not None and not signed:  # it was sealed before there was a key
-            checkpoint, public = seal.checkpoint(log.log_id), key.public
-            text = checkpoint.note(Signature(public.name, public.hash, key.sign(checkpoint.text())))
-            signed = True
     if output is None:
         say(text.rstrip("\n") + ("" if signed else "\n"))
     else:
@@ -161,6 +154,16 @@ def print_checkpoint(output: Path | None) -> int:
     if not signed:
         note("It is not signed: flightlog audit keygen makes a key.")
     return OK
+
+
+def _signed(log: "Log", seal: "Seal") -> "Seal":
+    """Return a seal, signed now if it was made before there was a key."""
+    from flightlog.events.keys import load_signing_key
+
+    key = load_signing_key(log, load())
+    if key is None or seal.signer is not None:
+        return seal
+    return seal._replace(signer=key.public, signature=key.sign(seal.checkpoint(log.log_id).text()))
 
 
 @audit.command("verify", short_help="Verify the whole log.")
@@ -285,3 +288,36 @@ def forget_checkpoint() -> None:
     with reading(rewound=True) as log:
         seen = SeenCheckpoint(load().home, log)
         note("Forgotten." if seen.forget() else "None was seen.")
+
+
+@audit.command("export", short_help="Write a run, its proof and a verifier into one file.")
+@click.argument("run")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; run-NAME.zip by default.")
+@color_option
+def export_run(run: str, output: Path | None) -> None:
+    """Write a flow run and its subflows into one file that anybody can verify without Flightlog.
+
+    In it are all events as they are recorded, the proof that they are in the log, the checkpoint, digests of code and
+    results, the installed packages, a report to read, and verify.py, which checks it all with Python alone. The log is
+    sealed first. The values of results are not in it, parameters and log lines are.
+
+    \b
+    Examples:
+      flightlog audit export @last -o run.zip
+      flightlog runs show --from run.zip
+    """
+    from flightlog.cli.printing import size
+    from flightlog.projections.bundles import export
+    from flightlog.projections.queries import find_flow_run
+
+    with projected() as projector:
+        found = find_flow_run(projector, run)
+        seal, _ = _sealed(projector.log)
+        assert seal is not None  # there is a run
+        seal = _signed(projector.log, seal)
+        note_text = seal.note(projector.log.log_id)
+        content = export(projector, found.id, seal, note_text, progress("proving: event"))
+        end_progress()
+    path = output or Path(f"run-{found.name}.zip")
+    path.write_bytes(content)
+    note(f"Written: {path} ({size(len(content))}). To verify it: unzip -p {path} verify.py | python - {path}")

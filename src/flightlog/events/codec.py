@@ -221,3 +221,10 @@ def blob_digests(payload: bytes) -> list[bytes]:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise LogCorrupt(f"A payload of {len(payload)} bytes cannot be read: {error}.") from None
     return found
+
+
+def spilled_digests(payload: bytes) -> list[bytes]:
+    """Return the digests of the parts of a payload that were spilled."""
+    if b"\xc7\x28" not in payload:
+        return []
+    return [value.digest for value in unpack(payload).values() if isinstance(value, Spilled)]

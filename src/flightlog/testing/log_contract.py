@@ -314,7 +314,7 @@ class LogContract(ABC):
         assert (found.events, found.streams, found.blobs) == (30, 3, 1)
 
     def test_a_sealed_log_verifies(self, log: Log) -> None:
-        """A seal has the Merkle head over all in front of it, the next one goes on from it; what is behind is unproved."""
+        """A seal has the Merkle head over all in front of it, the next one goes on; what is behind is unproved."""
         log.append("a", [new_event(n=n) for n in range(11)])
         first = seal(log)
         assert first is not None
