@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -297,7 +298,25 @@ def test_the_small_reader_reads_what_the_log_writes(case: Case) -> None:
         assert fields == list(event.envelope)
         if b"\xc7\x28" not in fields[-1]:
             assert bundles.unpack(fields[-1]) == codec.unpack(fields[-1])
-    values = [None, True, -1, -33, -200, -70_000, -(2**40), 127, 200, 70_000, 2**40, 2**63, 1.5, "ä\ud800", "x" * 40,
-              "x" * 300, "x" * 70_000, b"", b"x" * 300, b"x" * 70_000, list(range(20)), [[]] * 70_000,
-              {str(n): n for n in range(20)}]  # fmt: skip
+    numbers = [-1, -33, -200, -70_000, -(2**40), 127, 200, 70_000, 2**40, 2**63, 1.5]
+    texts = ["ä\ud800", *("x" * length for length in (0, 40, 300, 70_000))]
+    more: list[Any] = [None, True, False, *(text.encode("utf-8", "surrogatepass") for text in texts)]
+    values = [*numbers, *texts, *more, [[]] * 20, [[]] * 70_000, {str(n): n for n in range(20)}]
     assert bundles.unpack(codec.pack(values)) == values
+
+
+def test_a_verifier_that_looks_away_is_found(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the tree, a changed time survives; without a look at the archive itself, a changed header does."""
+    archive, made = case.export()
+    rows = events_of(archive)
+    later = [*rows[:-1], (rows[-1][0], rows[-1][1] + 1, rows[-1][2])]
+    changed = remade(archive, **{bundles.EVENTS: bundles.pack_events(later)})
+    header = archive[:11] + b"\1" + archive[12:]
+    assert bundles.check_archive(changed).problems
+    assert bundles.check_archive(header).problems
+    with monkeypatch.context() as patched:
+        patched.setattr(bundles, "root_of", lambda *_: made.root)
+        assert bundles.check_archive(changed).problems == []
+    with monkeypatch.context() as patched:
+        patched.setattr(bundles, "_differs", lambda *_: [])
+        assert bundles.check_archive(header).problems == []

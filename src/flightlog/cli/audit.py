@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flightlog.cli.exporting import export
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import (
     color_option,
@@ -18,7 +19,8 @@ from flightlog.cli.printing import (
     progress,
     say,
 )
-from flightlog.cli.reading import actor, projected, reading
+from flightlog.cli.reading import reading
+from flightlog.cli.sealing import sealed, signed
 from flightlog.settings import load
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def seal_log(as_json: bool) -> None:
       flightlog audit seal
     """
     with reading() as log:
-        seal, is_new = _sealed(log)
+        seal, is_new = sealed(log)
     if as_json:
         print_json(None if seal is None else _document(seal, is_new))
     elif seal is None:
@@ -106,25 +108,6 @@ def _document(seal: "Seal", is_new: bool) -> dict[str, Any]:
     }
 
 
-def _sealed(log: "Log") -> "tuple[Seal | None, bool]":
-    """Seal what no seal covers, see to it that it stays, and remember it; return the last seal, and if it is new."""
-    from flightlog.events.checkpoints import SeenCheckpoint
-    from flightlog.events.keys import load_signing_key
-    from flightlog.events.sealing import latest_seal, seal
-    from flightlog.events.store import PARTIAL, REPLAY
-
-    chosen = load()
-    if {REPLAY, PARTIAL} & log.store.facts().keys():
-        raise click.UsageError(f"The log at {log.store.location} is a replay of another one's past: it is not sealed.")
-    made = seal(log, load_signing_key(log, chosen), actor=actor(), progress=progress("sealing: event"))
-    end_progress()
-    last = made or latest_seal(log)
-    log.store.sync()  # a checkpoint that somebody has seen must not be lost with the power
-    if last is not None:
-        SeenCheckpoint(chosen.home, log).keep(last)
-    return last, made is not None
-
-
 @audit.command("checkpoint", short_help="Seal the log, and print its checkpoint.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; printed by default.")
 @color_option
@@ -140,30 +123,20 @@ def print_checkpoint(output: Path | None) -> int:
       flightlog audit checkpoint -o checkpoint.txt
     """
     with reading() as log:
-        seal, _ = _sealed(log)
+        seal, _ = sealed(log)
         if seal is None:
             complain("There is nothing to seal yet: a checkpoint is of a log with at least one event.")
             return FAILED
-        seal = _signed(log, seal)
-        text, signed = seal.note(log.log_id), seal.signer is not None
+        seal = signed(log, seal)
+        text = seal.note(log.log_id)
     if output is None:
-        say(text.rstrip("\n") + ("" if signed else "\n"))
+        say(text.rstrip("\n") + ("" if seal.signer else "\n"))
     else:
         output.write_text(text)
         note(f"Written: {output} ({seal.last} events)")
-    if not signed:
+    if seal.signer is None:
         note("It is not signed: flightlog audit keygen makes a key.")
     return OK
-
-
-def _signed(log: "Log", seal: "Seal") -> "Seal":
-    """Return a seal, signed now if it was made before there was a key."""
-    from flightlog.events.keys import load_signing_key
-
-    key = load_signing_key(log, load())
-    if key is None or seal.signer is not None:
-        return seal
-    return seal._replace(signer=key.public, signature=key.sign(seal.checkpoint(log.log_id).text()))
 
 
 @audit.command("verify", short_help="Verify the whole log.")
@@ -290,34 +263,4 @@ def forget_checkpoint() -> None:
         note("Forgotten." if seen.forget() else "None was seen.")
 
 
-@audit.command("export", short_help="Write a run, its proof and a verifier into one file.")
-@click.argument("run")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; run-NAME.zip by default.")
-@color_option
-def export_run(run: str, output: Path | None) -> None:
-    """Write a flow run and its subflows into one file that anybody can verify without Flightlog.
-
-    In it are all events as they are recorded, the proof that they are in the log, the checkpoint, digests of code and
-    results, the installed packages, a report to read, and verify.py, which checks it all with Python alone. The log is
-    sealed first. The values of results are not in it, parameters and log lines are.
-
-    \b
-    Examples:
-      flightlog audit export @last -o run.zip
-      flightlog runs show --from run.zip
-    """
-    from flightlog.cli.printing import size
-    from flightlog.projections.bundles import export
-    from flightlog.projections.queries import find_flow_run
-
-    with projected() as projector:
-        found = find_flow_run(projector, run)
-        seal, _ = _sealed(projector.log)
-        assert seal is not None  # there is a run
-        seal = _signed(projector.log, seal)
-        note_text = seal.note(projector.log.log_id)
-        content = export(projector, found.id, seal, note_text, progress("proving: event"))
-        end_progress()
-    path = output or Path(f"run-{found.name}.zip")
-    path.write_bytes(content)
-    note(f"Written: {path} ({size(len(content))}). To verify it: unzip -p {path} verify.py | python - {path}")
+audit.add_command(export)

@@ -44,13 +44,13 @@ def verify(
     try:
         chains.partial = PARTIAL in store.facts()  # it has some of another log's streams only
         sealed = None if chains.partial else SealChecks(store, found, known, keys)
-        while rows := store.indexed(chains.position, _PAGE):
+        while rows := _page(store, chains.position, found):
             chains.take(rows)
             if sealed is not None:
                 sealed.take(rows)
             if progress is not None:
                 progress(found.events)
-            if len(found.problems) >= _MOST:
+            if len(found.problems) >= _MOST or found.unreadable:
                 break
         else:
             chains.check_ends()
@@ -61,6 +61,21 @@ def verify(
     found.streams = len(chains.ends)
     found.problems = _in_order(found.problems)[:_MOST]
     return found
+
+
+def _page(store: Store, after: int, found: Verification) -> Sequence[IndexedRow]:
+    """Return the next events: of a page that cannot be read those in front of the event that cannot; then say so."""
+    try:
+        return store.indexed(after, _PAGE)
+    except LogError as error:
+        rows: list[IndexedRow] = []
+        try:
+            while more := store.indexed(after + len(rows), 1):
+                rows += more
+        except LogError:
+            found.unreadable = True
+            found.problems.append(Problem(f"it cannot be read: {error}", after + len(rows) + 1))
+        return rows
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
