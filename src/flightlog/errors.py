@@ -13,6 +13,7 @@
     │   ├── LogCorrupt               its file is damaged
     │   ├── LogWriteError            it cannot be written now (disk full, read-only)
     │   ├── LogKeyError              its key is missing or is another log's
+    │   ├── LogRewound               it is not the one that was seen before: cut off, or changed
     │   └── VersionConflict          somebody else appended first
     ├── RunNotFound                  no run, or more than one, fits the given name or id
     ├── CannotResume                 a run that is still going, or is done, or lacks what going on needs
@@ -95,6 +96,10 @@ class LogWriteError(LogError):
 
 class LogKeyError(LogError):
     """The key that belongs to the log is missing, unreadable, or another log's."""
+
+
+class LogRewound(LogError):
+    """The log is not the one that was seen before: its end was cut off, or what was sealed differs."""
 
 
 class VersionConflict(LogError):

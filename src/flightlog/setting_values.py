@@ -1,11 +1,30 @@
 """How the text of a setting becomes its value. What cannot be read is a ValueError that says what can."""
 
 from base64 import urlsafe_b64decode
+from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 Durability = Literal["commit", "fsync"]
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class SealPolicy:
+    """When a process that runs flows seals the log.
+
+    Attributes:
+        events: once so many events are not sealed; None for no such number.
+        seconds: once so much time has passed since the last seal; None for no such time.
+        at_exit: when it lets go of the log.
+    """
+
+    events: int | None = None
+    seconds: float | None = None
+    at_exit: bool = False
+
+
+NOW_AND_THEN: Final = SealPolicy(events=10_000)
 
 
 def boolean(value: str) -> bool:
@@ -99,3 +118,25 @@ def seconds(value: str) -> float:
 def delays(value: str) -> tuple[float, ...]:
     """Return one time in seconds, or several with commas."""
     return tuple(seconds(part.strip()) for part in value.strip("[]").split(","))
+
+
+def seal_policy(value: str) -> SealPolicy:
+    """Return when the log is sealed: ``never``, or some of ``exit``, a number of events and a time such as ``60s``."""
+    events, seconds, at_exit = None, None, False
+    for part in names(value):
+        if part == "exit":
+            at_exit = True
+        elif part.isascii() and part.isdigit() and int(part) > 0:
+            events = int(part)
+        elif part.endswith("s") and _is_time(part[:-1]):
+            seconds = float(part[:-1])
+        elif value != "never":
+            raise ValueError("say never, or some of exit, a number of events, and a time such as 60s, with commas")
+    return SealPolicy(events, seconds, at_exit)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return 1 <= float(text) < 1e9
+    except ValueError:
+        return False

@@ -17,12 +17,12 @@ import flightlog.setting_values as values
 from flightlog.errors import SettingsError
 from flightlog.names import did_you_mean
 from flightlog.profiles import as_text, read_profiles
-from flightlog.setting_values import Durability
+from flightlog.setting_values import NOW_AND_THEN, Durability, SealPolicy
 
 HOME: Final = "FLIGHTLOG_HOME"
 PROFILE: Final = "FLIGHTLOG_PROFILE"
 _CREDENTIALS = re.compile(
-    r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|(LOG|BLOCKS)_KEY)", re.IGNORECASE
+    r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL|PRIVATE_?KEY|(LOG|BLOCKS|AUDIT)_KEY)", re.IGNORECASE
 )
 
 
@@ -36,6 +36,8 @@ class Settings:
         log_durability: ``commit`` survives the end of the process at any moment, ``fsync`` also the
             loss of power, and costs one disk sync per commit.
         log_key: the log's key as 64 hexadecimal digits; None to keep it in a file beside the database.
+        log_seal: when a process that runs flows seals the log.
+        audit_key: the key that signs seals; None to keep it in a file beside the database, or to sign none.
         blocks_key: the keys of the secrets in blocks, the newest first; none to keep them in files beside the database.
         logging_level: the lowest level of log lines that are shown and recorded.
         logging_colors: colours on a terminal.
@@ -65,6 +67,8 @@ class Settings:
     log_url: str
     log_durability: Durability = "commit"
     log_key: str | None = None
+    log_seal: SealPolicy = NOW_AND_THEN
+    audit_key: str | None = None
     blocks_key: tuple[str, ...] = ()
     logging_level: int = 20
     logging_colors: bool = True
@@ -142,6 +146,22 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "The log's key, 64 hexadecimal digits, instead of the file beside the database.",
         "log_key",
         values.key,
+        is_secret=True,
+    ),
+    Setting(
+        "FLIGHTLOG_LOG_SEAL",
+        "10000",
+        "When a process that runs flows seals the log: `never`, or some of `exit` (when it lets go of the log), a "
+        "number of events that no seal covers, and a time since the last seal, such as `exit,10000,300s`.",
+        "log_seal",
+        values.seal_policy,
+    ),
+    Setting(
+        "FLIGHTLOG_AUDIT_KEY",
+        "",
+        "The key that signs seals, as `flightlog audit keygen` writes it, instead of the file beside the database.",
+        "audit_key",
+        str,
         is_secret=True,
     ),
     Setting(

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from flightlog.cli.main import FAILED, OK
-from flightlog.cli.printing import color_option, json_option, print_json, say, size
+from flightlog.cli.printing import color_option, end_progress, json_option, print_json, progress, say, size
 from flightlog.cli.reading import kept_projections, mark_lost_runs, place, reading
 from flightlog.errors import LogError, SettingsError
 from flightlog.events.keys import key_file, load_key
@@ -22,6 +22,7 @@ from flightlog.settings import Settings, load
 
 if TYPE_CHECKING:
     from flightlog.events.log import Log
+    from flightlog.events.problems import Verification
 
 _LITTLE_SPACE = 500 * 1024 * 1024
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✕", "red")}
@@ -219,22 +220,23 @@ def _verified(log: "Log") -> Iterator[Finding]:
     damage: list[str] = getattr(log.store, "damage", list)()
     for problem in damage[:5]:
         yield Finding("file", "bad", problem, "Keep a copy of the file; put a backup in its place.")
-    found = verify(log.store, _progress())
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", err=True, nl=False)
-    for problem in found.problems:
-        yield Finding("verify", "bad", problem, "Keep a copy of the file; put a backup in its place.")
+    found = verify(log.store, progress("verifying: event"))
+    end_progress()
+    for wrong in found.problems:
+        yield Finding("verify", "bad", str(wrong), "Keep a copy of the file; put a backup in its place.")
     if found.sound and not damage:
         text = f"{found.events} events in {found.streams} streams, {found.blobs} blobs: every chain holds"
         yield Finding("verify", "ok", text)
-        text = "none yet: that no stream's last events were taken away, together with the note of them, is not proved"
-        yield Finding("seals", "note", text)
+        yield _seals(found)
 
 
-def _progress() -> Any:
-    if not sys.stderr.isatty():
-        return None
-    return lambda count: click.echo(f"\rverifying: {count} events", err=True, nl=False)
+def _seals(found: "Verification") -> Finding:
+    if not found.sealed:
+        text = "none yet: that no stream was written anew, or its end taken away, is not proved"
+        return Finding("seals", "note", text, "flightlog audit seal, or FLIGHTLOG_LOG_SEAL=exit for every process.")
+    signed = f", signed up to {found.signed}" if found.signed else ", not signed"
+    rest = f"; {found.unproved} events behind are unproved" if found.unproved else ""
+    return Finding("seals", "ok", f"{found.seals}, up to position {found.sealed}{signed}{rest}")
 
 
 def _projections(log: "Log") -> Iterator[Finding]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -114,6 +115,29 @@ def _writable(text: str) -> str:
 def clean(text: str) -> str:
     """Return text without control characters, which could steer a terminal; they become visible escapes."""
     return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def progress(what: str) -> Callable[[int], None] | None:
+    """Return what shows on a terminal how far something that takes longer than a second has come; None elsewhere.
+
+    Args:
+        what: what is done; the number that it has come to follows.
+    """
+    if not sys.stderr.isatty():
+        return None
+    begun = time.monotonic()
+
+    def show(count: int) -> None:
+        if time.monotonic() - begun > 1:
+            click.echo(f"\r\x1b[K{what} {count:,}", err=True, nl=False)
+
+    return show
+
+
+def end_progress() -> None:
+    """Take away what `progress` has shown."""
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def note(text: str) -> None:

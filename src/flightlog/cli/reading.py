@@ -23,14 +23,16 @@ _NOTIFICATIONS = "notifications"
 
 
 @contextmanager
-def reading(*, read_only: bool = False) -> Iterator[Log]:
+def reading(*, read_only: bool = False, rewound: bool = False) -> Iterator[Log]:
     """Open the log that the settings name, as it is; on a disk that cannot be written too.
 
     Args:
         read_only: whether nothing is to be written in any case.
+        rewound: open it even if it is not the one of which a checkpoint was seen before.
 
     Raises:
         LogUnavailable: there is none yet, or it cannot be opened.
+        LogRewound: it is not the log that was seen before.
     """
     chosen = load()
     if is_memory(chosen.log_url):
@@ -43,9 +45,12 @@ def reading(*, read_only: bool = False) -> Iterator[Log]:
             raise
         log = open_log(chosen.log_url, read_only=True)
         read_only = True
+    from flightlog.events.checkpoints import SeenCheckpoint
     from flightlog.plugins.event_types import learn_event_types
 
     try:
+        if not rewound:
+            SeenCheckpoint(chosen.home, log).check()
         learn_event_types()
         yield log
         if not read_only:

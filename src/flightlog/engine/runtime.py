@@ -14,6 +14,7 @@ from flightlog.engine.gates import Gates
 from flightlog.engine.heart import Heart
 from flightlog.engine.results import PLAINLY, Keeping
 from flightlog.engine.runs import Run, TaskRun
+from flightlog.engine.sealer import Sealer
 from flightlog.engine.serializers import PICKLE, serializer_of
 from flightlog.engine.transitions import Policy
 from flightlog.errors import LogUnavailable, SettingsError
@@ -88,6 +89,7 @@ class Engine:
         self.script: Callable[[], CallMemory] | None = None
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)
+        self.sealer = Sealer(log, settings, self.clock, self.ids)
         for secret in credentials():
             MASKER.learn(secret)
 
@@ -109,6 +111,7 @@ class Engine:
         Raises:
             PluginError: a plug-in cannot be used, in strict mode.
         """
+        self.sealer.start()
         if self._host is None:
             return
         if self.companions is None:
@@ -141,6 +144,7 @@ class Engine:
         if self.companions is not None:
             self.companions.stop()
         self.heart.stop()
+        self.sealer.stop()
         self.log.close()
 
     def kept(self, projection: str, stream: str) -> Kept:

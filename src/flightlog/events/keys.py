@@ -8,12 +8,16 @@ import glob
 import hmac
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flightlog.errors import LogKeyError
 from flightlog.events.log import Log
 from flightlog.events.opening import is_postgres, path_of
 from flightlog.ids import id_text
 from flightlog.settings import Settings
+
+if TYPE_CHECKING:
+    from flightlog.events.notes import SigningKey
 
 _FACT = "key_id"
 
@@ -44,6 +48,31 @@ def key_file(log: Log, settings: Settings) -> Path | None:
     if path is not None:
         return key_path(path)
     return settings.home / "keys" / f"{id_text(log.log_id)}.key" if is_postgres(settings.log_url) else None
+
+
+def signing_key_file(log: Log, settings: Settings) -> Path | None:
+    """Return where the key that signs a log's seals is kept: beside the log's own; None for a log in memory."""
+    key = key_file(log, settings)
+    return None if key is None else key.with_suffix(".audit-key")
+
+
+def load_signing_key(log: Log, settings: Settings) -> "SigningKey | None":
+    """Return the key that signs a log's seals; None if there is none.
+
+    Raises:
+        LogKeyError: it cannot be read.
+    """
+    from flightlog.events.notes import signing_key
+
+    if settings.audit_key:
+        return signing_key(settings.audit_key, "in FLIGHTLOG_AUDIT_KEY")
+    path = signing_key_file(log, settings)
+    try:
+        return None if path is None else signing_key(path.read_text(), f"in {path}")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogKeyError(f"The signing key in {path} cannot be read: {error}.") from None
 
 
 def fingerprint(key: bytes) -> bytes:

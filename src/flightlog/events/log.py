@@ -223,6 +223,16 @@ class Log:
             found[event.stream] = projection.apply(found.get(event.stream), event)
         return {stream: state for stream, state in found.items() if state is not None}
 
+    @property
+    def commits(self) -> int:
+        """How often this process has committed."""
+        return self._commits
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._closed
+
     def blob(self, digest: bytes) -> bytes:
         """Return a blob by its SHA-256.
 

@@ -239,6 +239,14 @@ class Store(Protocol):
         """Do what has to be done now and then, and would hold up who waits for a commit. Called in the background."""
         ...
 
+    def sync(self) -> None:
+        """See to it that what is committed survives the loss of power, whatever the store's durability is.
+
+        Raises:
+            LogWriteError: that cannot be done.
+        """
+        ...
+
     def settle(self) -> None:
         """See to it that what is committed from here on is recorded later than now."""
         ...

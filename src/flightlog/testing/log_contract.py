@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 
 from flightlog.errors import LogCorrupt, LogError, TakenOver, VersionConflict
+from flightlog.events import merkle
 from flightlog.events.codec import MAX_RECORD
 from flightlog.events.integrity import verify
 from flightlog.events.log import Log
 from flightlog.events.model import Append, Event, NewEvent
+from flightlog.events.sealing import (
+    Seal,
+    latest_seal,
+    leaf_hashes,
+    seal,
+    seal_at,
+    seal_of,
+    seal_over,
+    seals,
+)
 from flightlog.events.store import GENESIS
 from flightlog.ids import RandomIds
 
@@ -301,6 +312,41 @@ class LogContract(ABC):
         found = verify(log.store)
         assert found.problems == []
         assert (found.events, found.streams, found.blobs) == (30, 3, 1)
+
+    def test_a_sealed_log_verifies(self, log: Log) -> None:
+        """A seal has the Merkle head over all in front of it, the next one goes on; what is behind is unproved."""
+        log.append("a", [new_event(n=n) for n in range(11)])
+        first = seal(log)
+        assert first is not None
+        assert seal(log) is None  # there is nothing but the seal itself
+        log.append("b", [new_event(n=n) for n in range(4)])
+        second = seal(log)
+        assert second is not None
+        assert (first.first, first.last, first.position) == (1, 11, 12)
+        assert (second.first, second.last, second.position) == (12, 16, 17)
+        assert second.root == merkle.root(leaf_hashes(log.store.read_all(0, None, 16)))
+        assert (latest_seal(log), seal_at(log, 11), seal_at(log, 12)) == (second, first, None)
+        assert [seal_over(log, position) for position in (1, 11, 12, 17)] == [first, first, second, None]
+        found = verify(log.store, known=[first.checkpoint(log.log_id)])
+        assert found.problems == []
+        assert (found.seals, found.sealed, found.unproved, found.known) == (2, 16, 1, 11)
+
+    def test_of_those_who_seal_at_once_one_wins(self, log: Log) -> None:
+        """A seal is one conditional append: no event is sealed twice, and no seal is lost."""
+        barrier = threading.Barrier(4)
+        made: list[Seal | None] = []
+
+        def work(_: int) -> None:
+            barrier.wait(10)
+            made.append(seal(log))
+
+        for number in range(5):
+            log.append("a", [new_event(n=number) for _ in range(20)])
+            _together(work, 4)
+        covered = [(one.first, one.last) for one in (seal_of(row, log.blob) for row in seals(log.store))]
+        assert [first for first, _ in covered] == [1, *(last + 1 for _, last in covered[:-1])]
+        assert sum(one is not None for one in made) == len(covered) >= 5
+        assert verify(log.store).problems == []
 
     def test_names_have_a_limit(self, log: Log) -> None:
         """A stream's or type's name that would not fit is refused with a clear error."""

@@ -125,6 +125,9 @@ class MemoryStore:
     def tidy(self) -> None:
         """Do nothing: there is nothing to tidy."""
 
+    def sync(self) -> None:
+        """Do nothing: there is no disk."""
+
     def settle(self) -> None:
         """Do nothing: positions and times are given inside the commit."""
 

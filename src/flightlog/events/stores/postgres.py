@@ -495,6 +495,9 @@ class PostgresStore(DatabaseStore):
         now: int = self._rows(pg.select_snapshot)[0][1]
         return now
 
+    def sync(self) -> None:
+        """Do nothing: how durable a commit is, the server's synchronous_commit says."""
+
     def tidy(self) -> None:
         """Do nothing: the server tidies up by itself."""
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flightlog.clock import Clock, SystemClock
-from flightlog.errors import LogCorrupt, LogError, LogUnavailable
+from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
 from flightlog.events.placing import KnownToo, follow, place
-from flightlog.events.store import Committed, Head, IndexedRow, Inline, NewRow, Row, Unit
+from flightlog.events.store import Committed, Head, IndexedRow, Inline, NewRow, Unit
 from flightlog.events.stores import sqlite_statements as sql
-from flightlog.events.stores.sharing import DatabaseStore, transaction
+from flightlog.events.stores.sharing import transaction
+from flightlog.events.stores.sqlite_brief import BriefStore
 from flightlog.events.stores.sqlite_inline import SqliteInlines, SqliteRows
 from flightlog.events.stores.sqlite_places import (
     BUSY,
@@ -63,7 +64,7 @@ class _Cache:
     heads: dict[str, Head]
 
 
-class SqliteStore(DatabaseStore):
+class SqliteStore(BriefStore):
     """Keeps records in an SQLite file.
 
     Args:
@@ -464,54 +465,19 @@ class SqliteStore(DatabaseStore):
         """Return the present by the log's clock: the machine's, which all writers share."""
         return self._clock.now()
 
-    # What going on with a run needs, without SQLAlchemy, whose import takes longer than all the rest of it.
-
-    def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
-        """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
-        return [Row(*row) for row in self._briefly(sql.SELECT_STREAM, (stream, after, limit))]
-
-    def blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return blobs by their SHA-256."""
-        wanted = ", ".join("?" * len(digests))
-        return dict(self._briefly(f"{sql.SELECT_BLOBS} ({wanted})", tuple(digests)))
-
-    def beat(self, process: str, at: int | None) -> None:
-        """Note that a process is alive; None: that it has ended. Without SQLAlchemy, which takes 15 MB."""
-        if at is None:
-            self._briefly(sql.DELETE_BEAT, (process,))
-        else:
-            self._briefly(sql.PUT_BEAT, (process, at))
-
-    def facts(self) -> dict[str, bytes]:
-        """Return what is kept about the log itself."""
-        return dict(self._briefly(sql.SELECT_FACTS))
-
-    def set_fact(self, name: str, value: bytes) -> bytes:
-        """Keep a fact if there is none of that name yet; return the one that is kept."""
-        self._briefly(sql.INSERT_FACT, (name, value))
-        return self.facts()[name]
-
-    def _briefly(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-        """Say one statement outside of the writer's connection."""
-        if self._pid != os.getpid():
-            self._forked()
+    def sync(self) -> None:
+        """See to it that what is committed survives the loss of power: what is not in the file is in the WAL."""
+        wal = self.path.with_name(self.path.name + "-wal")
         try:
-            try:
-                connection = self._spare.pop()  # kept from the last time: opening one takes longer than most statements
-            except IndexError:
-                connection = self._open()
-            try:
-                rows = connection.execute(statement, parameters).fetchall()
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.Error as error:
-            raise translate(error, self.location) from error
-        if self._spare:
-            connection.close()
-        else:
-            self._spare.append(connection)
-        return rows
+            descriptor = os.open(wal, os.O_RDWR)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise LogWriteError(f"The log at {self.path} cannot be synced to the disk: {error.strerror}.") from None
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def damage(self) -> list[str]:
         """Return what SQLite finds wrong with the file itself; an empty list if it is sound."""

@@ -33,6 +33,9 @@ SELECT_KNOWN = 'SELECT streams.name, events.version FROM events JOIN streams ON 
 PUT_BEAT = 'INSERT INTO liveness (process, beat) VALUES (?, ?) ON CONFLICT (process) DO UPDATE SET beat = excluded.beat'
 DELETE_BEAT = 'DELETE FROM liveness WHERE liveness.process = ?'
 SELECT_STREAM = 'SELECT events.position, events.recorded_at, events.record FROM events WHERE events.stream_id = (SELECT streams.id FROM streams WHERE streams.name = ?) AND events.version > ? ORDER BY events.version LIMIT ?'
+SELECT_ALL = 'SELECT events.position, events.recorded_at, events.record FROM events WHERE events.position > ? ORDER BY events.position LIMIT ?'
+SELECT_INDEXED = "SELECT events.position, events.recorded_at, events.record, coalesce(streams.name, '') AS coalesce_1, events.version, events.event_id, coalesce(event_types.name, '') AS coalesce_2 FROM events LEFT OUTER JOIN streams ON streams.id = events.stream_id LEFT OUTER JOIN event_types ON event_types.id = events.type_id WHERE events.position > ? ORDER BY events.position LIMIT ?"
+SELECT_ENDS = 'SELECT streams.name, streams.version, streams.hash, streams.epoch FROM streams ORDER BY streams.id'
 SELECT_BLOBS = 'SELECT blobs.digest, blobs.content FROM blobs WHERE blobs.digest IN'
 SELECT_INLINES = 'SELECT inline_projections.name, inline_projections.version, inline_projections.types FROM inline_projections'
 PUT_INLINE = 'INSERT INTO inline_projections (name, version, types) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, types = excluded.types'

@@ -175,10 +175,10 @@ class Reading:
         self.indexed = (
             select(
                 *row,
-                func.coalesce(streams.c.name, ""),
+                func.coalesce(streams.c.name, text("''")),
                 event.version,
                 event.event_id,
-                func.coalesce(event_types.c.name, ""),
+                func.coalesce(event_types.c.name, text("''")),
             )
             .select_from(
                 events.outerjoin(streams, streams.c.id == event.stream_id).outerjoin(
@@ -325,6 +325,9 @@ def sqlite_statements() -> dict[str, Any]:
         "PUT_BEAT": sql(put_beat),
         "DELETE_BEAT": sql(delete_beat),
         "SELECT_STREAM": sql(sqlite_reading.stream).replace("LIMIT ? OFFSET ?", "LIMIT ?"),
+        "SELECT_ALL": sql(sqlite_reading.all).replace("LIMIT ? OFFSET ?", "LIMIT ?"),
+        "SELECT_INDEXED": sql(sqlite_reading.indexed).replace("LIMIT ? OFFSET ?", "LIMIT ?"),
+        "SELECT_ENDS": sql(select_ends),
         "SELECT_BLOBS": sql(select_blobs).partition(" (")[0],
         "SELECT_INLINES": sql(select_inlines),
         "PUT_INLINE": sql(put_inline),

@@ -20,6 +20,7 @@ from flightlog.events.vocabulary import (
     logs,
     notifications,
     plugins,
+    seals,
     task_runs,
     transactions,
 )
@@ -36,6 +37,7 @@ _SUBJECTS = (
     transactions,
     plugins,
     notifications,
+    seals,
 )
 MODELS: dict[str, type[BaseModel]] = {name: model for subject in _SUBJECTS for name, model in subject.MODELS.items()}
 
