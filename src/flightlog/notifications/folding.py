@@ -381,6 +381,7 @@ class Fold:
         occurrence = self._by_clock(due, f"{run.flow} is running for longer than {than}", run.flow)
         occurrence.stream, occurrence.run, occurrence.run_name = stream, stream.removeprefix("flow-run/"), run.name
         occurrence.tags, occurrence.state_name, occurrence.state_type = list(run.tags), "Running", "RUNNING"
+        occurrence.deployment = run.deployment
         occurrence.took = limit
         self._count(rule, occurrence)
 
@@ -390,7 +391,7 @@ class Fold:
     def _first_seen(self, run: RunMemory, at: int) -> None:
         """Begin to wait for a first success of a flow."""
         occurrence = self._by_clock(at, "", run.flow)
-        occurrence.run_name, occurrence.tags = run.name, list(run.tags)
+        occurrence.run_name, occurrence.tags, occurrence.deployment = run.name, list(run.tags), run.deployment
         for rule in self.rules.values():
             if rule.enabled and rule.threshold.not_succeeded_within and is_about(rule.match, occurrence):
                 group = self._group(rule, occurrence)
@@ -398,8 +399,11 @@ class Fold:
                     self._arm(rule, group, at)
 
     def _arm_all(self, rule: Rule, at: int) -> None:
-        """Begin to wait for the successes of all flows that are known, for a rule that is new."""
-        if rule.threshold.not_succeeded_within is None:
+        """Begin to wait for the successes of all flows that are known, for a rule that is new.
+
+        Not for one that asks for tags or deployments: whether a flow's runs have these shows with the next of them.
+        """
+        if rule.threshold.not_succeeded_within is None or rule.match.tags or rule.match.deployment:
             return
         for name, flow in self.memory.flows.items():
             if fits(rule.match.flow, name):
@@ -516,6 +520,7 @@ def _run_memory(created: Any, at: int) -> RunMemory | None:
         list(created.get("tags") or ()),
         f"flow-run/{id_text(parent)}" if parent else "",
         at,
+        deployment=created.get("deployment") or "",
     )
 
 

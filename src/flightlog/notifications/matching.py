@@ -34,6 +34,7 @@ def occurrence_of(event: Event, run: RunMemory | None, look_up: LookUp) -> Occur
     if run is not None:
         identifier = flow_run_of(event.stream)
         found.flow, found.run_name, found.tags = run.flow, run.name, list(run.tags)
+        found.deployment = run.deployment
         found.run = "" if identifier is None else id_text(identifier)
         found.took = event.occurred_at - run.started_at if run.started_at else None
     if suffix in STATES and kind in (FLOW_RUN, TASK_RUN):
@@ -72,6 +73,8 @@ def is_about(match: Match, occurrence: Occurrence) -> bool:
     if match.flow and not fits(match.flow, occurrence.flow):
         return False
     if match.tags and not has_tags(match.tags, occurrence.tags):
+        return False
+    if not comes_from(match.deployment, occurrence.deployment):
         return False
     if bool(match.task) != bool(occurrence.task) and not match.event:
         return False
@@ -183,6 +186,11 @@ def fits(patterns: tuple[str, ...], name: str) -> bool:
     if any(fnmatchcase(name, pattern) for pattern in unwanted):
         return False
     return not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
+
+
+def comes_from(patterns: tuple[str, ...], deployment: str) -> bool:
+    """Tell whether a run's deployment fits; one that comes from none fits nothing but no patterns."""
+    return not patterns or (bool(deployment) and fits(patterns, deployment))
 
 
 def has_tags(patterns: Iterable[str], tags: Iterable[str]) -> bool:

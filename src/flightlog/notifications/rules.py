@@ -49,6 +49,9 @@ class Match(Model):
     )
     task: Names = Field(default=(), description="Names of tasks: the rule is then about task runs, not flow runs.")
     tags: Names = Field(default=(), description="Tags that the run has, all of them; `!` in front: has not.")
+    deployment: Names = Field(
+        default=(), description="Names of the deployments that runs come from; a run that comes from none fits none."
+    )
     state: Names = Field(
         default=(), description="State names (`TimedOut`) or types (`FAILED`); FAILED and CRASHED if nothing is said."
     )
@@ -284,6 +287,7 @@ class Route(Model):
 
     flow: Names = Field(default=(), description="Names of flows, as in `match`.")
     tags: Names = Field(default=(), description="Tags, as in `match`.")
+    deployment: Names = Field(default=(), description="Names of deployments, as in `match`.")
     rule: Names = Field(default=(), description="Names of rules; `*` and `?` stand for anything.")
     severity: tuple[Severity, ...] = Field(default=(), description="Any of these.")
     channels: Names = Field(default=(), description="Who is told.")

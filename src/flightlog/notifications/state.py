@@ -39,6 +39,7 @@ class Occurrence:
         error: the exception's class and message.
         attempt: which attempt it was.
         took: how long the run has taken, in microseconds; None if that is not known.
+        deployment: the deployment that the run comes from; empty if it comes from none.
     """
 
     at: int
@@ -57,6 +58,7 @@ class Occurrence:
     error: str = ""
     attempt: int = 0
     took: int | None = None
+    deployment: str = ""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class RunMemory:
     started_at: int = 0
     retried_at: int = 0
     held: list[Held] = field(default_factory=list)
+    deployment: str = ""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from flightlog.events.types import NOTIFICATION_DEAD, NOTIFICATION_FAILED
 from flightlog.notifications.decisions import Decision, Draft, Withheld
 from flightlog.notifications.durations import text
-from flightlog.notifications.matching import fits, has_tags
+from flightlog.notifications.matching import comes_from, fits, has_tags
 from flightlog.notifications.notifier import Kind
 from flightlog.notifications.rules import Channel, Route, Rule, rate_of
 from flightlog.notifications.state import FlowMemory, Group, Incident, Memory, Occurrence
@@ -343,6 +343,7 @@ def _takes(route: Route, rule: Rule, incident: Incident) -> bool:
     return (
         fits(route.flow, latest.flow)
         and has_tags(route.tags, latest.tags)
+        and comes_from(route.deployment, latest.deployment)
         and fits(route.rule, rule.name)
         and (not route.severity or rule.severity in route.severity)
     )
