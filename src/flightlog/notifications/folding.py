@@ -176,6 +176,7 @@ class Fold:
             for group in self.memory.groups.pop(name, {}).values():
                 if incident := self.memory.incidents.pop(group.incident, None):
                     self._changed("resolved", incident, event.recorded_at, incident.latest, "the rule is gone")
+            self._telling.release(name, event.recorded_at)
 
     def _set_channel(self, event: Event) -> None:
         channel = Channel.model_validate_json(event.data["channel"])
@@ -230,7 +231,9 @@ class Fold:
     def _rules_for(self, type_: str) -> list[Rule]:
         """Return the rules that events of a type could match."""
         if type_ not in self._wanting:
-            self._wanting[type_] = [rule for rule in self.rules.values() if may_match(rule, type_)]
+            wanting = [rule for rule in self.rules.values() if may_match(rule, type_)]
+            # What keeps others quiet comes first, wherever it stands: they may match the same event.
+            self._wanting[type_] = sorted(wanting, key=lambda rule: bool(rule.inhibit.rules))
         return self._wanting[type_]
 
     def _run_of(self, event: Event) -> RunMemory | None:

@@ -69,6 +69,7 @@ class Telling:
 
     def resolved(self, rule: Rule, group: Group, incident: Incident, at: int, cause: Occurrence) -> None:
         """Tell whoever was told of an incident that it is over."""
+        self.release(rule.name, at)
         incident = replace(incident, latest=cause)
         if self._damped(rule, group, incident, at):
             return
@@ -182,6 +183,13 @@ class Telling:
                 return "muted", "in a time in which the rule is mute", until
         return None
 
+    def release(self, name: str, at: int) -> None:
+        """Have incidents told of that an incident of a rule has kept quiet, if they go on now that it is over."""
+        for incident in self._memory.incidents.values():
+            rule = self._rules.get(incident.rule)
+            if incident.waiting and rule is not None and name in rule.inhibit.rules:
+                self.at(at, "speak", incident.id)  # not at once: what has ended the one may end the other
+
     def _inhibited(self, rule: Rule) -> str:
         """Return the rule that keeps this one quiet; empty for none."""
         for name in rule.inhibit.rules:
@@ -197,6 +205,8 @@ class Telling:
     ) -> None:
         """Draft a message for each channel, unless something speaks against it."""
         if by := self._inhibited(rule):
+            if kind == "opened" and incident.id in self._memory.incidents:
+                incident.waiting = f"while an incident of {by!r} was open"
             self._withhold(rule, incident, at, "inhibited", f"an incident of {by!r} is open")
             return
         if (quiet := self._quieted(rule, incident, at)) is not None:
