@@ -7,19 +7,16 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
-from flightlog.events.types import NOTIFICATION_DEAD, NOTIFICATION_FAILED
 from flightlog.notifications.decisions import Decision, Draft, Withheld
 from flightlog.notifications.durations import text
 from flightlog.notifications.matching import fits, has_tags
 from flightlog.notifications.notifier import Kind
+from flightlog.notifications.outages import UNDELIVERED
 from flightlog.notifications.rules import Channel, Route, Rule, rate_of
 from flightlog.notifications.state import FlowMemory, Group, Incident, Memory, Occurrence
 
-UNDELIVERED: Final = (NOTIFICATION_DEAD, NOTIFICATION_FAILED)
-"""What happens to messages of a channel that is down: rules about these tell the others."""
-_FEWEST = 5
 _MOST = 50
 """How many entries a digest shows."""
 
@@ -259,7 +256,7 @@ class Telling:
                 incident.latest,
                 note,
                 ends=ends[-7:] if incident.latest.run else (),
-                usual=_median(flow.durations),
+                usual=flow.percentile(50),
                 first="" if first == key else first,
             )
         )
@@ -384,7 +381,3 @@ def _entry(kind: Kind, rule: Rule, incident: Incident, at: int) -> dict[str, Any
 
 def _key(*parts: Any) -> str:
     return sha256("\0".join(str(part) for part in parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _median(durations: Sequence[int]) -> int | None:
-    return sorted(durations)[len(durations) // 2] if len(durations) >= _FEWEST else None
