@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
@@ -10,14 +11,16 @@ from flightlog.events.model import Event
 from flightlog.events.narration import state_of
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_of
 from flightlog.ids import id_text
+from flightlog.notifications.durations import microseconds
 from flightlog.notifications.expressions import compiled
 from flightlog.notifications.rules import Match, Rule
-from flightlog.notifications.state import Occurrence, RunMemory
+from flightlog.notifications.state import FlowMemory, Occurrence, RunMemory
 
 LookUp = Callable[[str, bytes | None], Mapping[str, Any]]
 """Returns the payload of the event that created a flow run (by stream) or a task run in it; empty if there is none."""
 BAD: Final = frozenset({"FAILED", "CRASHED"})
 CUSTOM: Final = "event.emitted"
+PARENT: Final = "its parent run goes on"
 
 
 def occurrence_of(event: Event, run: RunMemory | None, look_up: LookUp) -> Occurrence:
@@ -109,6 +112,31 @@ def _is_wanted(match: Match, occurrence: Occurrence, type_: str) -> bool:
     if match.state:
         return occurrence.state_name in match.state or occurrence.state_type in match.state
     return bool(match.event) or occurrence.state_type in BAD
+
+
+def may_mend(rule: Rule, occurrence: Occurrence, event: Event, has_parent: bool) -> str:
+    """Return why what matched may still mend itself, or be told by another; empty if not."""
+    if event.type == "flow_run.awaiting_retry":
+        return "the run is tried again"
+    if event.type.startswith("task_run.") and occurrence.state_type not in ("RUNNING", "PENDING"):
+        return "its flow run goes on"
+    return PARENT if has_parent and rule.inhibit.parents and event.type.startswith("flow_run.") else ""
+
+
+def limit_of(rule: Rule, flow: FlowMemory | None) -> int | None:
+    """Return how long a flow's runs may take by a rule, in microseconds; None for as long as they like."""
+    wanted = rule.threshold.slower_than
+    if wanted is None or wanted[:1] != "p":
+        return None if wanted is None else microseconds(wanted)
+    return None if flow is None else flow.percentile(int(wanted[1:]))
+
+
+def going_on(occurrence: Occurrence, run: RunMemory, stream: str, took: int) -> Occurrence:
+    """Return what happens by the clock to a run that is going on, with what is known of the run."""
+    return replace(
+        occurrence, stream=stream, run=stream.removeprefix("flow-run/"), run_name=run.name, tags=list(run.tags),
+        state_name="Running", state_type="RUNNING", took=took, deployment=run.deployment,
+    )  # fmt: skip
 
 
 def names_of(occurrence: Occurrence, event: Event, look_up: LookUp) -> dict[str, Any]:

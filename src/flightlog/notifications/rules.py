@@ -123,7 +123,9 @@ class Inhibit(Model):
     parents: bool = Field(
         default=True, description="A subflow's failure is not told if its parent fails too, and that is."
     )
-    rules: Names = Field(default=(), description="While one of these rules has an open incident.")
+    rules: Names = Field(
+        default=(), description="While one of these rules has an open incident; what still goes on then is told after."
+    )
 
 
 class MuteTime(Model):
@@ -295,15 +297,6 @@ class Route(Model):
     routes: "tuple[Route, ...]" = Field(default=(), description="Its own branches.")
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Silence(Model):
-    """A time in which incidents of some kind are not told of; what still goes on then is told afterwards."""
-
-    rule: Names = ()
-    flow: Names = ()
-    tags: Names = ()
-    comment: str = ""
 
 
 class Configuration(Model):
