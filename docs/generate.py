@@ -16,8 +16,11 @@ from pydantic import BaseModel
 from flightlog.cli.main import EXIT_CODES, cli
 from flightlog.events.types import SCHEMAS, STATES
 from flightlog.events.vocabulary import json_schemas
+from flightlog.notifications.durations import text as text_of_span
 from flightlog.notifications.email import Email
+from flightlog.notifications.expressions import NAMES
 from flightlog.notifications.notifier import Entry, Message, RunFacts
+from flightlog.notifications.rules import Channel, Flapping, Inhibit, Match, MuteTime, Route, Rule, Step, Threshold
 from flightlog.notifications.slack import SlackBot, SlackWebhook
 from flightlog.notifications.templates import FILTERS, OWN_FILTERS, VARIABLES
 from flightlog.notifications.webhook import Webhook
@@ -222,7 +225,72 @@ def _import_row(path: str, names: str, otherwise: str) -> str:
     return f"| `{path}` | {listed} | `{here}`: {otherwise or 'the same.'} |"
 
 
+_PARTS: dict[type[BaseModel], str] = {
+    Rule: "`[[rules]]`, `flightlog notify rules add`, or `flightlog.rules.Rule`.",
+    Match: "`match` of a rule.",
+    Threshold: "`threshold` of a rule.",
+    Flapping: "`flapping` of a rule.",
+    Inhibit: "`inhibit` of a rule.",
+    MuteTime: "An item of `mute`.",
+    Step: "An item of `escalate`.",
+    Channel: "`[[channels]]`, `flightlog notify channels add`, or `flightlog.rules.Channel`.",
+    Route: "`[[routes]]`, or an item of a route's `routes`.",
+}
+
+
+def rules_page() -> str:
+    """Return the page of rules, channels and routes, from their models."""
+    lines = [
+        "# Rules, channels, routes",
+        "",
+        "What `notifications.toml` (or the table `notifications` of `flightlog.toml`), `flightlog notify` and",
+        "`flightlog.rules` understand. A span is written `90s`, `10m`, `26h` or `1h30m`; where a list of names is",
+        "asked for, one text will do. How to use it: [be told of failures](../how-to/notifications.md).",
+        "",
+    ]
+    for model, where in _PARTS.items():
+        schema = model.model_json_schema()
+        schema = schema.get("$defs", {}).get(model.__name__, schema)  # one that contains itself is defined there
+        lines += [f"## {model.__name__}", "", f"{inspect.cleandoc(model.__doc__ or '')} {where}", ""]
+        lines += ["| key | | default | |", "|---|---|---|---|"]
+        for key, facts in schema["properties"].items():
+            default = "needed" if key in schema.get("required", []) else _default(facts)
+            lines.append(f"| `{key}` | {_plain_type(facts)} | {default} | {_cell(_description(facts))} |")
+        lines.append("")
+    lines += ["## Expressions", "", "What `where` of a match can use, with the operators of Jinja:", ""]
+    lines += ["| name | |", "|---|---|", *(f"| `{name}` | {_cell(told)} |" for name, told in NAMES.items()), ""]
+    return _NOTE + "\n".join(lines)
+
+
+def _plain_type(facts: dict[str, Any]) -> str:
+    """Return a field's type as somebody writes it in TOML."""
+    if "anyOf" in facts:
+        return " or ".join(_plain_type(option) for option in facts["anyOf"] if option.get("type") != "null")
+    if "$ref" in facts:
+        return str(facts["$ref"].rpartition("/")[2])
+    if "enum" in facts or "const" in facts:
+        return ", ".join(f"`{value}`" for value in facts.get("enum", [facts.get("const")]))
+    if facts.get("type") == "array":
+        return f"list of {_plain_type(facts['items'])}"
+    if "examples" in facts:
+        return "span"
+    names = {"string": "text", "integer": "number", "boolean": "yes or no", "object": "table"}
+    return "time" if facts.get("format") == "time" else names.get(facts.get("type", ""), "any")
+
+
+def _default(facts: dict[str, Any]) -> str:
+    value = facts.get("default")
+    if isinstance(value, int) and "span" in _plain_type(facts):
+        return f"`{text_of_span(value)}`"
+    if value in (None, [], {}, "") or isinstance(value, dict):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"`{', '.join(value) if isinstance(value, list) else value}`"
+
+
 PAGES = {
+    "rules.md": rules_page,
     "hooks.md": hooks_page,
     "settings.md": settings_page,
     "events.md": events_page,

@@ -1,6 +1,7 @@
 """``flightlog notify`` as somebody uses it: each command in a process of its own, messages to a real server."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_a_back_test_sends_nothing_and_says_what_would_have_been(receiver: Recei
     found = document("notify", "backtest", "--file", "notifications.toml")
     assert (found["events"], found["messages"]) == (3, {"hook": 1})
     assert found["withheld"] == {"counted": 1, "grouped": 0} or found["withheld"] == {"counted": 1}
-    assert "3 events -> 1 messages" in ok("notify", "backtest", "--file", "notifications.toml")
+    assert "3 events -> 1 message\n" in ok("notify", "backtest", "--file", "notifications.toml")
     assert receiver.posted == []
 
 
@@ -152,3 +153,34 @@ def test_silence_and_its_end(receiver: Receiver, script: str) -> None:
     ok("notify", "silence", "end")
     ok("notify", "run")
     assert [subject.partition(":")[0] for subject in subjects(receiver)] == ["Failed"]
+
+
+def test_the_next_command_sends_what_was_left(receiver: Receiver, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever it is; one that cannot use the channel from where it stands leaves the message to others."""
+    configure()
+    monkeypatch.setenv("FLIGHTLOG_PLUGINS_DENY", "notifications")
+    assert flightlog("run", script, "-p", "good=false").returncode == 10
+    ok("runs", "ls")
+    assert receiver.posted == []
+    monkeypatch.delenv("FLIGHTLOG_PLUGINS_DENY")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delenv("HOOK_URL")
+        ok("runs", "ls")
+    (entry,) = document("notify", "ledger")
+    assert (entry["status"], entry["attempts"]) == ("queued", 0)
+    assert len(receiver.posted) == 1  # by the command that has just shown it as queued, at its end
+    ok("events", "ls")
+    assert subjects(receiver) == ["Failed: etl (ValueError)"]
+
+
+def test_a_command_ends_though_a_channel_hangs(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what it was asked for; the message stays claimed, and is another one's to find out about."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HOOK_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/hook")
+        configure()
+        with monkeypatch.context() as quiet:
+            quiet.setenv("FLIGHTLOG_PLUGINS_DENY", "notifications")
+            assert flightlog("run", script, "-p", "good=false").returncode == 10
+        assert "etl" in ok("runs", "ls")
+        (entry,) = document("notify", "ledger")
+    assert (entry["status"], entry["attempts"]) == ("sending", 1)

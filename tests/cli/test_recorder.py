@@ -452,3 +452,14 @@ def test_the_log_moves(flows: Path, tmp_path: Path, postgres_url: str) -> None:
     assert nobody.returncode == 3
     assert "secret-word" not in nobody.stderr
     assert "Traceback" not in nobody.stderr
+
+
+def test_an_upgrade_is_rehearsed(flows: Path) -> None:
+    """Nothing is changed by it; what differs is said, with the exit code; `upgrade` itself makes it right."""
+    flightlog("run", f"{flows}:etl", "-p", f"place={flows.parent}")
+    ok("runs", "ls")
+    assert "events read" in ok("upgrade", "--rehearse")
+    found = document("upgrade", "--rehearse")
+    assert found["reading"]["wrong"] == {}
+    assert {one["name"]: one["changed"] for one in found["projections"]}["runs"] == 0
+    ok("upgrade")

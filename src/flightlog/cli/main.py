@@ -40,6 +40,7 @@ _COMMANDS = {
     "concurrency": ("flightlog.cli.concurrency", "concurrency", "Limit what runs at the same time; see who waits."),
     "notify": ("flightlog.cli.notify", "notify", "Say who is told of what; see what became of each message, and why."),
     "plugins": ("flightlog.cli.plugins", "plugins", "See which plug-ins there are, and what is wrong with them."),
+    "upgrade": ("flightlog.cli.upgrading", "upgrade", "Rehearse an upgrade, and see what it would change."),
     "replay": ("flightlog.cli.log", "replay", "Rebuild the past in a database of its own, to look around in."),
     "log": ("flightlog.cli.log", "log", "Back the log up, copy it elsewhere, print what a writer's role needs."),
     "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),

@@ -1,7 +1,7 @@
 """``flightlog notify``: what became of each message and incident, and what somebody does about it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +15,7 @@ from flightlog.clock import isoformat
 
 if TYPE_CHECKING:
     from flightlog.engine.runtime import Engine
-    from flightlog.events.log import Log
+    from flightlog.notifications.responding import Responder
 
 _COLORS = {"delivered": "green", "dead": "red", "waiting": "yellow", "sending": "blue", "queued": "bright_black"}
 
@@ -146,10 +146,7 @@ def retry(messages: tuple[str, ...], everything: bool) -> int:
       flightlog notify retry 1f0c3a9e
       flightlog notify retry --all
     """
-    from flightlog.events.model import Append, NewEvent
-    from flightlog.events.types import NOTIFICATION_RETRIED, notification_stream
     from flightlog.notifications.ledger import entries, find
-    from flightlog.projections.inline import INLINE
 
     if not messages and not everything:
         raise click.UsageError("Name messages, or say --all.")
@@ -161,11 +158,7 @@ def retry(messages: tuple[str, ...], everything: bool) -> int:
             if len(found) != 1:
                 return _ambiguous("message that was given up", message, found, dead)
             chosen += found
-        engine.log.keep(INLINE)
-        now = engine.clock.now()
-        for key in chosen:
-            event = NewEvent(engine.ids.new(), NOTIFICATION_RETRIED, {"notification": key}, now, actor=actor())
-            engine.log.append_all([Append(notification_stream(key), [event])])
+        _responder(engine).retry(chosen)
     note(f"{len(chosen)} messages are queued again.")
     return _deliver() if chosen else OK
 
@@ -181,7 +174,6 @@ def acknowledge(incident: str, comment: str) -> int:
     Examples:
       flightlog notify ack 7be1d2c4 --comment "restoring the table"
     """
-    from flightlog.events.types import INCIDENT_ACKNOWLEDGED, incident_stream
     from flightlog.notifications.ledger import find, incidents
 
     with writing() as engine:
@@ -189,15 +181,15 @@ def acknowledge(incident: str, comment: str) -> int:
         found = find(known, incident)
         if len(found) != 1:
             return _ambiguous("open incident", incident, found, known)
-        _put(engine, incident_stream(found[0]), INCIDENT_ACKNOWLEDGED, {"incident": found[0], "comment": comment})
+        _responder(engine).acknowledge(found[0], comment)
     note(f"You look after the incident {found[0][:8]}.")
     return OK
 
 
-def _put(engine: "Engine", stream: str, type_: str, facts: dict[str, Any]) -> None:
-    from flightlog.events.model import NewEvent
+def _responder(engine: "Engine") -> "Responder":
+    from flightlog.notifications.responding import Responder
 
-    engine.log.append(stream, [NewEvent(engine.ids.new(), type_, facts, engine.clock.now(), actor=actor())])
+    return Responder(engine.log, engine.clock, engine.ids, actor())
 
 
 @notify.command("silence", short_help="Be told nothing of some incidents for a time.")
@@ -217,37 +209,22 @@ def silence(span: str, rule: tuple[str, ...], flow: tuple[str, ...], tags: tuple
       flightlog notify silence 2h --flow 'etl-*' --comment "database move"
       flightlog notify silence end
     """
-    from flightlog.events.types import SILENCE_ADDED, SILENCE_ENDED, silence_stream
-    from flightlog.ids import id_text
     from flightlog.notifications.durations import microseconds
+    from flightlog.notifications.rules import Silence
 
     with writing() as engine:
         if span == "end":
-            for identifier in _silences(engine.log, engine.clock.now()):
-                _put(engine, silence_stream(identifier), SILENCE_ENDED, {"silence": identifier})
+            _responder(engine).end_silences()
             note("All silences are over.")
             return OK
         try:
-            until = engine.clock.now() + microseconds(span)
+            length = microseconds(span)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="SPAN") from None
-        identifier = id_text(engine.ids.new())
-        facts = {"silence": identifier, "until": until, "rule": list(rule), "flow": list(flow), "tags": list(tags)}
-        _put(engine, silence_stream(identifier), SILENCE_ADDED, {**facts, "comment": comment})
+        about = Silence(rule=rule, flow=flow, tags=tags, comment=comment)
+        _, until = _responder(engine).silence(length, about)
     note(f"Silence until {isoformat(until)}. To end it: flightlog notify silence end")
     return OK
-
-
-def _silences(log: "Log", now: int) -> list[str]:
-    from flightlog.events.types import SILENCE_ADDED, SILENCE_ENDED
-
-    found: dict[str, int] = {}
-    for event in log.read_all(types=[SILENCE_ADDED, SILENCE_ENDED]):
-        if event.type == SILENCE_ADDED:
-            found[event.data["silence"]] = event.data["until"]
-        else:
-            found.pop(event.data["silence"], None)
-    return [identifier for identifier, until in found.items() if until > now]
 
 
 @notify.command("run", short_help="Fold the rules and send what is due; with --watch, until Ctrl-C.")

@@ -92,12 +92,16 @@ def backtest(names: tuple[str, ...], file: Path | None, since: str, verbose: boo
     if verbose:
         table(["WHEN", "DECISION", "RULE", "WHY"], [_row(one) for one in outcome.decisions])
     total = sum(outcome.messages.values())
-    say(f"{outcome.events} events -> {total} messages", bold=True)
+    say(f"{_many(outcome.events, 'event')} -> {_many(total, 'message')}", bold=True)
     for channel, count in sorted(outcome.messages.items()):
         say(f"  {channel}: {count}")
     for reason, count in sorted(outcome.withheld.items()):
         say(f"  no message, {reason}: {count}")
     return OK
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _moment(since: str, now: int) -> int:

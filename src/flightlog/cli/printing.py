@@ -187,3 +187,14 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def readable(value: object) -> object:
+    """Return a value of a row with ids and digests, which are bytes, as text."""
+    if isinstance(value, bytes):
+        from flightlog.ids import id_text
+
+        return id_text(value) if len(value) == 16 else value.hex()
+    if isinstance(value, dict):
+        return {key: readable(item) for key, item in value.items()}
+    return value

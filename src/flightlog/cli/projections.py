@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flightlog.cli.main import FAILED, OK
-from flightlog.cli.printing import color_option, is_terminal, json_option, note, print_json, say, table
+from flightlog.cli.printing import color_option, is_terminal, json_option, note, print_json, readable, say, table
 from flightlog.cli.reading import kept_projections, place, reading
 from flightlog.names import did_you_mean
 
@@ -137,7 +137,7 @@ def check(names: tuple[str, ...], repair: bool, as_json: bool) -> int:
             [
                 {
                     "name": name,
-                    "difference": None if d is None else _readable(dataclasses.asdict(d)),
+                    "difference": None if d is None else readable(dataclasses.asdict(d)),
                     "repaired": repair and d is not None,
                 }
                 for name, d in found.items()
@@ -148,9 +148,9 @@ def check(names: tuple[str, ...], repair: bool, as_json: bool) -> int:
             if difference is None:
                 say(f"{click.style('✓', fg='green')} {name}")
                 continue
-            say(f"{click.style('✕', fg='red')} {name}: {difference.table} {_readable(difference.key)}")
-            say(f"    kept   {_readable(difference.kept)}")
-            say(f"    right  {_readable(difference.right)}")
+            say(f"{click.style('✕', fg='red')} {name}: {difference.table} {readable(difference.key)}")
+            say(f"    kept   {readable(difference.kept)}")
+            say(f"    right  {readable(difference.right)}")
         if wrong and repair:
             note(f"Made anew: {', '.join(wrong)}.")
         elif wrong:
@@ -187,13 +187,3 @@ def _progress(position: int, head: int) -> None:
     end = "\n" if position >= head else ""
     click.echo(f"\r  {position} of {head} events", err=True, nl=False)
     click.echo(end, err=True, nl=False)
-
-
-def _readable(value: object) -> object:
-    if isinstance(value, bytes):
-        from flightlog.ids import id_text
-
-        return id_text(value) if len(value) == 16 else value.hex()
-    if isinstance(value, dict):
-        return {key: _readable(item) for key, item in value.items()}
-    return value

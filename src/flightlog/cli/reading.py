@@ -9,7 +9,7 @@ import click
 from flightlog.errors import LogUnavailable, LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.opening import is_memory, open_log, path_of
-from flightlog.settings import load
+from flightlog.settings import credentials, load
 
 if TYPE_CHECKING:
     from flightlog.engine.history import History
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from flightlog.projections.projection import Projection
     from flightlog.projections.projector import Projector
 
+_NOTIFICATIONS = "notifications"
+"""The plug-in that folds rules and sends."""
+
 
 @contextmanager
-def reading() -> Iterator[Log]:
+def reading(*, read_only: bool = False) -> Iterator[Log]:
     """Open the log that the settings name, as it is; on a disk that cannot be written too.
+
+    Args:
+        read_only: whether nothing is to be written in any case.
 
     Raises:
         LogUnavailable: there is none yet, or it cannot be opened.
@@ -30,17 +36,20 @@ def reading() -> Iterator[Log]:
     if is_memory(chosen.log_url):
         raise LogUnavailable("A log in memory is gone with its process. Name a file in FLIGHTLOG_LOG_URL.")
     try:
-        log = open_log(chosen.log_url, durability=chosen.log_durability, create=False)
+        log = open_log(chosen.log_url, durability=chosen.log_durability, create=False, read_only=read_only)
     except (LogWriteError, LogUnavailable) as error:
         path = path_of(chosen.log_url)
         if path is None or not path.is_file() or isinstance(error, LogUnavailable):
             raise
         log = open_log(chosen.log_url, read_only=True)
+        read_only = True
     from flightlog.plugins.event_types import learn_event_types
 
     try:
         learn_event_types()
         yield log
+        if not read_only:
+            _send_left(log)
     finally:
         log.close()
 
@@ -53,8 +62,35 @@ def writing() -> "Iterator[Engine]":
     engine = open_engine(load())
     try:
         yield engine
+        _send_left(engine.log)
     finally:
         engine.close()
+
+
+def _send_left(log: Log) -> None:
+    """Send messages that processes have left: with the next command, whichever it is, they go out.
+
+    What needs a key, or a variable of the environment, that is not here is left to others.
+    """
+    from flightlog.clock import SystemClock
+    from flightlog.events.store import REPLAY
+    from flightlog.ids import RandomIds
+    from flightlog.masking import MASKER
+    from flightlog.notifications.service import FACT, NotificationService
+
+    facts = log.store.facts()
+    if FACT not in facts or REPLAY in facts:
+        return
+    from flightlog.plugins.companions import EXIT_SECONDS
+    from flightlog.plugins.hooks import SERVICES
+    from flightlog.plugins.host import current_host
+    from flightlog.plugins.offers import Surroundings
+
+    if any(plugin.name == _NOTIFICATIONS for plugin in current_host(insist=False).usable(SERVICES)):
+        for secret in credentials():
+            MASKER.learn(secret)
+        surroundings = Surroundings(log, b"", load(), SystemClock(), RandomIds(), MASKER.mask)
+        NotificationService().send_left(surroundings, EXIT_SECONDS)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flightlog.cli.comparing import diff
 from flightlog.cli.main import OK, RUN_CANCELLED, RUN_CRASHED, RUN_FAILED
 from flightlog.cli.printing import (
     as_of_option,
@@ -26,6 +27,7 @@ from flightlog.cli.printing import (
     table,
 )
 from flightlog.cli.reading import projected
+from flightlog.cli.replaying import to_test
 from flightlog.cli.resuming import cancel, fork, restart, resume
 from flightlog.cli.why import why
 from flightlog.clock import SystemClock, duration, isoformat, to_datetime
@@ -427,5 +429,5 @@ def graph_run(run: str, form: str, output: Path | None, as_of: str | None) -> No
     note(f"Drawn: {graph.render(output if output.suffix else output.with_suffix(suffix))}")
 
 
-for _command in (resume, restart, fork, cancel, why):
+for _command in (resume, restart, fork, cancel, why, diff, to_test):
     runs.add_command(_command)

@@ -128,7 +128,7 @@ class CallMemory:
                 self._remember(past.history.calls.values())
 
     def _remember(self, calls: Iterable[RecordedCall]) -> None:
-        for recorded in _latest(calls):
+        for recorded in latest(calls):
             if recorded.digest is not None:
                 self._earlier[recorded.parent, recorded.function, recorded.digest].append(Call(recorded=recorded))
                 if recorded.completed:
@@ -188,8 +188,8 @@ class CallMemory:
             return [call for call in self._missed.values() if call.parent == parent]
 
 
-def _latest(calls: Iterable[RecordedCall]) -> Iterator[RecordedCall]:
-    """Yield calls; in the place of a subflow that failed and was called again, the latest of its task runs."""
+def latest(calls: Iterable[RecordedCall]) -> Iterator[RecordedCall]:
+    """Yield calls in order; in the place of a subflow that failed and was called again, the latest of its task runs."""
     calls = list(calls)
     newer = {call.replaces: call for call in calls if call.replaces is not None}
     for call in calls:

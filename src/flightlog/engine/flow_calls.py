@@ -19,6 +19,7 @@ from flightlog.engine.runs import FlowRun, Journal, TaskRun
 from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally
 from flightlog.engine.task_calls import new_task_run
+from flightlog.engine.task_runners import SequentialTaskRunner
 from flightlog.engine.tracking import Tracker
 from flightlog.engine.transitions import Cancel, Create, End, Pause, Refuse, Rerun, RollBack, Start
 from flightlog.errors import RunCancelled
@@ -162,6 +163,13 @@ class Progress:
         return unit
 
 
+def _memory(engine: Engine, past: Past | None, *, retries: int) -> CallMemory | None:
+    """Return what a flow run knows of earlier calls; None if it can do without."""
+    if engine.script is not None:
+        return engine.script()
+    return CallMemory(past) if retries or past is not None else None
+
+
 def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
     """Create the flow run, and the task run that stands for it in its parent; or take up those that are recorded."""
     flow, caller, past = call.flow, call.caller, call.past
@@ -177,10 +185,10 @@ def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
         flow,
         run,
         parameters,
-        flow.task_runner.duplicate(),
+        flow.task_runner.duplicate() if call.engine.script is None else SequentialTaskRunner(),
         tally=Tally(),
         tracker=Tracker(),
-        memory=CallMemory(past) if run.policy.retries or past is not None else None,
+        memory=_memory(call.engine, past, retries=run.policy.retries),
         log_prints=_prints(flow, call.engine, parent),
         tags=_tags(parent, past),
         keeping=flow.inherited(call.engine.keeping if parent is None else parent.keeping),

@@ -244,7 +244,7 @@ def _event(engine: Engine, history: History, at: str | int | None) -> "Event":
 def _go_on(engine: Engine, past: Past, request: _Request, *, about: dict[str, Any] | None = None) -> Any:
     """Run the flow on a recorded past; `about` is what a fork is told of where it comes from."""
     history = past.history
-    flow = request.flow if request.flow is not None else _load(history)
+    flow = request.flow if request.flow is not None else flow_of(history)
     digest, _ = provenance.source_digests(source_file(flow.fn))
     past.code_changed = digest != history.created.get("code")
     parameters = _parameters(engine, history, flow, request.parameters or {}, change=about is not None)
@@ -262,8 +262,13 @@ async def _run_async(call: FlowCall, return_state: bool) -> Any:
         return finish(await run_flow(ASYNC, call), return_state)
 
 
-def _load(history: History) -> Flow[..., Any]:
-    """Load the flow from where the log says it is."""
+def flow_of(history: History) -> Flow[..., Any]:
+    """Load a run's flow from where the log says it is.
+
+    Raises:
+        CannotResume: the log does not say.
+        ScriptError: it cannot be loaded.
+    """
     entrypoint = history.created.get("entrypoint")
     if entrypoint is None:
         raise CannotResume(f"The log does not say where the flow of run {history.name!r} is; give it: flow=...")

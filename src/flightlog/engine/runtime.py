@@ -32,6 +32,7 @@ from flightlog.settings import load as load_settings
 
 if TYPE_CHECKING:
     from flightlog.engine.bridge import Waits
+    from flightlog.engine.calls import CallMemory
     from flightlog.engine.definitions import Definition
     from flightlog.engine.storages import ResultStorage
     from flightlog.plugins.companions import Companions
@@ -54,6 +55,9 @@ class Engine:
         clock: time.
         ids: identity and chance.
         host: gives the plug-ins that run beside flows; None for none.
+
+    Attributes:
+        script: for a test that replays a recorded run, makes what a flow run knows of earlier calls.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Engine:
         self._host = host
         self._accompanying = threading.Lock()
         self.companions: Companions | None = None
+        self.script: Callable[[], CallMemory] | None = None
         self.lines = run_logs.LineBuffer(self)
         self.heart = Heart(log)
         run_logs.configure(log_settings(settings))

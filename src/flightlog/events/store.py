@@ -4,9 +4,10 @@ A store keeps bytes. It knows streams, versions, hashes and positions, and nothi
 `flightlog.testing.LogContract` is the suite that a store has to pass.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from typing import Any, NamedTuple, Protocol
 
 from flightlog.events.model import Event
@@ -63,12 +64,24 @@ class Head:
 
 
 class Committed(NamedTuple):
-    """An event that this process has just committed; position and time are 0 where they are given later."""
+    """Events that this process has just committed, in the form that costs the commit least.
+
+    Attributes:
+        position: the position of the first; 0 where positions are given later.
+        recorded_at: when the log took them; 0 where that is given later.
+        records: their records, in order.
+        types: their types, in the same order.
+    """
 
     position: int
     recorded_at: int
-    record: bytes
-    type: str
+    records: list[bytes]
+    types: list[str]
+
+    def each(self) -> Iterator[tuple[int, int, bytes, str]]:
+        """Return the position, time, record and type of each."""
+        positions = count(self.position) if self.position else repeat(0)
+        return zip(positions, repeat(self.recorded_at), self.records, self.types, strict=False)
 
 
 class Row(NamedTuple):
@@ -173,7 +186,7 @@ class Store(Protocol):
     log_id: bytes
     location: str
     is_remote: bool
-    tap: Callable[[list[Committed]], object] | None
+    tap: Callable[[Committed], object] | None
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units in order, atomically each, all in one transaction; set `done` on each.

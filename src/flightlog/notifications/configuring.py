@@ -24,9 +24,8 @@ from flightlog.ids import Ids
 from flightlog.names import did_you_mean
 from flightlog.notifications.channels import ChannelError, notifier_of
 from flightlog.notifications.rules import Channel, Configuration, Route, Rule, channels_of
+from flightlog.notifications.service import FACT
 
-FACT: Final = "notifications"
-"""What the store is told once there ever was a rule: without it nobody need look."""
 _ROUTES: Final = TypeAdapter(tuple[Route, ...])
 
 
@@ -108,6 +107,10 @@ class Configurator:
     def remove_channel(self, name: str) -> None:
         """Take a channel away."""
         self._put(self._event(channel_stream(name), CHANNEL_REMOVED, {"name": name}))
+
+    def set_routes(self, routes: tuple[Route, ...], source: str | None = None) -> None:
+        """Make these the routing tree."""
+        self._put(self._routes(routes, source))
 
     def synchronise(self, wanted: Configuration, source: str) -> list[str]:
         """Bring what comes from a file to what the file says now; return what was changed, a line each.

@@ -73,6 +73,8 @@ class Delivery:
         ids: identity and chance.
         mask: replaces known secrets in what is recorded.
         notifier: finds the notifier of a channel.
+        only_usable: whether messages through channels that cannot be used from here (a variable of the environment is
+            not set, say) are left to others, rather than tried in vain.
     """
 
     def __init__(
@@ -83,12 +85,14 @@ class Delivery:
         *,
         mask: Callable[[str], str] = str,
         notifier: Callable[[Channel], Notifier] = notifier_of,
+        only_usable: bool = False,
     ) -> None:
         self._log = log
         self._clock = clock
         self._ids = ids
         self._mask = mask
         self._notifier = notifier
+        self._only_usable = only_usable
         log.keep(INLINE)
 
     def step(self) -> int:
@@ -184,11 +188,19 @@ class Delivery:
 
     async def _send_through(self, name: str, waiting: list[dict[str, Any]]) -> int:
         channel, count = self._channel(name), 0
+        if self._only_usable and not self._is_usable(channel):
+            return 0
         for one in waiting:
             if (claim := self._claim(one)) is not None:
                 count += 1
                 await self._try(claim, channel)
         return count
+
+    def _is_usable(self, channel: Channel | None) -> bool:
+        try:
+            return channel is None or self._notifier(channel) is not None
+        except ChannelError:
+            return False
 
     async def _try(self, claim: Claim, channel: Channel | None) -> None:
         """Send a message once, and put down what became of it."""

@@ -174,10 +174,10 @@ class Rule(Model):
 
     name: str = Field(pattern=_NAME, description="Its name.")
     description: str = Field(default="", description="What it is for.")
-    enabled: bool = True
-    severity: Severity = "error"
-    match: Match = Match()
-    threshold: Threshold = Threshold()
+    enabled: bool = Field(default=True, description="Whether it counts.")
+    severity: Severity = Field(default="error", description="How bad it is; messages show it, routes can ask for it.")
+    match: Match = Field(default=Match(), description="Which events it is about.")
+    threshold: Threshold = Field(default=Threshold(), description="How much has to happen.")
     hold: Duration | Literal["retries", "no"] = Field(
         default="retries",
         description="`retries`: until the run cannot mend itself any more by retries. A span: as long, and nothing is "
@@ -190,11 +190,11 @@ class Rule(Model):
         default="success",
         description="`success`: a run of the group completes. A span: as long without a matching event.",
     )
-    flapping: Flapping | None = None
-    inhibit: Inhibit = Inhibit()
-    mute: tuple[MuteTime, ...] = ()
+    flapping: Flapping | None = Field(default=None, description="When what comes and goes is told of no more.")
+    inhibit: Inhibit = Field(default=Inhibit(), description="What else keeps it quiet.")
+    mute: tuple[MuteTime, ...] = Field(default=(), description="When nothing is sent.")
     channels: Names = Field(default=(), description="Who is told; the routes say so if nothing is given.")
-    escalate: tuple[Step, ...] = ()
+    escalate: tuple[Step, ...] = Field(default=(), description="Who is told as well if nobody acknowledges it.")
     repeat_every: Duration | None = Field(
         default=None, description="Tell again while it goes on and nobody acknowledges it."
     )
@@ -272,13 +272,13 @@ def rate_of(value: str) -> tuple[int, int]:
 class Route(Model):
     """A branch of the routing tree: the first that matches takes an incident, and its own branches before itself."""
 
-    flow: Names = ()
-    tags: Names = ()
-    rule: Names = ()
-    severity: tuple[Severity, ...] = ()
-    channels: Names = ()
+    flow: Names = Field(default=(), description="Names of flows, as in `match`.")
+    tags: Names = Field(default=(), description="Tags, as in `match`.")
+    rule: Names = Field(default=(), description="Names of rules; `*` and `?` stand for anything.")
+    severity: tuple[Severity, ...] = Field(default=(), description="Any of these.")
+    channels: Names = Field(default=(), description="Who is told.")
     go_on: bool = Field(default=False, alias="continue", description="Look at the branches that follow, too.")
-    routes: "tuple[Route, ...]" = ()
+    routes: "tuple[Route, ...]" = Field(default=(), description="Its own branches.")
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -11,8 +11,9 @@ from typing import Final
 from flightlog.errors import FlightlogError, LogError
 from flightlog.plugins.offers import Surroundings
 
+FACT: Final = "notifications"
+"""What the store is told once there ever was a rule: without it nobody need look."""
 _LONGEST_WAIT: Final = 1.0
-_FACT: Final = "notifications"
 
 
 class NotificationService:
@@ -28,13 +29,26 @@ class NotificationService:
         from flightlog.notifications.files import find_file
 
         file = find_file(Path.cwd(), surroundings.settings.home)
-        if file is None and _FACT not in surroundings.log.store.facts():
+        if file is None and FACT not in surroundings.log.store.facts():
             return
         if file is not None:
             synchronise(surroundings, file)  # before the first run: its failure is to be told already
-        self._thread = threading.Thread(
-            target=self._run, args=(surroundings,), name="flightlog-notifications", daemon=True
-        )
+        self._begin(surroundings, only_usable=False)
+
+    def send_left(self, surroundings: Surroundings, seconds: float) -> None:
+        """Send what other processes have left, for so many seconds at the most.
+
+        Args:
+            surroundings: the log, time, identity.
+            seconds: how long it may take.
+        """
+        if FACT in surroundings.log.store.facts():
+            self._begin(surroundings, only_usable=True)
+            self.stop(seconds)
+
+    def _begin(self, surroundings: Surroundings, *, only_usable: bool) -> None:
+        work = (surroundings, only_usable)
+        self._thread = threading.Thread(target=self._run, args=work, name="flightlog-notifications", daemon=True)
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
@@ -44,9 +58,9 @@ class NotificationService:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _run(self, surroundings: Surroundings) -> None:
+    def _run(self, surroundings: Surroundings, only_usable: bool) -> None:
         try:
-            with Working(surroundings) as working:
+            with Working(surroundings, only_usable=only_usable) as working:
                 while not self._stop.is_set():
                     working.step()
                     working.wait(_LONGEST_WAIT, self._stop)
@@ -61,12 +75,13 @@ class Working:
 
     Args:
         surroundings: the log, time, identity.
+        only_usable: whether channels that cannot be used from here are left to others.
 
     Attributes:
         sent: how many messages were tried so far.
     """
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, surroundings: Surroundings, *, only_usable: bool = False) -> None:
         from flightlog.notifications.delivery import Delivery
         from flightlog.notifications.following import Follower
         from flightlog.projections.asides import Asides
@@ -78,7 +93,7 @@ class Working:
         self._asides = Asides(surroundings.log, place_of(surroundings.settings.log_url))
         self.follower: Follower = Follower(surroundings.log, asides=self._asides, mask=surroundings.mask)
         self.delivery: Delivery = Delivery(
-            surroundings.log, surroundings.clock, surroundings.ids, mask=surroundings.mask
+            surroundings.log, surroundings.clock, surroundings.ids, mask=surroundings.mask, only_usable=only_usable
         )
 
     def __enter__(self) -> "Working":

@@ -152,12 +152,12 @@ class Companions:
         self._start_fresh()
 
 
-def _tee(feeds: Sequence[Feed]) -> Callable[[list[Committed]], object] | None:
+def _tee(feeds: Sequence[Feed]) -> Callable[[Committed], object] | None:
     """Return what gives each feed what is committed; None if there are none."""
     if len(feeds) <= 1:
         return feeds[0].put if feeds else None
 
-    def tap(committed: list[Committed]) -> None:
+    def tap(committed: Committed) -> None:
         for feed in feeds:
             feed.put(committed)
 

@@ -15,7 +15,7 @@ from flightlog.plugins.event_types import learn_event_types
 from flightlog.plugins.hooks import DURABLE, OBSERVERS
 from flightlog.plugins.host import Host
 from flightlog.plugins.plugin import Plugin
-from flightlog.plugins.record import is_about
+from flightlog.plugins.record import ABOUT_PLUGINS, is_about
 from flightlog.plugins.states import States
 
 _BATCH: Final = 500
@@ -38,27 +38,29 @@ class Feed:
 
     def __init__(self, longest: int = _LONGEST_FEED) -> None:
         self._longest = longest
-        self._batches: deque[list[Committed]] = deque()
+        self._batches: deque[Committed] = deque()
         self._put = self._taken = 0  # each counted by one thread only: together they say how many wait
         self.left_out = 0
         self.closed = False
 
-    def put(self, committed: list[Committed]) -> None:
+    def put(self, committed: Committed) -> None:
         """Have events wait."""
         if self.closed:
             return
         if self._put - self._taken < self._longest:
-            self._put += len(committed)
+            self._put += len(committed.records)
             self._batches.append(committed)
         else:
-            self.left_out += len(committed)
+            self.left_out += len(committed.records)
 
     def take(self) -> list[Committed]:
-        """Return the oldest that wait, some 500 at the most."""
+        """Return the oldest that wait, with some 500 events at the most."""
         taken: list[Committed] = []
-        while self._batches and len(taken) < _BATCH:
-            taken += self._batches.popleft()
-        self._taken += len(taken)
+        number = 0
+        while self._batches and number < _BATCH:
+            taken.append(self._batches.popleft())
+            number += len(taken[-1].records)
+        self._taken += number
         return taken
 
     def close(self) -> None:
@@ -117,7 +119,9 @@ class Tail:
 
     def _events(self, committed: Sequence[Committed]) -> list[Event]:
         fetch = self._log.blob
-        events = (Event(at, recorded_at, record, fetch, type_) for at, recorded_at, record, type_ in committed)
+        events = [Event(at, time, record, fetch, type_) for one in committed for at, time, record, type_ in one.each()]
+        if all(ABOUT_PLUGINS.isdisjoint(one.types) for one in committed):  # as nearly always: a look at each costs time
+            return events
         return [event for event in events if not is_about(self.plugin, event)]
 
     def _tell_states(self, events: Sequence[Event]) -> None:

@@ -23,12 +23,13 @@ _TYPES: Final = {
     "lagged": PLUGIN_LAGGED,
     "switched_off": PLUGIN_SWITCHED_OFF,
 }
-_ABOUT_PLUGINS: Final = frozenset(_TYPES.values())
+ABOUT_PLUGINS: Final = frozenset(_TYPES.values())
+"""The types of the events that are about plug-ins."""
 
 
 def is_about(plugin: Plugin, event: Event) -> bool:
     """Tell whether an event is about a plug-in: it is not told of its own failures, or it would fail for ever."""
-    return event.type in _ABOUT_PLUGINS and event.stream == plugin_stream(plugin.name)
+    return event.type in ABOUT_PLUGINS and event.stream == plugin_stream(plugin.name)
 
 
 class Record:

@@ -368,7 +368,7 @@ def _storable(value: Any) -> Any:
 
 def _first_difference(table: Table, kept: sqlalchemy.Connection, right: sqlalchemy.Connection) -> Difference | None:
     """Return the first row, in the order of the primary key, in which two databases differ."""
-    with closing(_in_order(table, kept)) as ours, closing(_in_order(table, right)) as theirs:
+    with closing(in_order(table, kept)) as ours, closing(in_order(table, right)) as theirs:
         return next((_difference(table, *pair) for pair in zip_longest(ours, theirs) if pair[0] != pair[1]), None)
 
 
@@ -376,17 +376,18 @@ def _difference(table: Table, ours: dict[str, Any] | None, theirs: dict[str, Any
     """Return in what two rows differ: in their values, or in that one of them is missing."""
     keys = [column.name for column in table.primary_key]
     rows = [row for row in (ours, theirs) if row is not None]
-    first = min(rows, key=lambda row: [_comparable(row[key]) for key in keys])
+    first = min(rows, key=lambda row: [comparable(row[key]) for key in keys])
     key = {name: first[name] for name in keys}
     here, there = (row if row is not None and row.items() >= key.items() else None for row in (ours, theirs))
     return Difference(table.name, key, here, there)
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
+    """Return what stands for a key's value in comparisons: text sorts as its bytes do."""
     return value.encode() if isinstance(value, str) else value
 
 
-def _in_order(table: Table, connection: sqlalchemy.Connection) -> Generator[dict[str, Any], None, None]:
+def in_order(table: Table, connection: sqlalchemy.Connection) -> Generator[dict[str, Any], None, None]:
     """Yield the rows of a table in the order of its primary key, without holding all of them."""
     keys = list(table.primary_key)
     ordered = [column.collate("C") if _is_text(column, connection) else column for column in keys]
@@ -400,4 +401,13 @@ def _is_text(column: Any, connection: sqlalchemy.Connection) -> bool:
     return isinstance(column.type, Text) and connection.dialect.name == "postgresql"
 
 
-__all__ = ["Difference", "Projector", "Status", "built_in", "projections_path"]
+__all__ = [
+    "Difference",
+    "Projector",
+    "Status",
+    "built_in",
+    "comparable",
+    "cursors",
+    "in_order",
+    "projections_path",
+]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flightlog.testing.notifier_contract import NotifierContract
     from flightlog.testing.plugin_contract import PluginContract
     from flightlog.testing.projection_contract import ProjectionContract
+    from flightlog.testing.replaying import RUNS, not_recorded, pickled, replayed
     from flightlog.testing.runner_contract import RunnerContract
     from flightlog.testing.serializer_contract import SerializerContract
     from flightlog.testing.storage_contract import StorageContract
@@ -22,6 +23,7 @@ _HOMES = {
     "NotifierContract": "flightlog.testing.notifier_contract",
     "PluginContract": "flightlog.testing.plugin_contract",
     "ProjectionContract": "flightlog.testing.projection_contract",
+    "RUNS": "flightlog.testing.replaying",
     "RunnerContract": "flightlog.testing.runner_contract",
     "SerializerContract": "flightlog.testing.serializer_contract",
     "StorageContract": "flightlog.testing.storage_contract",
@@ -30,9 +32,13 @@ _HOMES = {
     "disable_run_logger": "flightlog.testing.harness",
     "flightlog_test_harness": "flightlog.testing.harness",
     "memory_engine": "flightlog.testing.engines",
+    "not_recorded": "flightlog.testing.replaying",
+    "pickled": "flightlog.testing.replaying",
+    "replayed": "flightlog.testing.replaying",
 }
 
 __all__ = [
+    "RUNS",
     "FlowTest",
     "LogContract",
     "NotifierContract",
@@ -46,6 +52,9 @@ __all__ = [
     "disable_run_logger",
     "flightlog_test_harness",
     "memory_engine",
+    "not_recorded",
+    "pickled",
+    "replayed",
 ]
 
 

@@ -41,6 +41,7 @@ def run(name: str, storages: Sequence[str] = (), *, is_verbose: bool = False) ->
         file.write_text(_FILE.format(name=name, storages=list(storages)))
         # Nothing of the working directory counts: neither its pytest.ini nor its conftest.py.
         options = ["-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "--import-mode=importlib"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # this program has loaded Flightlog already
         return pytest.main([*options, "-v" if is_verbose else "-q", str(file)]) == pytest.ExitCode.OK
 
 

@@ -1,6 +1,7 @@
 """A place to run flows in tests: nothing on disk, no server, nothing left behind."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ class FlowTest:
             if key in runs:
                 runs[key].append(state_of(event.type, data)[1])
         return list(runs.values())
+
+    def call(self, flow: Callable[..., Any], /, *args: Any, **parameters: Any) -> Any:
+        """Call a flow, whether it is sync or async, and return its value."""
+        value = flow(*args, **parameters)
+        return asyncio.run(value) if asyncio.iscoroutine(value) else value
 
     def log_lines(self) -> list[str]:
         """Return the texts of the log lines of all runs, oldest first."""

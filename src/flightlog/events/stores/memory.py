@@ -18,7 +18,7 @@ class MemoryStore:
     """Keeps records in lists. Nothing survives the process; everything else is as on disk."""
 
     is_remote = False
-    tap: Callable[[list[Committed]], object] | None = None
+    tap: Callable[[Committed], object] | None = None
 
     def __init__(self, clock: Clock | None = None, log_id: bytes | None = None) -> None:
         self.log_id = log_id or RandomIds().new()
@@ -39,13 +39,14 @@ class MemoryStore:
 
     def write(self, units: Sequence[Unit], *, wait: bool) -> bool:
         """Commit the units; see `flightlog.events.store.Store.write`."""
-        before = len(self._rows)
         with self._lock:
+            before = len(self._rows)
+            now = max(self._clock.now(), self._rows[-1].recorded_at if self._rows else 0)
             for unit in units:
                 folding = self._inline.folding(self._kept)
                 rows = place(unit, self._head, self._known.get, doubt=True, folding=folding)
                 for row in rows:
-                    self._keep(row)
+                    self._keep(row, now)
                 if unit.error is None:
                     for part in unit.parts:
                         self._blobs.update(part.blobs)
@@ -53,9 +54,8 @@ class MemoryStore:
                     folding.store()
                 unit.done = True
             if self.tap is not None and len(self._rows) > before:
-                self.tap(
-                    [Committed(row.position, row.recorded_at, row.record, row.type) for row in self._rows[before:]]
-                )
+                new = self._rows[before:]
+                self.tap(Committed(before + 1, now, [row.record for row in new], [row.type for row in new]))
         return True
 
     def _head(self, stream: str) -> Head:
@@ -63,9 +63,8 @@ class MemoryStore:
             self._heads[stream] = Head(codec.prefix(self.log_id, stream), key=len(self._heads))
         return self._heads[stream]
 
-    def _keep(self, row: NewRow) -> None:
+    def _keep(self, row: NewRow, recorded_at: int) -> None:
         position = len(self._rows) + 1
-        recorded_at = max(self._clock.now(), self._rows[-1].recorded_at if self._rows else 0)
         body = row.body
         self._rows.append(
             IndexedRow(position, recorded_at, row.record, row.stream, row.version, body.event_id, body.type)

@@ -73,7 +73,7 @@ class PostgresStore(DatabaseStore):
     """
 
     is_remote = True
-    tap: Callable[[list[Committed]], object] | None = None
+    tap: Callable[[Committed], object] | None = None
 
     def __init__(
         self, url: str, *, clock: Clock | None = None, create: bool = True, log_id: bytes | None = None
@@ -275,7 +275,7 @@ class PostgresStore(DatabaseStore):
             if folding is not None:
                 folding.store()
         if self.tap is not None and rows:
-            self.tap([Committed(0, 0, row.record, row.body.type) for row in rows])
+            self.tap(Committed(0, 0, [row.record for row in rows], [row.body.type for row in rows]))
 
     def _insert(self, connection: sqlalchemy.Connection, rows: list[NewRow]) -> None:
         values = [self._values(row.head, row.version, row.body, row.record) for row in rows]

@@ -79,7 +79,7 @@ class SqliteStore(DatabaseStore):
     """
 
     is_remote = False
-    tap: Callable[[list[Committed]], object] | None = None
+    tap: Callable[[Committed], object] | None = None
 
     def __init__(
         self,
@@ -332,7 +332,7 @@ class SqliteStore(DatabaseStore):
         cache.recorded_at = recorded_at if rows else cache.recorded_at
         self._cache = cache
         if self.tap is not None and new:
-            self.tap([Committed(row[0], row[4], row[6], one.body.type) for row, one in zip(rows, new, strict=True)])
+            self.tap(Committed(rows[0][0], recorded_at, [one.record for one in new], [one.body.type for one in new]))
 
     def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
         """Store events of another place of the same log; see `flightlog.events.store.Store.adopt`."""
