@@ -1,5 +1,6 @@
 """What each field of a rule, a channel and a route does: the same story without it and with it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,8 +8,8 @@ from tests.notifications.rule_world import World
 
 from flightlog import emit_event, flow, tags, task
 from flightlog.events.model import NewEvent
-from flightlog.events.types import INCIDENT_ACKNOWLEDGED, incident_stream
-from flightlog.ids import RandomIds
+from flightlog.events.types import INCIDENT_ACKNOWLEDGED, flow_run_stream, incident_stream
+from flightlog.ids import RandomIds, id_text
 from flightlog.notifications.durations import microseconds
 from flightlog.notifications.ledger import incidents
 
@@ -71,23 +72,29 @@ def parent() -> None:
     report()
 
 
+def _tagged(world: World) -> None:
+    """Have a run with tags fail."""
+    with tags("prod", "team=core"):
+        etl(False, return_state=True)
+
+
+_WORDS: dict[str, Callable[[World], Any]] = {
+    "ok": lambda _: etl(True, return_state=True),
+    "fail": lambda _: etl(False, return_state=True),
+    "key": lambda _: etl(False, 1, return_state=True),
+    "report": lambda _: report(return_state=True),
+    "task": lambda _: lenient(),
+    "parent": lambda _: parent(return_state=True),
+    "emit": lambda _: emit_event("data.late", {"flightlog.resource.id": "table"}),
+    "prod": _tagged,
+    "deployed": lambda world: _deployed(world),
+}
+
+
 def _happen(world: World, word: str) -> None:
     """Have something happen."""
-    if word in ("fail", "ok"):
-        etl(word == "ok", return_state=True)
-    elif word == "prod":
-        with tags("prod", "team=core"):
-            etl(False, return_state=True)
-    elif word == "key":
-        etl(False, 1, return_state=True)
-    elif word == "report":
-        report(return_state=True)
-    elif word == "task":
-        lenient()
-    elif word == "parent":
-        parent(return_state=True)
-    elif word == "emit":
-        emit_event("data.late", {"flightlog.resource.id": "table"})
+    if word in _WORDS:
+        _WORDS[word](world)
     elif word.startswith("slow:"):
         _slow(world, word.removeprefix("slow:"))
     elif word == "ack":
@@ -97,6 +104,20 @@ def _happen(world: World, word: str) -> None:
     else:
         world.clock.advance(microseconds(word) / 1e6)
     world.work()
+
+
+def _deployed(world: World) -> None:
+    """Have a run that comes from a deployment fail, as it is recorded."""
+    ids, now = RandomIds(), world.clock.now()
+    created = {"flow": "etl", "name": "of-a-deployment", "deployment": "nightly"}
+    error = {"type": "ValueError", "message": "no rows"}
+    happened: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("flow_run.created", created),
+        ("flow_run.running", {}),
+        ("flow_run.failed", {"error": error}),
+    )
+    events = [NewEvent(ids.new(), type_, data, now) for type_, data in happened]
+    world.engine.log.append(flow_run_stream(id_text(ids.new())), events)
 
 
 def _slow(world: World, span: str) -> None:

@@ -11,6 +11,7 @@ from tests.notifications.rule_world import Notifier, World, working
 from flightlog.notifications import rules
 from flightlog.notifications.configuring import present
 from flightlog.notifications.notifier import DeliveryError
+from flightlog.notifications.responding import Responder
 from flightlog.notifications.rules import Channel, Configuration, Route, Rule
 
 CASES = [
@@ -19,6 +20,8 @@ CASES = [
     Case("Match.task", "fail task", "ops opened", {"match.task": "lo*"}, "ops opened, ops resolved",
          rule={"group_by": ["flow", "task"]}),
     Case("Match.tags", "fail ok prod", "ops opened, ops resolved, ops opened", {"match.tags": ["prod"]}, "ops opened"),
+    Case("Match.deployment", "fail ok deployed", "ops opened, ops resolved, ops opened", {"match.deployment": "night*"},
+         "ops opened"),
     Case("Match.state", "fail ok", "ops opened, ops resolved", {"match.state": "Cancelled"}, ""),
     Case("Match.event", "emit", "", {"match.event": "data.*"}, "ops opened"),
     Case("Match.where", "fail ok key", "ops opened, ops resolved, ops opened",
@@ -86,6 +89,8 @@ CASES = [
     # --- routes
     Case("Route.flow", "report", "ops opened", {"route.flow": "etl"}, "mail opened"),
     Case("Route.tags", "fail", "ops opened", {"route.tags": ["prod"]}, "mail opened"),
+    Case("Route.deployment", "fail ok deployed", "ops opened, ops resolved, ops opened",
+         {"route.deployment": "nightly"}, "mail opened, mail resolved, ops opened"),
     Case("Route.rule", "fail", "ops opened", {"route.rule": "other"}, "mail opened"),
     Case("Route.severity", "fail", "ops opened", {"route.severity": ["info"]}, "mail opened"),
     Case("Route.channels", "fail", "ops opened", {"route.channels": ["mail", "ops"]}, "mail opened, ops opened"),
@@ -105,6 +110,10 @@ ELSEWHERE = {
     "Configuration.rules": "every test here has one",
     "Configuration.channels": "every test here has two",
     "Configuration.routes": "the tests of routes",
+    "Silence.rule": "test_a_silence_is_about_what_it_names",
+    "Silence.flow": "test_a_silence_is_about_what_it_names",
+    "Silence.tags": "test_a_silence_is_about_what_it_names",
+    "Silence.comment": "it is for people alone",
 }
 LISTS = ("mute", "escalate")
 
@@ -150,6 +159,19 @@ def test_a_field_does_what_it_says(case: Case) -> None:
         rule, channels, routes = with_field(case)
         assert lived(world, rule, case, channels, routes) == case.sent
     assert case.sent != case.without
+
+
+@pytest.mark.parametrize(
+    ("about", "is_told"),
+    [
+        ({}, False), ({"flow": "et*"}, False), ({"flow": "report"}, True), ({"rule": "r"}, False),
+        ({"rule": "other"}, True), ({"tags": ["prod"]}, False), ({"tags": ["test"]}, True),
+    ],
+)  # fmt: skip
+def test_a_silence_is_about_what_it_names(world: World, about: dict[str, Any], is_told: bool) -> None:
+    """Incidents of other rules, flows and tags are told."""
+    Responder(world.engine.log, world.clock, world.engine.ids).silence(10**9, rules.Silence(**about))
+    assert lived(world, {}, Case("", "prod", "", {}, ""), {}, ()) == ("ops opened" if is_told else "")
 
 
 def test_every_field_has_a_test() -> None:

@@ -299,6 +299,15 @@ class Route(Model):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class Silence(Model):
+    """Which incidents nobody is told of for a time; what still goes on then is told afterwards."""
+
+    rule: Names = Field(default=(), description="Names of rules.")
+    flow: Names = Field(default=(), description="Names of flows, as in `match`.")
+    tags: Names = Field(default=(), description="Tags, as in `match`.")
+    comment: str = Field(default="", description="Why.")
+
+
 class Configuration(Model):
     """All of a file: rules, channels and routes."""
 
