@@ -182,9 +182,9 @@ class Telling:
 
     def release(self, name: str, at: int) -> None:
         """Have incidents told of that an incident of a rule has kept quiet, if they go on now that it is over."""
-        for incident in self._memory.incidents.values():
-            rule = self._rules.get(incident.rule)
-            if incident.waiting and rule is not None and name in rule.inhibit.rules:
+        kept_quiet = {rule.name for rule in self._rules.values() if name in rule.inhibit.rules}
+        for incident in self._memory.incidents.values() if kept_quiet else ():
+            if incident.waiting and incident.rule in kept_quiet:
                 self.at(at, "speak", incident.id)  # not at once: what has ended the one may end the other
 
     def _inhibited(self, rule: Rule) -> str:
