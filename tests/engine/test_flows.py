@@ -776,6 +776,37 @@ def test_E40_an_interrupt_in_a_submitted_task_of_this_thread_crashes_the_flow(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_E40_an_exit_in_a_thread_crashes_the_task_and_counts_for_the_flow(
+    error: type[BaseException], history: Any
+) -> None:
+    """A flow that asks for the value crashes with it; one that returns None failed; one with a value is fine."""
+
+    @task
+    def t() -> None:
+        raise error
+
+    @flow
+    def asks() -> None:
+        t.submit().result()
+
+    @flow
+    def returns_none() -> None:
+        t.submit()
+
+    @flow
+    def returns_five() -> int:
+        return 5 if t.submit().wait().is_crashed() else 6
+
+    for f, ending in ((asks, "Crashed"), (returns_none, "Failed")):
+        with pytest.raises(error):
+            f()
+        [run] = history.flow_runs(f.fn.__name__.replace("_", "-"))
+        assert history.flow_states(run)[-1] == ending
+    assert returns_five() == 5
+    assert history.states("t") == [["Pending", "Running", "Crashed"]] * 3
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_E40_an_interrupt_in_a_task_crashes_task_and_flow(error: type[BaseException], history: Any) -> None:
     """KeyboardInterrupt and SystemExit in a task that is called directly crash the task and its flow."""
 

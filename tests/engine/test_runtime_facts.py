@@ -822,3 +822,53 @@ def test_E147_the_names_are_where_users_look_for_them() -> None:
 
     assert flightlog.tags is context.tags
     assert flightlog.get_run_context is context.get_run_context
+
+
+def test_E24_a_function_that_names_task_runs_can_ask_for_their_facts(history: Any) -> None:
+    """As for flows: its task, its parameters and its flow run; of runs that have ended by then it sees the values."""
+    seen: list[Any] = []
+
+    def name() -> str:
+        seen.append(get_run_context())
+        facts = runtime.task_run
+        return f"{runtime.flow_run.flow_name}-{facts.task_name}-with-{facts.parameters['x']}-{sorted(facts.tags)}"
+
+    @task(task_run_name=name, tags=["a"])
+    def t(x: Any) -> Any:
+        return x
+
+    @task(task_run_name="no. {x}")
+    def u(x: Any) -> Any:
+        return x
+
+    @flow(name="f")
+    def f() -> Any:
+        anyt: Any = t
+        future = anyt.submit(1)
+        future.wait()
+        return [anyt(future), u([future, u(2, return_state=True)])]
+
+    f()
+    names = [run["name"] for run in history.data("task_run.created")]
+    assert names == ["f-t-with-1-['a']", "f-t-with-1-['a']", "no. 2", "no. [1, 2]"]
+    assert [context.task_run.run_count for context in seen] == [1, 1]
+
+
+def test_E24_a_function_that_names_task_runs_calls_nothing(history: Any) -> None:
+    """It is no part of the flow: a task that is called in it is called outside, and the flow fails."""
+
+    @task
+    def inner() -> int:
+        return 1
+
+    @task(task_run_name=lambda: str(inner()))
+    def t() -> None:
+        pass
+
+    @flow
+    def f() -> None:
+        t()
+
+    with pytest.raises(MissingContextError):
+        f()
+    assert history.data("task_run.created") == []

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -158,6 +159,20 @@ def test_E85_scheduled_constructors_take_a_time(make: Any) -> None:
     """`Scheduled` and `AwaitingRetry` take the time at which they are due."""
     moment = datetime(2024, 1, 1, tzinfo=UTC)
     assert make(scheduled_time=moment).state_details.scheduled_time == moment
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_E82_times_of_states_are_in_utc_whatever_zone_they_are_given_in(fold: int) -> None:
+    """In the hour that comes twice, too; a time without a zone is local."""
+    night = datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+    for due in (Scheduled(night).state_details.scheduled_time, AwaitingRetry(night).state_details.scheduled_time):
+        assert due is not None
+        assert due.isoformat() == f"2024-10-27T0{fold}:30:00+00:00"
+    until = Suspended(pause_expiration_time=night).state_details.pause_timeout
+    assert until is not None
+    assert until.isoformat() == f"2024-10-27T0{fold}:30:00+00:00"
+    here = datetime(2024, 1, 1)  # noqa: DTZ001
+    assert Scheduled(here).state_details.scheduled_time == here.astimezone(UTC)
 
 
 def test_E85_pauses_take_one_of_two_times_and_a_key() -> None:

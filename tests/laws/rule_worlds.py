@@ -43,6 +43,7 @@ RUNS = [bytes([1]) * 6 + bytes([n]) * 10 for n in range(1, 7)]
 TASKS = [bytes([2]) * 6 + bytes([n]) * 10 for n in range(1, 4)]
 FLOWS = ["etl", "report"]
 CHANNELS = ["ops", "mail", "chat"]
+NAMES = ["one", "two", "three"]
 SPANS = ["30s", "5m", "1h"]
 
 spans = st.sampled_from(SPANS)
@@ -68,7 +69,7 @@ matches = st.one_of(
 groups = st.sampled_from(
     [["flow"], ["flow"], ["flow"], ["run"], ["flow", "task"], ["error"], ["tag:te"], ["event"], ["flow", "state"]]
 )
-flappings = st.builds(lambda n, span: {"changes": n, "within": span}, st.integers(2, 4), spans)
+flappings = st.builds(lambda n, span: {"changes": n, "within": span}, st.integers(2, 3), spans)
 mutes = st.sampled_from(
     [{"from": "00:10", "to": "01:00"}, {"from": "22:00", "to": "00:05", "timezone": "Asia/Kolkata"}]
 )
@@ -76,7 +77,6 @@ escalations = st.lists(
     st.builds(lambda span, name: {"after": span, "channels": [name]}, spans, st.sampled_from(CHANNELS)), max_size=2
 )
 optional: dict[str, st.SearchStrategy[Any]] = {
-    "enabled": st.sampled_from([True, True, True, False]),
     "hold": st.sampled_from(["retries", "no", *SPANS]),
     "resolve": st.sampled_from(["success", "never", *SPANS]),
     "flapping": flappings,
@@ -88,14 +88,21 @@ optional: dict[str, st.SearchStrategy[Any]] = {
     "digest": spans,
     "subject": st.just("{{ rule }} {{ count }}"),
 }
-more = st.one_of(*(st.tuples(st.just(name), values) for name, values in optional.items()))
-rules = st.builds(
-    lambda name, match, threshold, group_by, told, more: Rule.model_validate(
-        {"name": name, "match": match, "threshold": threshold, "group_by": group_by, "channels": told, **dict(more)}
-    ),
-    st.sampled_from(["one", "two", "three"]), matches, thresholds, groups,
-    st.sampled_from([[], ["ops"], ["mail"], ["ops", "chat"]]), st.lists(more, max_size=3),
-)  # fmt: skip
+more = st.sampled_from([*optional, "flapping", "mute", "inhibit"]).flatmap(
+    lambda name: st.tuples(st.just(name), optional[name])
+)
+
+
+def _rules(*names: str) -> st.SearchStrategy[Rule]:
+    return st.builds(
+        lambda name, match, threshold, group_by, told, more: Rule.model_validate(
+            {"name": name, "match": match, "threshold": threshold, "group_by": group_by, "channels": told, **dict(more)}
+        ),
+        st.sampled_from(names), matches, thresholds, groups,
+        st.sampled_from([["ops"], ["mail"], ["ops", "chat"], []]), st.lists(more, min_size=1, max_size=4),
+    )  # fmt: skip
+
+
 rates = st.sampled_from([None, None, "1/5m", "2/1h"])
 channels = st.builds(
     lambda name, rate, fallback: Channel(
@@ -121,11 +128,11 @@ _steps: dict[str, tuple[int, st.SearchStrategy[Step]]] = {
                         tags=st.sampled_from([[], ["prod"], ["team=core"]]))),
     "change": (4, _step("run", run=_number, suffix=changes, attempt=st.integers(1, 3), error=errors)),
     "end": (6, _step("run", run=_number, suffix=ends, attempt=st.integers(1, 3), error=errors)),
-    "whole": (12, _step("whole", flow=st.sampled_from(FLOWS), suffix=ends, error=errors)),
+    "whole": (20, _step("whole", flow=st.sampled_from(FLOWS), suffix=ends, error=errors)),
     "task": (3, _step("task", run=_number, task=st.integers(0, len(TASKS) - 1), suffix=tasks, error=errors)),
     "emit": (2, _step("emit", event=st.sampled_from(["data.late", "other"]), run=st.none() | _number)),
-    "rule": (1, _step("rule", rule=rules)),
-    "rule gone": (1, _step("rule gone", name=st.sampled_from(["one", "two"]))),
+    "rule": (1, _step("rule", rule=_rules(*NAMES))),
+    "rule gone": (1, _step("rule gone", name=st.sampled_from(NAMES))),
     "channel": (1, _step("channel", channel=channels)),
     "silence": (1, _step("silence", span=st.sampled_from([60, 4000]), flow=st.sampled_from([[], ["etl"]]))),
     "no silence": (1, _step("no silence")),
@@ -143,7 +150,7 @@ steps = st.sampled_from(_often).flatmap(lambda name: _steps[name][1])
 def histories(draw: st.DrawFn) -> list[Step]:
     """Make up what people set, what runs do, when time goes by, and when somebody looks."""
     begin: list[Step] = [("channel", {"channel": draw(channels)}) for _ in range(3)]
-    begin += [("rule", {"rule": draw(rules)}) for _ in range(draw(st.integers(1, 3)))]
+    begin += [("rule", {"rule": draw(_rules(name))}) for name in NAMES]
     if draw(st.booleans()):
         begin.append(("routes", {}))
     return [*begin, *draw(st.lists(steps, min_size=20, max_size=60))]

@@ -1,6 +1,6 @@
 """A log in virtual time with rules at work, and notifiers that are told what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from flightlog.notifications.configuring import Configurator
 from flightlog.notifications.delivery import Delivery
 from flightlog.notifications.following import Follower
 from flightlog.notifications.notifier import DeliveryError, Message, Receipt
-from flightlog.notifications.rules import Channel, Configuration, Rule
+from flightlog.notifications.rules import Configuration
 from flightlog.testing import VirtualClock, memory_engine
 
 
@@ -40,13 +40,17 @@ class World:
             engine.log, clock, RandomIds(), notifier=lambda channel: self.notifiers[channel.name]  # type: ignore[arg-type, return-value]
         )  # fmt: skip
 
-    def configure(self, *rules: dict[str, Any]) -> None:
-        """Have these rules count."""
-        made = tuple(Rule.model_validate({"channels": ["ops"], **rule}) for rule in rules)
-        channels = tuple(Channel(name=name, kind="webhook", settings={"url": "env:U"}) for name in self.notifiers)
-        Configurator(self.engine.log, self.clock, RandomIds()).synchronise(
-            Configuration(rules=made, channels=channels), "here"
-        )
+    def configure(
+        self, *rules: dict[str, Any], routes: Sequence[dict[str, Any]] = (), channels: Mapping[str, Any] | None = None
+    ) -> None:
+        """Have these rules count, with changes to some channels if need be."""
+        usual = {"kind": "webhook", "settings": {"url": "env:U"}}
+        wanted = {
+            "rules": [{"channels": ["ops"], **rule} for rule in rules],
+            "channels": [{"name": name, **usual, **(channels or {}).get(name, {})} for name in self.notifiers],
+            "routes": routes,
+        }
+        Configurator(self.engine.log, self.clock, RandomIds()).synchronise(Configuration.model_validate(wanted), "here")
 
     def work(self) -> None:
         """Fold and send until there is nothing more."""

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -11,8 +11,17 @@ from tests.notifications import postfix
 from tests.notifications.postfix import RealMail
 from tests.notifications.smtp import text_of
 
+from flightlog import flow
+from flightlog.clock import SystemClock
+from flightlog.ids import RandomIds
+from flightlog.notifications.configuring import Configurator
+from flightlog.notifications.delivery import Delivery
 from flightlog.notifications.email import Email
+from flightlog.notifications.following import Follower
+from flightlog.notifications.ledger import entries
 from flightlog.notifications.notifier import DeliveryError, Message, Receipt
+from flightlog.notifications.rules import Channel, Configuration, Rule
+from flightlog.testing import memory_engine
 from flightlog.testing.notifier_contract import hostile, sample
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
@@ -100,3 +109,38 @@ def test_a_message_that_is_too_large(server: RealMail) -> None:
     send(server, sample(key="large", body="x" * 5_000_000))
     (mail,) = server.mails("<large@flightlog.test.local>")
     assert len(mail.as_bytes()) < 100_000
+
+
+def test_from_a_flow_to_the_mailbox(server: RealMail, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure and its end are two mails of one thread; both are on record as delivered."""
+
+    @flow
+    def nightly(good: bool) -> None:
+        if not good:
+            raise ValueError("no rows")
+
+    monkeypatch.setenv("MAIL_PASSWORD", postfix.PASSWORD)
+    settings = {"host": "localhost", "port": server.submission, "ca_file": str(server.ca), "to": [postfix.USER],
+                "sender": "Flightlog <alerts@test.local>", "username": postfix.USER,
+                "password": "env:MAIL_PASSWORD"}  # fmt: skip
+    wanted = Configuration(
+        rules=(Rule(name="failures", channels=("mail",)),),
+        channels=(Channel(name="mail", kind="email", settings=settings),),
+    )
+    clock, ids = SystemClock(), RandomIds()
+    with memory_engine() as engine:
+        Configurator(engine.log, clock, ids).synchronise(wanted, "here")
+        delivery = Delivery(engine.log, clock, ids)
+        with closing(Follower(engine.log)) as follower:
+            for good in (False, True):
+                nightly(good, return_state=True)
+                engine.log.flush()
+                while follower.step() or delivery.step():
+                    pass
+        found = entries(engine.log)
+        assert [(entry.kind, entry.status) for entry in found] == [("opened", "delivered"), ("resolved", "delivered")]
+        assert postfix.PASSWORD not in repr([event.data for event in engine.log.read_all()])
+    first, second = server.mails(*(entry.receipt["message_id"] for entry in found))
+    assert "ValueError: no rows" in text_of(first, "plain")
+    assert second["In-Reply-To"] == first["Message-ID"]
+    assert "Recovered" in second["Subject"]

@@ -73,6 +73,7 @@ def _matched(rule: "Rule") -> str:
 @click.option("--flow", multiple=True, help="Names of flows; `*` stands for anything.")
 @click.option("--task", multiple=True, help="Names of tasks: the rule is then about task runs.")
 @click.option("--tag", "tags", multiple=True, help="Tags that the run has.")
+@click.option("--deployment", multiple=True, help="Names of the deployments that runs come from.")
 @click.option("--state", multiple=True, help="State names or types; FAILED and CRASHED by default.")
 @click.option("--event", multiple=True, help="Event types: the rule is then about these events.")
 @click.option("--where", help='An expression, such as "data.attempt >= 2".')

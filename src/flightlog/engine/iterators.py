@@ -1,6 +1,5 @@
 """Iterators among the arguments of a call: what they give is looked into as the rest is, so it is put into lists."""
 
-from collections.abc import Mapping
 from types import GeneratorType
 from typing import Any, Final
 
@@ -21,10 +20,10 @@ _ITERATORS: Final[tuple[type[Any], ...]] = (
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
 
 
-def listed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def listed(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return arguments with a list in the place of each iterator: the same list wherever it is given."""
     if are_plain(parameters.values()):
-        return dict(parameters)
+        return parameters
     known: dict[int, tuple[Any, list[Any]]] = {}
     return {name: _listed(value, known, ()) for name, value in parameters.items()}
 

@@ -4,14 +4,16 @@ What a script defines goes along itself, by cloudpickle; some kinds of it cloudp
 up by name in the script.
 """
 
+import dataclasses
 import enum
 import functools
+import re
 import sys
 import typing
 import weakref
 from collections.abc import Callable
 from importlib import import_module
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -25,6 +27,8 @@ BY_CONTENT = 6
 """So many parts has what cloudpickle makes of a function or class that goes along itself."""
 _NAMES_OF_CLASS = 3
 """Where in it the names are that a class is made with."""
+_NAME = re.compile(r"[^\W\d]\w*")
+_OF_TYPES = frozenset({"types", "typing", "typing_extensions"})
 
 
 def send_whole(module: str) -> bool:
@@ -59,6 +63,25 @@ def with_all_of_class(value: type[Any], made: tuple[Any, ...]) -> tuple[Any, ...
     if "__slots__" in vars(value) and not issubclass(value, (tuple, enum.Enum)):
         made[1][_NAMES_OF_CLASS]["__slots__"] = value.__slots__  # or its objects get a __dict__
     return made
+
+
+def completed(value: type[Any]) -> bool:
+    """Have a pydantic model find what it names, as its first use would; tell if it has. Before, none can be pickled."""
+    if vars(value).get("__pydantic_complete__") is not False or not hasattr(value, "model_rebuild"):
+        return False
+    return value.model_rebuild(raise_errors=False) is True
+
+
+def named_in(value: type[Any]) -> dict[str, Any]:
+    """Return the types that the annotations of a class name, be it in texts, by their global names."""
+    names = vars(sys.modules[value.__module__])
+    texts = map(str, vars(value).get("__annotations__", {}).values())
+    found = {name: names[name] for text in texts for name in _NAME.findall(text) if name in names}
+    return {name: item for name, item in found.items() if _is_type(item)}
+
+
+def _is_type(value: Any) -> bool:
+    return isinstance(value, (type, ModuleType)) or type(value).__module__ in _OF_TYPES
 
 
 def undecorated(function: FunctionType) -> Any:
@@ -156,6 +179,7 @@ SPECIAL: dict[Any, Callable[[Any], Any]] = {
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak,
     weakref.WeakValueDictionary: _reduce_weak,
+    type(dataclasses.MISSING): lambda _: "MISSING",  # there is but one
     typing.NewType: _reduce_new_type,
     typing.ParamSpec: _reduce_parameter,
     typing.TypeVarTuple: _reduce_parameter,
@@ -170,7 +194,9 @@ __all__ = [
     "MAKERS",
     "SPECIAL",
     "cached",
+    "completed",
     "goes_along",
+    "named_in",
     "of_definition",
     "of_error",
     "send_whole",

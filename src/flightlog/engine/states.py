@@ -314,8 +314,8 @@ Retrying = _state(StateType.RUNNING, "Retrying")
 def Scheduled(  # noqa: N802 - named as the states are
     scheduled_time: datetime | None = None, *, name: str = "Scheduled", message: str | None = None
 ) -> State[Any]:
-    """Return a state of type SCHEDULED, due at `scheduled_time` (now by default)."""
-    due = scheduled_time or datetime.now(UTC)
+    """Return a state of type SCHEDULED, due at `scheduled_time` (now by default). A time without a zone is local."""
+    due = (scheduled_time or datetime.now(UTC)).astimezone(UTC)
     return State(StateType.SCHEDULED, name, message, None, StateDetails(scheduled_time=due))
 
 
@@ -338,7 +338,7 @@ def Paused(  # noqa: N802 - named as the states are
 
     Args:
         timeout_seconds: how long it waits.
-        pause_expiration_time: until when it waits.
+        pause_expiration_time: until when it waits. A time without a zone is local.
         reschedule: whether it holds no process meanwhile.
         pause_key: what tells this pause from others of the run.
         message: what the state says of itself.
@@ -346,7 +346,7 @@ def Paused(  # noqa: N802 - named as the states are
     Raises:
         ValueError: both times are given.
     """
-    until = pause_expiration_time
+    until = None if pause_expiration_time is None else pause_expiration_time.astimezone(UTC)
     if timeout_seconds is not None:
         if until is not None:
             raise ValueError("Give `timeout_seconds` or `pause_expiration_time`, not both.")

@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from flightlog.engine.arguments import sources
+from flightlog.engine.arguments import replace, sources
 from flightlog.engine.caching import Lookup
-from flightlog.engine.context import TAGS, FlowRunContext, RunContext, TaskRunContext
+from flightlog.engine.context import CURRENT, IN_HOOK, TAGS, FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.depth import check_room
+from flightlog.engine.futures import BaseFuture
 from flightlog.engine.iterators import listed
 from flightlog.engine.names import run_name
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.slots import Slots
 from flightlog.engine.transitions import Create, Policy
+from flightlog.engine.upstream import value_of
 from flightlog.events.model import Append, NewEvent
 
 if TYPE_CHECKING:
@@ -91,22 +93,44 @@ def create(call: TaskCall) -> TaskRun:
     counter = flow.counters.get(task.key)
     if counter is None:
         counter = flow.counters.setdefault(task.key, count())
-    name = run_name(task.task_run_name, call.parameters) or f"{task.name}-{task.key_hash}-{next(counter)}"
-    facts: dict[str, Any] = {"task": task.name, "key": task.key, "name": name}
+    policy = task.policy(flow.engine.task_policy)
+    call.run = run = new_task_run(flow, call.parent, task.name, task.name, policy)
+    run.tags = tags_of(task, flow)
+    run.name = _given_name(call, run) or f"{task.name}-{task.key_hash}-{next(counter)}"
+    facts: dict[str, Any] = {"task": task.name, "key": task.key, "name": run.name}
     if call.parent is not None:
         facts["parent"] = call.parent.task_run.key
     if inputs := inputs_of(flow, call.parameters, call.wait_for):
         facts["inputs"] = inputs
-    policy = task.policy(flow.engine.task_policy)
     if policy.retries:
         facts["retries"] = policy.retries
-    if tags := tags_of(task, flow):
-        facts["tags"] = sorted(tags)
-    call.run = new_task_run(flow, call.parent, name, task.name, policy)
-    call.run.tags = tags
-    call.pending.append(created := call.run.record(Create(facts)))
-    call.run.tell(created)
-    return call.run
+    if run.tags:
+        facts["tags"] = sorted(run.tags)
+    call.pending.append(created := run.record(Create(facts)))
+    run.tell(created)
+    return run
+
+
+def _given_name(call: TaskCall, run: TaskRun) -> str | None:
+    """Return the name that the task's template or function gives the run; a function sees the run's facts."""
+    template = call.task.task_run_name
+    if template is None:
+        return None
+    parameters = {name: replace(value, _as_it_is_known) for name, value in call.parameters.items()}
+    if not callable(template):
+        return run_name(template, parameters)
+    context = TaskRunContext(call.flow, call.task, run, parameters, log_prints=False, parent=call.parent)
+    token, inside = CURRENT.set(context), IN_HOOK.set(context)
+    try:
+        return run_name(template, parameters)
+    finally:
+        IN_HOOK.reset(inside)
+        CURRENT.reset(token)
+
+
+def _as_it_is_known(source: Any) -> Any:
+    """Return the value of a run that has ended by now; the run is named before it waits for others."""
+    return value_of(source) if not isinstance(source, BaseFuture) or source.done() else source
 
 
 def tags_of(task: "Task[Any, Any]", flow: FlowRunContext) -> frozenset[str]:

@@ -31,7 +31,9 @@ from flightlog.engine.reductions import (
     MAKERS,
     SPECIAL,
     cached,
+    completed,
     goes_along,
+    named_in,
     of_definition,
     of_error,
     send_whole,
@@ -224,6 +226,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             return of_definition(value)
         made = super().reducer_override(value)
         if isinstance(made, tuple) and len(made) == BY_CONTENT and isinstance(value, type):
+            if completed(value):
+                made = super().reducer_override(value)
             return with_all_of_class(value, made)
         return made
 
@@ -238,7 +242,8 @@ class _ToCluster(_Pickler):
             self.share_names(value)
         made = super().reducer_override(value)
         if isinstance(made, tuple) and (len(made) == BY_CONTENT or made[0] in MAKERS):
-            return _known(_KNOWN.new_key(value), made, self.home(getattr(value, "__module__", None)))
+            home = self.home(getattr(value, "__module__", None))
+            return _known(_KNOWN.new_key(value), made, home, self.named_in(value))
         return made
 
     def share_names(self, function: FunctionType) -> None:
@@ -247,6 +252,10 @@ class _ToCluster(_Pickler):
     def home(self, module: str | None) -> "_Names | None":
         """Return what stands for the global names of a script; None if a module is none, or has none there."""
         return None
+
+    def named_in(self, value: Any) -> dict[str, Any]:
+        """Return what a class of a script names in texts, which are looked up among the script's global names."""
+        return {}
 
 
 class _ToClusterBeside(_ToCluster):
@@ -274,13 +283,20 @@ class _ToProcess(_ToCluster):
         return self._homes[module]
 
 
+class _ToProcessAnnotated(_ToProcess):
+    """The same, along with what the annotations of a script's classes name."""
+
+    def named_in(self, value: Any) -> dict[str, Any]:
+        return named_in(value) if isinstance(value, type) and self.home(value.__module__) is not None else {}
+
+
 class _FromCluster(_Pickler):
     """Pickles for whoever may need it: what was sent to this worker goes along, and is known by its key."""
 
     def reducer_override(self, value: Any) -> Any:
         made = super().reducer_override(value)
         if isinstance(made, tuple) and isinstance(value, _KINDS) and (key := _KNOWN.key(value)) is not None:
-            return _known(key, made, None)
+            return _known(key, made, None, {})
         return made
 
 
@@ -304,18 +320,24 @@ _PICKLERS = {
 def _dumped(way: Way, beside: Mapping[int, int], value: Any) -> bytes:
     for script in SCRIPTS:
         send_whole(script)
+    if way is Way.TO_PROCESS:
+        with suppress(Exception):  # perhaps what an annotation names cannot travel: few need it there
+            return _written(_ToProcessAnnotated, beside, value)
+    return _written(_ToClusterBeside if beside else _PICKLERS[way], beside, value)
+
+
+def _written(kind: type[_Pickler], beside: Mapping[int, int], value: Any) -> bytes:
     file = io.BytesIO()
-    kind = _ToClusterBeside if beside else _PICKLERS[way]
     kind(file, beside).dump(value)
     return file.getvalue()
 
 
-def _known(key: _Key, made: tuple[Any, ...], home: "_Names | None") -> tuple[Any, ...]:
+def _known(key: _Key, made: tuple[Any, ...], home: "_Names | None", named: dict[str, Any]) -> tuple[Any, ...]:
     """Return how something goes along that is known by its key where it comes to."""
     make, args, *rest = made
     if len(made) == BY_CONTENT:
         state, _, _, fill = rest
-        rest = [(state, fill), None, None, _fill]
+        rest = [(state, fill, home, named), None, None, _fill]
     return _again, (key, make, args, home), *rest
 
 
@@ -332,11 +354,13 @@ def _again(key: _Key, make: Callable[..., Any], args: Any, home: dict[str, Any] 
     return made
 
 
-def _fill(made: Any, content: tuple[Any, Callable[[Any, Any], object]]) -> None:
+def _fill(made: Any, content: tuple[Any, Callable[[Any, Any], object], dict[str, Any] | None, dict[str, Any]]) -> None:
     """Give a function or class what is in it, but where it is defined."""
-    state, fill = content
+    state, fill, home, named = content
     if not _KNOWN.is_ours(_KNOWN.key(made)):
         fill(made, state)
+        if home is not None:
+            home.update({name: value for name, value in named.items() if name not in home})
 
 
 def _returned(key: _Key, name: str) -> Any:

@@ -9,7 +9,6 @@ late somebody looks.
 
 import heapq
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -33,9 +32,22 @@ from flightlog.events.types import (
 )
 from flightlog.ids import id_text
 from flightlog.notifications.decisions import Decision, IncidentChanged, Withheld
-from flightlog.notifications.durations import microseconds, text
-from flightlog.notifications.matching import LookUp, fits, group_of, is_about, matches, may_match, occurrence_of
-from flightlog.notifications.rules import OURS, Channel, Configuration, Match, Route, Rule
+from flightlog.notifications.durations import text
+from flightlog.notifications.matching import (
+    PARENT,
+    LookUp,
+    fits,
+    going_on,
+    group_of,
+    is_about,
+    limit_of,
+    matches,
+    may_match,
+    may_mend,
+    occurrence_of,
+)
+from flightlog.notifications.outages import CHANNEL_DOWN, UNDELIVERED
+from flightlog.notifications.rules import Channel, Configuration, Route, Rule
 from flightlog.notifications.state import (
     DURATIONS,
     ENTRIES,
@@ -48,7 +60,7 @@ from flightlog.notifications.state import (
     Occurrence,
     RunMemory,
 )
-from flightlog.notifications.telling import UNDELIVERED, Telling
+from flightlog.notifications.telling import Telling
 
 _ROUTES: Final = TypeAdapter(tuple[Route, ...])
 _ALWAYS: Final = frozenset(
@@ -60,21 +72,6 @@ _ALWAYS: Final = frozenset(
 _ENDS: Final = frozenset(f"{FLOW_RUN}.{suffix}" for suffix, (state, _) in STATES.items() if state in TERMINAL)
 _CONFIGURATION: Final = frozenset({RULE_SET, RULE_REMOVED, CHANNEL_SET, CHANNEL_REMOVED, ROUTES_SET})
 _OWN: Final = ("rule.", "channel.", "routes.", "silence.", "incident.", "notification.")
-_LONG: Final = 6
-"""After so many failed attempts at one message, some minutes, its channel is down, though nothing is given up yet."""
-CHANNEL_DOWN: Final = Rule(
-    name="down",
-    severity="critical",
-    match=Match(event=UNDELIVERED, where=f"type == '{NOTIFICATION_DEAD}' or data.attempt >= {_LONG}"),
-    hold="no",
-    group_by=("resource",),
-    resolve="never",
-    description="Messages cannot be delivered through a channel; the others are told.",
-).model_copy(update={"name": OURS})
-"""The rule that comes with Flightlog: a dead channel is an incident itself."""
-_PARENT: Final = "its parent run goes on"
-_FEWEST: Final = 5
-"""From so many completed runs on there are percentiles."""
 
 
 class Fold:
@@ -176,6 +173,7 @@ class Fold:
             for group in self.memory.groups.pop(name, {}).values():
                 if incident := self.memory.incidents.pop(group.incident, None):
                     self._changed("resolved", incident, event.recorded_at, incident.latest, "the rule is gone")
+            self._telling.release(name, event.recorded_at)
 
     def _set_channel(self, event: Event) -> None:
         channel = Channel.model_validate_json(event.data["channel"])
@@ -204,7 +202,7 @@ class Fold:
         """A channel that was down works again."""
         group = self.memory.groups.get(CHANNEL_DOWN.name, {}).get(f"resource={event.data['channel']}")
         if group is not None and group.incident:
-            self._resolve(CHANNEL_DOWN, group, event.recorded_at, None, "a message was delivered again")
+            self._close(CHANNEL_DOWN, group, event.recorded_at, None, "a message was delivered again")
 
     # --- what happens -------------------------------------------------------------------------------
 
@@ -230,7 +228,9 @@ class Fold:
     def _rules_for(self, type_: str) -> list[Rule]:
         """Return the rules that events of a type could match."""
         if type_ not in self._wanting:
-            self._wanting[type_] = [rule for rule in self.rules.values() if may_match(rule, type_)]
+            wanting = [rule for rule in self.rules.values() if may_match(rule, type_)]
+            # What keeps others quiet comes first, wherever it stands: they may match the same event.
+            self._wanting[type_] = sorted(wanting, key=lambda rule: bool(rule.inhibit.rules))
         return self._wanting[type_]
 
     def _run_of(self, event: Event) -> RunMemory | None:
@@ -239,10 +239,10 @@ class Fold:
         if not stream.startswith("flow-run/"):
             identifier = event.data.get("flow_run_id") if event.type == "event.emitted" else None
             stream = f"flow-run/{id_text(identifier)}" if identifier else ""
-            return runs.get(stream) or (_run_memory(self._look_up(stream, None), 0) if stream else None)
+            return runs.get(stream) or (RunMemory.of(self._look_up(stream, None), 0) if stream else None)
         if stream not in runs:
             created = event.data if event.type == "flow_run.created" else self._look_up(stream, None)
-            run = _run_memory(created, event.recorded_at)
+            run = RunMemory.of(created, event.recorded_at)
             if run is None:
                 return None
             runs[stream] = run
@@ -251,30 +251,20 @@ class Fold:
 
     def _match(self, rule: Rule, occurrence: Occurrence, run: RunMemory | None, event: Event) -> None:
         """Hold a match back, or count it."""
-        if rule.hold == "retries" and run is not None and (why := self._may_mend(rule, occurrence, run, event)):
-            holder = self.memory.runs[run.parent] if why == _PARENT else run
+        if (
+            rule.hold == "retries"
+            and run is not None
+            and (why := may_mend(rule, occurrence, event, run.parent in self.memory.runs))
+        ):
+            holder = self.memory.runs[run.parent] if why == PARENT else run
             holder.held.append(Held(rule.name, occurrence, why))
             self._withhold(rule, occurrence, "held", why)
-        elif isinstance(rule.hold, int):
-            group = self._group(rule, occurrence)
-            if not group.incident:
-                group.held.append(Held(rule.name, occurrence, f"held for {text(rule.hold)}"))
-                self._withhold(rule, occurrence, "held", f"it is told if nothing completes within {text(rule.hold)}")
-                self._at(occurrence.at + rule.hold, "hold", rule.name, group.key)
-                return
-            self._count(rule, occurrence)
+        elif isinstance(rule.hold, int) and not (group := self._group(rule, occurrence)).incident:
+            group.held.append(Held(rule.name, occurrence, f"held for {text(rule.hold)}"))
+            self._withhold(rule, occurrence, "held", f"it is told if nothing completes within {text(rule.hold)}")
+            self._at(occurrence.at + rule.hold, "hold", rule.name, group.key)
         else:
             self._count(rule, occurrence)
-
-    def _may_mend(self, rule: Rule, occurrence: Occurrence, run: RunMemory, event: Event) -> str:
-        """Return why a match may still mend itself, or be told by another; empty if not."""
-        if event.type == "flow_run.awaiting_retry":
-            return "the run is tried again"
-        if event.type.startswith("task_run.") and occurrence.state_type not in ("RUNNING", "PENDING"):
-            return "its flow run goes on"
-        if rule.inhibit.parents and event.type.startswith("flow_run.") and run.parent in self.memory.runs:
-            return _PARENT
-        return ""
 
     def _end_run(self, event: Event, run: RunMemory, occurrence: Occurrence) -> None:
         """Let go of what waited for the end of a run."""
@@ -283,7 +273,7 @@ class Fold:
         passed_on = above is not None and any(one.occurrence.event == occurrence.event for one in above.held)
         told = any(isinstance(one, IncidentChanged) and one.cause.event == occurrence.event for one in self._out)
         for held in run.held:
-            if held.why == _PARENT and passed_on and above is not None:
+            if held.why == PARENT and passed_on and above is not None:
                 above.held.append(held)  # whether the parent is told hangs on its own parent
             elif (rule := self.rules.get(held.rule)) is not None:
                 self._let_go(rule, held, run, occurrence, told=told)
@@ -297,11 +287,11 @@ class Fold:
 
     def _let_go(self, rule: Rule, held: Held, run: RunMemory, end: Occurrence, *, told: bool) -> None:
         """Count a match that waited for the end of a run, or say why it counts no more."""
-        if held.why == _PARENT and told and end.state_type != "COMPLETED":
+        if held.why == PARENT and told and end.state_type != "COMPLETED":
             self._withhold(rule, held.occurrence, "inhibited", f"its parent {run.name} failed too, and that is told")
         elif held.occurrence.task and held.occurrence.at <= run.retried_at:
             self._withhold(rule, held.occurrence, "recovered", "a later attempt of its flow run took its place")
-        elif held.why != _PARENT and not held.occurrence.task and end.state_type == "COMPLETED":
+        elif held.why != PARENT and not held.occurrence.task and end.state_type == "COMPLETED":
             self._withhold(rule, held.occurrence, "recovered", "the flow run completed after all")
         else:
             self._count(rule, held.occurrence, at=end.at)
@@ -328,7 +318,7 @@ class Fold:
             self._open(rule, group, occurrence, occurrence.at, "a run completed after one that did not", tell=False)
             self._close(rule, group, occurrence.at, occurrence, "it has recovered")
         elif group.incident and rule.resolve == "success":
-            self._resolve(rule, group, occurrence.at, occurrence, f"{occurrence.run_name} completed")
+            self._close(rule, group, occurrence.at, occurrence, f"{occurrence.run_name} completed")
         group.failed = False
 
     # --- thresholds ---------------------------------------------------------------------------------
@@ -358,19 +348,9 @@ class Fold:
 
     def _watch_duration(self, run: RunMemory, event: Event) -> None:
         for rule in self.rules.values():
-            limit = self._limit(rule, run.flow) if rule.enabled else None
+            limit = limit_of(rule, self.memory.flows.get(run.flow)) if rule.enabled else None
             if limit is not None and is_about(rule.match, occurrence_of(event, run, self._look_up)):
                 self._at(event.recorded_at + limit, "slow", rule.name, event.stream, limit)
-
-    def _limit(self, rule: Rule, flow: str) -> int | None:
-        """Return how long a run may take by a rule, in microseconds; None for as long as it likes."""
-        wanted = rule.threshold.slower_than
-        if wanted is None or wanted[:1] != "p":
-            return None if wanted is None else microseconds(wanted)
-        known = sorted(self.memory.flows.get(flow, FlowMemory()).durations)
-        if len(known) < _FEWEST:
-            return None
-        return known[min(len(known) - 1, len(known) * int(wanted[1:]) // 100)]
 
     def _slow(self, due: int, name: str, stream: str, limit: int) -> None:
         rule, run = self.rules.get(name), self.memory.runs.get(stream)
@@ -379,10 +359,7 @@ class Fold:
         wanted = rule.threshold.slower_than or ""
         than = f"{text(limit)} ({wanted} of its runs)" if wanted[:1] == "p" else wanted
         occurrence = self._by_clock(due, f"{run.flow} is running for longer than {than}", run.flow)
-        occurrence.stream, occurrence.run, occurrence.run_name = stream, stream.removeprefix("flow-run/"), run.name
-        occurrence.tags, occurrence.state_name, occurrence.state_type = list(run.tags), "Running", "RUNNING"
-        occurrence.took = limit
-        self._count(rule, occurrence)
+        self._count(rule, going_on(occurrence, run, stream, limit))
 
     def _by_clock(self, due: int, told: str, flow: str) -> Occurrence:
         return Occurrence(due, self.memory.position, "", "clock", told, flow=flow)
@@ -390,7 +367,7 @@ class Fold:
     def _first_seen(self, run: RunMemory, at: int) -> None:
         """Begin to wait for a first success of a flow."""
         occurrence = self._by_clock(at, "", run.flow)
-        occurrence.run_name, occurrence.tags = run.name, list(run.tags)
+        occurrence.run_name, occurrence.tags, occurrence.deployment = run.name, list(run.tags), run.deployment
         for rule in self.rules.values():
             if rule.enabled and rule.threshold.not_succeeded_within and is_about(rule.match, occurrence):
                 group = self._group(rule, occurrence)
@@ -398,8 +375,11 @@ class Fold:
                     self._arm(rule, group, at)
 
     def _arm_all(self, rule: Rule, at: int) -> None:
-        """Begin to wait for the successes of all flows that are known, for a rule that is new."""
-        if rule.threshold.not_succeeded_within is None:
+        """Begin to wait for the successes of all flows that are known, for a rule that is new.
+
+        Not for one that asks for tags or deployments: whether a flow's runs have these shows with the next of them.
+        """
+        if rule.threshold.not_succeeded_within is None or rule.match.tags or rule.match.deployment:
             return
         for name, flow in self.memory.flows.items():
             if fits(rule.match.flow, name):
@@ -412,9 +392,9 @@ class Fold:
 
     def _missed(self, due: int, name: str, key: str, since: int) -> None:
         rule, group = self.rules.get(name), self.memory.groups.get(name, {}).get(key)
-        if rule is None or group is None or group.armed != since or not rule.threshold.not_succeeded_within:
+        if rule is None or not rule.enabled or group is None or group.armed != since:
             return
-        if not rule.enabled:
+        if not rule.threshold.not_succeeded_within:
             return
         span = text(rule.threshold.not_succeeded_within)
         occurrence = self._by_clock(due, f"No run of {group.flow} has completed for {span}", group.flow)
@@ -444,17 +424,7 @@ class Fold:
     def _open(
         self, rule: Rule, group: Group, occurrence: Occurrence, at: int, reason: str, *, tell: bool = True
     ) -> None:
-        source = f"{rule.name}\0{group.key}\0{occurrence.event or at}"
-        incident = Incident(
-            sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:32],
-            rule.name,
-            group.key,
-            at,
-            occurrence.position,
-            occurrence,
-            occurrence,
-            entries=[occurrence],
-        )
+        incident = Incident.begin(rule.name, group.key, occurrence, at)
         self.memory.incidents[incident.id] = incident
         group.incident = incident.id
         self._changed("opened", incident, at, occurrence, reason)
@@ -471,11 +441,9 @@ class Fold:
         self._changed("updated", incident, at, occurrence, f"event {incident.count} of the incident")
         self._telling.joined(rule, incident, at)
 
-    def _resolve(self, rule: Rule, group: Group, at: int, occurrence: Occurrence | None, reason: str) -> None:
-        self._close(rule, group, at, occurrence or self.memory.incidents[group.incident].latest, reason)
-
-    def _close(self, rule: Rule, group: Group, at: int, occurrence: Occurrence, reason: str) -> None:
+    def _close(self, rule: Rule, group: Group, at: int, occurrence: Occurrence | None, reason: str) -> None:
         incident = self.memory.incidents.pop(group.incident)
+        occurrence = occurrence or incident.latest
         group.incident, group.streak = "", 0
         self._changed("resolved", incident, at, occurrence, reason)
         self._telling.resolved(rule, group, incident, at, occurrence)
@@ -491,7 +459,7 @@ class Fold:
         if incident.latest.at + rule.ends_after > due:
             self._at(incident.latest.at + rule.ends_after, "quiet", name, key, identifier)
         else:
-            self._resolve(rule, group, due, None, f"nothing more happened for {text(rule.ends_after)}")
+            self._close(rule, group, due, None, f"nothing more happened for {text(rule.ends_after)}")
 
     def _changed(self, what: Any, incident: Incident, at: int, cause: Occurrence, reason: str) -> None:
         changed = IncidentChanged(what, at, incident.id, incident.rule, incident.group, incident.count, cause, reason)
@@ -499,24 +467,10 @@ class Fold:
 
     def _withhold(self, rule: Rule, occurrence: Occurrence, reason: str, why: str) -> None:
         at = max(self.memory.now, occurrence.at)
-        group = group_of(rule, occurrence)
-        self._telling.out.append(Withheld(at, rule.name, group, "", occurrence, reason, why))
+        self._telling.out.append(Withheld(at, rule.name, group_of(rule, occurrence), "", occurrence, reason, why))
 
     def _at(self, due: int, kind: str, *args: Any) -> None:
         self._telling.at(due, kind, *args)
-
-
-def _run_memory(created: Any, at: int) -> RunMemory | None:
-    if "flow" not in created:
-        return None
-    parent = created.get("parent_flow_run_id")
-    return RunMemory(
-        created["flow"],
-        created["name"],
-        list(created.get("tags") or ()),
-        f"flow-run/{id_text(parent)}" if parent else "",
-        at,
-    )
 
 
 def _told(name: str) -> Callable[..., None]:

@@ -15,7 +15,8 @@ from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.subscriptions import Subscription
 from flightlog.notifications.decisions import Decision
-from flightlog.notifications.folding import CHANNEL_DOWN, Fold
+from flightlog.notifications.folding import Fold
+from flightlog.notifications.outages import CHANNEL_DOWN
 from flightlog.notifications.recording import appends_of
 from flightlog.notifications.rules import Rule
 from flightlog.notifications.state import VERSION, Memory

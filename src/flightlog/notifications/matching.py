@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
@@ -10,14 +11,16 @@ from flightlog.events.model import Event
 from flightlog.events.narration import state_of
 from flightlog.events.types import FLOW_RUN, STATES, TASK_RUN, flow_run_of
 from flightlog.ids import id_text
+from flightlog.notifications.durations import microseconds
 from flightlog.notifications.expressions import compiled
 from flightlog.notifications.rules import Match, Rule
-from flightlog.notifications.state import Occurrence, RunMemory
+from flightlog.notifications.state import FlowMemory, Occurrence, RunMemory
 
 LookUp = Callable[[str, bytes | None], Mapping[str, Any]]
 """Returns the payload of the event that created a flow run (by stream) or a task run in it; empty if there is none."""
 BAD: Final = frozenset({"FAILED", "CRASHED"})
 CUSTOM: Final = "event.emitted"
+PARENT: Final = "its parent run goes on"
 
 
 def occurrence_of(event: Event, run: RunMemory | None, look_up: LookUp) -> Occurrence:
@@ -34,6 +37,7 @@ def occurrence_of(event: Event, run: RunMemory | None, look_up: LookUp) -> Occur
     if run is not None:
         identifier = flow_run_of(event.stream)
         found.flow, found.run_name, found.tags = run.flow, run.name, list(run.tags)
+        found.deployment = run.deployment
         found.run = "" if identifier is None else id_text(identifier)
         found.took = event.occurred_at - run.started_at if run.started_at else None
     if suffix in STATES and kind in (FLOW_RUN, TASK_RUN):
@@ -73,6 +77,8 @@ def is_about(match: Match, occurrence: Occurrence) -> bool:
         return False
     if match.tags and not has_tags(match.tags, occurrence.tags):
         return False
+    if not comes_from(match.deployment, occurrence.deployment):
+        return False
     if bool(match.task) != bool(occurrence.task) and not match.event:
         return False
     return not match.task or fits(match.task, occurrence.task)
@@ -106,6 +112,31 @@ def _is_wanted(match: Match, occurrence: Occurrence, type_: str) -> bool:
     if match.state:
         return occurrence.state_name in match.state or occurrence.state_type in match.state
     return bool(match.event) or occurrence.state_type in BAD
+
+
+def may_mend(rule: Rule, occurrence: Occurrence, event: Event, has_parent: bool) -> str:
+    """Return why what matched may still mend itself, or be told by another; empty if not."""
+    if event.type == "flow_run.awaiting_retry":
+        return "the run is tried again"
+    if event.type.startswith("task_run.") and occurrence.state_type not in ("RUNNING", "PENDING"):
+        return "its flow run goes on"
+    return PARENT if has_parent and rule.inhibit.parents and event.type.startswith("flow_run.") else ""
+
+
+def limit_of(rule: Rule, flow: FlowMemory | None) -> int | None:
+    """Return how long a flow's runs may take by a rule, in microseconds; None for as long as they like."""
+    wanted = rule.threshold.slower_than
+    if wanted is None or wanted[:1] != "p":
+        return None if wanted is None else microseconds(wanted)
+    return None if flow is None else flow.percentile(int(wanted[1:]))
+
+
+def going_on(occurrence: Occurrence, run: RunMemory, stream: str, took: int) -> Occurrence:
+    """Return what happens by the clock to a run that is going on, with what is known of the run."""
+    return replace(
+        occurrence, stream=stream, run=stream.removeprefix("flow-run/"), run_name=run.name, tags=list(run.tags),
+        state_name="Running", state_type="RUNNING", took=took, deployment=run.deployment,
+    )  # fmt: skip
 
 
 def names_of(occurrence: Occurrence, event: Event, look_up: LookUp) -> dict[str, Any]:
@@ -183,6 +214,11 @@ def fits(patterns: tuple[str, ...], name: str) -> bool:
     if any(fnmatchcase(name, pattern) for pattern in unwanted):
         return False
     return not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
+
+
+def comes_from(patterns: tuple[str, ...], deployment: str) -> bool:
+    """Tell whether a run's deployment fits; one that comes from none fits nothing but no patterns."""
+    return not patterns or (bool(deployment) and fits(patterns, deployment))
 
 
 def has_tags(patterns: Iterable[str], tags: Iterable[str]) -> bool:

@@ -49,6 +49,9 @@ class Match(Model):
     )
     task: Names = Field(default=(), description="Names of tasks: the rule is then about task runs, not flow runs.")
     tags: Names = Field(default=(), description="Tags that the run has, all of them; `!` in front: has not.")
+    deployment: Names = Field(
+        default=(), description="Names of the deployments that runs come from; a run that comes from none fits none."
+    )
     state: Names = Field(
         default=(), description="State names (`TimedOut`) or types (`FAILED`); FAILED and CRASHED if nothing is said."
     )
@@ -120,7 +123,9 @@ class Inhibit(Model):
     parents: bool = Field(
         default=True, description="A subflow's failure is not told if its parent fails too, and that is."
     )
-    rules: Names = Field(default=(), description="While one of these rules has an open incident.")
+    rules: Names = Field(
+        default=(), description="While one of these rules has an open incident; what still goes on then is told after."
+    )
 
 
 class MuteTime(Model):
@@ -284,6 +289,7 @@ class Route(Model):
 
     flow: Names = Field(default=(), description="Names of flows, as in `match`.")
     tags: Names = Field(default=(), description="Tags, as in `match`.")
+    deployment: Names = Field(default=(), description="Names of deployments, as in `match`.")
     rule: Names = Field(default=(), description="Names of rules; `*` and `?` stand for anything.")
     severity: tuple[Severity, ...] = Field(default=(), description="Any of these.")
     channels: Names = Field(default=(), description="Who is told.")
@@ -294,12 +300,12 @@ class Route(Model):
 
 
 class Silence(Model):
-    """A time in which incidents of some kind are not told of; what still goes on then is told afterwards."""
+    """Which incidents nobody is told of for a time; what still goes on then is told afterwards."""
 
-    rule: Names = ()
-    flow: Names = ()
-    tags: Names = ()
-    comment: str = ""
+    rule: Names = Field(default=(), description="Names of rules.")
+    flow: Names = Field(default=(), description="Names of flows, as in `match`.")
+    tags: Names = Field(default=(), description="Tags, as in `match`.")
+    comment: str = Field(default="", description="Why.")
 
 
 class Configuration(Model):

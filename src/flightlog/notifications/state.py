@@ -3,10 +3,14 @@
 All of it follows from the log; what is put aside (`Memory.packed`) only saves folding from the beginning.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any, Final
 
 from flightlog.events import codec
+from flightlog.events.types import flow_run_stream
+from flightlog.ids import id_text
 
 VERSION: Final = 2
 """Raised when what is remembered, or the fold, changes: then it is folded anew."""
@@ -14,6 +18,8 @@ LATEST: Final = 7
 """How many ends of a flow's runs messages show."""
 DURATIONS: Final = 100
 """Over how many of a flow's completed runs percentiles are taken."""
+_FEWEST: Final = 5
+"""From so many completed runs on there are percentiles."""
 ENTRIES: Final = 5
 """How many of an incident's latest events messages show."""
 
@@ -39,6 +45,7 @@ class Occurrence:
         error: the exception's class and message.
         attempt: which attempt it was.
         took: how long the run has taken, in microseconds; None if that is not known.
+        deployment: the deployment that the run comes from; empty if it comes from none.
     """
 
     at: int
@@ -57,6 +64,7 @@ class Occurrence:
     error: str = ""
     attempt: int = 0
     took: int | None = None
+    deployment: str = ""
 
 
 @dataclass(slots=True)
@@ -80,6 +88,17 @@ class RunMemory:
     started_at: int = 0
     retried_at: int = 0
     held: list[Held] = field(default_factory=list)
+    deployment: str = ""
+
+    @classmethod
+    def of(cls, created: Mapping[str, Any], at: int) -> "RunMemory | None":
+        """Return what is known of a run by the payload of the event that created it; None if that is not one."""
+        if "flow" not in created:
+            return None
+        parent = created.get("parent_flow_run_id")
+        stream = flow_run_stream(id_text(parent)) if parent else ""
+        tags, deployment = list(created.get("tags") or ()), created.get("deployment") or ""
+        return cls(created["flow"], created["name"], tags, stream, at, deployment=deployment)
 
 
 @dataclass(slots=True)
@@ -89,6 +108,11 @@ class FlowMemory:
     ends: list[str] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
     completed_at: int = 0
+
+    def percentile(self, wanted: int) -> int | None:
+        """Return a percentile of the durations, in microseconds; None if too few are known."""
+        known = sorted(self.durations)
+        return known[min(len(known) - 1, len(known) * wanted // 100)] if len(known) >= _FEWEST else None
 
 
 @dataclass(slots=True)
@@ -129,6 +153,13 @@ class Incident:
     updated_at: int = 0
     update_due: bool = False
     entries: list[Occurrence] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, rule: str, group: str, occurrence: Occurrence, at: int) -> "Incident":
+        """Return an incident that begins; its id follows from what began it."""
+        source = f"{rule}\0{group}\0{occurrence.event or at}"
+        identifier = sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return cls(identifier, rule, group, at, occurrence.position, occurrence, occurrence, entries=[occurrence])
 
 
 @dataclass(slots=True)

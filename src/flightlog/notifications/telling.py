@@ -7,19 +7,16 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
-from flightlog.events.types import NOTIFICATION_DEAD, NOTIFICATION_FAILED
 from flightlog.notifications.decisions import Decision, Draft, Withheld
 from flightlog.notifications.durations import text
-from flightlog.notifications.matching import fits, has_tags
+from flightlog.notifications.matching import comes_from, fits, has_tags
 from flightlog.notifications.notifier import Kind
+from flightlog.notifications.outages import UNDELIVERED
 from flightlog.notifications.rules import Channel, Route, Rule, rate_of
 from flightlog.notifications.state import FlowMemory, Group, Incident, Memory, Occurrence
 
-UNDELIVERED: Final = (NOTIFICATION_DEAD, NOTIFICATION_FAILED)
-"""What happens to messages of a channel that is down: rules about these tell the others."""
-_FEWEST = 5
 _MOST = 50
 """How many entries a digest shows."""
 
@@ -69,6 +66,7 @@ class Telling:
 
     def resolved(self, rule: Rule, group: Group, incident: Incident, at: int, cause: Occurrence) -> None:
         """Tell whoever was told of an incident that it is over."""
+        self.release(rule.name, at)
         incident = replace(incident, latest=cause)
         if self._damped(rule, group, incident, at):
             return
@@ -182,6 +180,13 @@ class Telling:
                 return "muted", "in a time in which the rule is mute", until
         return None
 
+    def release(self, name: str, at: int) -> None:
+        """Have incidents told of that an incident of a rule has kept quiet, if they go on now that it is over."""
+        kept_quiet = {rule.name for rule in self._rules.values() if name in rule.inhibit.rules}
+        for incident in self._memory.incidents.values() if kept_quiet else ():
+            if incident.waiting and incident.rule in kept_quiet:
+                self.at(at, "speak", incident.id)  # not at once: what has ended the one may end the other
+
     def _inhibited(self, rule: Rule) -> str:
         """Return the rule that keeps this one quiet; empty for none."""
         for name in rule.inhibit.rules:
@@ -197,6 +202,8 @@ class Telling:
     ) -> None:
         """Draft a message for each channel, unless something speaks against it."""
         if by := self._inhibited(rule):
+            if kind == "opened" and incident.id in self._memory.incidents:
+                incident.waiting = f"while an incident of {by!r} was open"
             self._withhold(rule, incident, at, "inhibited", f"an incident of {by!r} is open")
             return
         if (quiet := self._quieted(rule, incident, at)) is not None:
@@ -249,7 +256,7 @@ class Telling:
                 incident.latest,
                 note,
                 ends=ends[-7:] if incident.latest.run else (),
-                usual=_median(flow.durations),
+                usual=flow.percentile(50),
                 first="" if first == key else first,
             )
         )
@@ -343,6 +350,7 @@ def _takes(route: Route, rule: Rule, incident: Incident) -> bool:
     return (
         fits(route.flow, latest.flow)
         and has_tags(route.tags, latest.tags)
+        and comes_from(route.deployment, latest.deployment)
         and fits(route.rule, rule.name)
         and (not route.severity or rule.severity in route.severity)
     )
@@ -374,7 +382,3 @@ def _entry(kind: Kind, rule: Rule, incident: Incident, at: int) -> dict[str, Any
 
 def _key(*parts: Any) -> str:
     return sha256("\0".join(str(part) for part in parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _median(durations: Sequence[int]) -> int | None:
-    return sorted(durations)[len(durations) // 2] if len(durations) >= _FEWEST else None

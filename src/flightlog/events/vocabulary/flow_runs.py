@@ -32,6 +32,7 @@ class FlowRunCreated(Payload):
     task_runner: str | None = Field(None, description="The task runner's name.")
     retries: int | None = Field(None, ge=0, description="How often it may be tried again.")
     tags: list[str] | None = Field(None, description="Its tags, sorted.")
+    deployment: str | None = Field(None, description="The name of the deployment that it comes from.")
     forked_from: Identifier | None = Field(None, description="The flow run whose past this run goes on from.")
     forked_at: Identifier | None = Field(None, description="The event of that run up to which its past counts.")
     parent_flow_run_id: Identifier | None = None
