@@ -63,6 +63,7 @@ def _sealed(n: int) -> Answer:
         while (left := n - log.head().position) > 0:
             stream, events = _run_events(min(334, left // 3 + 1))
             log.append(stream, events[:left], epoch=1)
+    with open_log(_URL) as log:  # as it is at rest: what was just written has gone from the write-ahead log to the file
         key = new_key(origin_of(log.log_id))
         start = time.perf_counter()
         seal(log, key)
