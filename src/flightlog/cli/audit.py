@@ -21,9 +21,11 @@ from flightlog.cli.printing import (
 )
 from flightlog.cli.reading import reading
 from flightlog.cli.sealing import sealed, signed
+from flightlog.errors import LogError, LogKeyError, LogRewound
 from flightlog.settings import load
 
 if TYPE_CHECKING:
+    from flightlog.events.checkpoints import SeenCheckpoint
     from flightlog.events.log import Log
     from flightlog.events.notes import Checkpoint, PublicKey
     from flightlog.events.problems import Verification
@@ -179,12 +181,21 @@ def verify_log(keys: Sequence[str], checkpoints: Sequence[Path], as_json: bool) 
         partial = PARTIAL in log.store.facts()
         last = seal_at(log, found.sealed) if found.sound and found.sealed else None
         if last is not None:
-            seen.keep(last)
+            _remember(seen, last)
     if as_json:
         print_json(dataclasses.asdict(found) | {"sound": found.sound, "unproved": found.unproved})
     else:
         _show(found, partial)
     return OK if found.sound else FAILED
+
+
+def _remember(seen: "SeenCheckpoint", seal: "Seal") -> None:
+    try:
+        seen.keep(seal)
+    except LogRewound:
+        raise
+    except LogError as error:  # an auditor's home may be read-only; what was verified is verified all the same
+        note(str(error))
 
 
 def _checkpoint(log: "Log", path: Path, trusted: "Sequence[PublicKey]") -> "Checkpoint":
@@ -207,7 +218,6 @@ def _checkpoint(log: "Log", path: Path, trusted: "Sequence[PublicKey]") -> "Chec
 
 def _trusted(log: "Log", keys: Sequence[str]) -> "list[PublicKey]":
     """Return whose signatures count: who is named, else whoever signs here."""
-    from flightlog.errors import LogKeyError
     from flightlog.events.keys import load_signing_key
     from flightlog.events.notes import public_key
 

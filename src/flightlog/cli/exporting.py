@@ -11,11 +11,13 @@ from flightlog.cli.printing import color_option, end_progress, note, print_json_
 from flightlog.cli.reading import position_of, projected, reading
 from flightlog.cli.sealing import sealed, signed
 from flightlog.clock import to_datetime
+from flightlog.errors import LogWriteError
 from flightlog.events.sealing import origin_of
 
 if TYPE_CHECKING:
     from flightlog.events.log import Log
     from flightlog.events.model import Event
+    from flightlog.events.sealing import Seal
 
 
 @click.command("export", short_help="Write a run, its proof and a verifier into one file.")
@@ -57,9 +59,7 @@ def _export_run(run: str, output: Path | None) -> None:
 
     with projected() as projector:
         found = find_flow_run(projector, run)
-        seal, _ = sealed(projector.log)
-        assert seal is not None  # there is a run
-        seal = signed(projector.log, seal)
+        seal = signed(projector.log, _seal_of(projector.log))
         checkpoint = seal.note(projector.log.log_id)
         content = bundles.export(projector, found.id, seal, checkpoint, progress("proving: event"))
         end_progress()
@@ -69,6 +69,20 @@ def _export_run(run: str, output: Path | None) -> None:
     except OSError as error:
         raise click.BadParameter(f"{path} cannot be written: {error.strerror}.", param_hint="--output") from None
     note(f"Written: {path} ({size(len(content))}). To verify it: unzip -p {path} verify.py | python - {path}")
+
+
+def _seal_of(log: "Log") -> "Seal":
+    """Seal the log, and return the last seal; of a log that can only be read, the last that there is."""
+    from flightlog.events.sealing import latest_seal
+
+    try:
+        seal, _ = sealed(log)
+    except LogWriteError:
+        seal = latest_seal(log)
+        if seal is None:
+            raise
+    assert seal is not None  # there is a run
+    return seal
 
 
 def _print_range(start: str | None, end: str | None, *, as_cloudevents: bool) -> None:

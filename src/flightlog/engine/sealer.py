@@ -88,6 +88,8 @@ class Sealer:
         if not self._started or self._log.closed:
             return
         self._started = False
+        if not self._log.store.answers():
+            return  # no process waits at its end for a server that is away
         deadline = time.monotonic() + EXIT_SECONDS
 
         def in_time(_: int) -> None:

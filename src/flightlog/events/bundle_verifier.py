@@ -33,7 +33,8 @@ _LOCAL = struct.Struct("<IHHHHHIIIHH")
 _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
 _END = struct.Struct("<IHHHHIIH")
 _DAY = 33  # 1980-01-01: bundles of the same events are the same bytes
-_MOST = 64 * 1024 * 1024
+MOST = 1 << 30
+"""No file of a bundle is larger, in bytes."""
 
 
 def sha256(content: bytes) -> bytes:
@@ -59,7 +60,7 @@ class Entry(NamedTuple):
         if self.method == zlib.DEFLATED:
             unpacker = zlib.decompressobj(-15)
             try:
-                content = unpacker.decompress(self.packed, min(self.size, _MOST) + 1)
+                content = unpacker.decompress(self.packed, min(self.size, MOST) + 1)
             except zlib.error:
                 return None
             if unpacker.unused_data or not unpacker.eof:

@@ -45,9 +45,9 @@ def verify(
         chains.partial = PARTIAL in store.facts()  # it has some of another log's streams only
         sealed = None if chains.partial else SealChecks(store, found, known, keys)
         while rows := _page(store, chains.position, found):
-            chains.take(rows)
+            hashes = chains.take(rows)
             if sealed is not None:
-                sealed.take(rows)
+                sealed.take(rows, hashes)
             if progress is not None:
                 progress(found.events)
             if len(found.problems) >= _MOST or found.unreadable:
@@ -121,7 +121,7 @@ class _Chains:
 
     def __init__(self, store: Store, found: Verification) -> None:
         self.position = 0
-        self.ends: dict[str, _End] = {}
+        self.ends: dict[str, tuple[int, bytes, int, int]] = {}  # as `_End`, which takes four times as long to make
         self.partial = False
         self._store = store
         self._found = found
@@ -129,46 +129,46 @@ class _Chains:
         self._checked: set[bytes] = set()
         self._stored_ends: dict[str, StreamEnd] | None = None
 
-    def take(self, rows: Sequence[IndexedRow]) -> None:
-        """Check the next events."""
+    def take(self, rows: Sequence[IndexedRow]) -> list[bytes]:
+        """Check the next events; return the hashes of their records."""
         ends, log_id = self.ends, self._store.log_id
         last, recorded_at = self.position, self._recorded_at
+        hashes = [_sha256(row[2]).digest() for row in rows]
         blobs: list[tuple[IndexedRow, list[bytes]]] = []
-        for row in rows:
+        for row, hash_ in zip(rows, hashes, strict=True):
             position, now, record, stream, version, event_id, type_ = row
-            end = ends.get(stream, _NEW)
-            payload = b""
+            before, previous, owner, _ = ends.get(stream, _NEW)
             fields = codec.fields(record)
             # Nearly always all is well, which two comparisons say.
             if (
                 (position == last + 1 or self.partial)
                 and now >= recorded_at
-                and version == end.version + 1
-                and fields[:6] == [log_id, stream, version, end.hash, event_id, type_]
+                and version == before + 1
+                and fields[:6] == [log_id, stream, version, previous, event_id, type_]
                 and len(fields) == 12
                 and len(record) <= MAX_RECORD
                 and type(epoch := fields[10]) is int
-                and (epoch >= end.epoch or epoch == 0)
+                and (epoch >= owner or epoch == 0)
                 and type(fields[11]) is bytes
             ):
                 payload = fields[11]
-                ends[stream] = _End(version, _sha256(record).digest(), epoch or end.epoch, position)
+                ends[stream] = (version, hash_, epoch or owner, position)
             else:
-                payload = self._look(row, last, recorded_at)
+                payload = self._look(row, hash_, last, recorded_at)
             last, recorded_at = position, now
             if codec.may_have_blobs(payload):
                 blobs.append((row, self._digests(row, payload)))
         self.position, self._recorded_at = last, recorded_at
         self._found.events += len(rows)
         self._check_blobs(blobs)
+        return hashes
 
-    def _look(self, row: IndexedRow, last: int, recorded_at: int) -> bytes:
+    def _look(self, row: IndexedRow, hash_: bytes, last: int, recorded_at: int) -> bytes:
         """Say what is wrong with an event, and follow its stream all the same; return its payload."""
         if row.position != last + 1 and not self.partial:
             self._say(f"the events from {last + 1} to {row.position - 1} are missing", last + 1)
         if row.recorded_at < recorded_at:
             self._blame(row, "it was recorded before the one in front of it")
-        hash_ = _sha256(row.record).digest()
         try:
             envelope = codec.decode(row.record)
             _check_kinds(envelope)
@@ -178,7 +178,7 @@ class _Chains:
             return b""
         for problem in _differing(row, envelope, self._store.log_id):
             self._blame(row, problem)
-        end = self.ends.get(envelope.stream, _NEW)
+        end = _End(*self.ends.get(envelope.stream, _NEW))
         where = f"{envelope.stream}@{envelope.version}"
         if envelope.version != end.version + 1:
             self._blame(row, f"{envelope.stream} goes from version {end.version} to {envelope.version}")
@@ -248,7 +248,7 @@ class _Chains:
         """Compare where streams end with where the store says that they end."""
         ends = self._ends_of_store()
         for stream in sorted(self.ends.keys() | ends.keys()):
-            here, there = self.ends.get(stream, _NEW), ends.get(stream)
+            here, there = _End(*self.ends.get(stream, _NEW)), ends.get(stream)
             if there is None or there.version != here.version:
                 count = 0 if there is None else there.version
                 what = f"{stream} ends at version {here.version}, but {count} events were recorded"

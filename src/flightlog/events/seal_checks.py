@@ -55,25 +55,23 @@ class SealChecks:
             problem = Problem(what, about, SEALS_STREAM, None, LOG_SEALED)
         self._found.problems.append(problem)
 
-    def take(self, rows: Sequence[IndexedRow]) -> None:
-        """Go on with the next events."""
+    def take(self, rows: Sequence[IndexedRow], record_hashes: Sequence[bytes]) -> None:
+        """Go on with the next events, and the hashes of their records."""
         if self._broken or not self._sizes:
             return
-        if rows[0].position != self._tree.size + 1 or rows[-1].position != self._tree.size + len(rows):
-            rows = [row for number, row in enumerate(rows, self._tree.size + 1) if row.position == number]
-            self._grow(rows)
-            self._broken = True  # from the first gap on no tree can be computed
-            return
-        self._grow(rows)
-
-    def _grow(self, rows: Sequence[IndexedRow]) -> None:
-        hashes = leaf_hashes([row[:3] for row in rows])
         start = self._tree.size
-        while self._sizes and self._sizes[-1] <= start + len(hashes) and not self._broken:
+        whole = len(rows)
+        if rows[0].position != start + 1 or rows[-1].position != start + whole:
+            # From the first gap on no tree can be computed.
+            whole = next(number for number, row in enumerate(rows) if row.position != start + 1 + number)
+        hashes = leaf_hashes(rows[:whole], record_hashes)
+        while self._sizes and self._sizes[-1] <= start + whole and not self._broken:
             size = self._sizes.pop()
             self._tree.extend(hashes[self._tree.size - start : size - start])
             self._compare(size)
         self._tree.extend(hashes[self._tree.size - start :])
+        if whole < len(rows):
+            self._broken = True
 
     def _compare(self, size: int) -> None:
         root = self._tree.root()

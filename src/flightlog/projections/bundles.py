@@ -49,6 +49,8 @@ def export(
         raise LogError(f"The run goes on behind the last seal, at position {seal.last}: flightlog audit seal")
     spilled = _spilled(log, rows)
     packed = bundles.pack_events(rows)
+    if len(packed) > bundles.MOST:
+        raise LogError(f"The run's events take {len(packed)} bytes, more than a bundle holds ({bundles.MOST}).")
     events = bundles.read_events(packed)
     files = {
         bundles.CHECKPOINT: note.encode(),
