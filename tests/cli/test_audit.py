@@ -263,3 +263,22 @@ def test_a_run_goes_out_and_comes_back(tmp_path: Path) -> None:
     assert "is not what was exported" in refused("runs", "show", "--from", bundle)
     assert "Name a run" in refused("runs", "show", code=2)
     assert "without --as-of" in refused("runs", "show", "--from", bundle, "--as-of", "3", code=2)
+
+
+def test_a_log_in_postgresql(postgres_url: str, tmp_path: Path, own_home: Path) -> None:
+    """The key is in FLIGHTLOG_HOME; sealing, verifying and exporting go as with a file."""
+    flows = tmp_path / "flows.py"
+    flows.write_text(FLOWS)
+    here = {"FLIGHTLOG_LOG_URL": postgres_url, "FLIGHTLOG_LOG_SEAL": "exit"}
+    ok("run", f"{flows}:small", **here)
+    key = ok("audit", "keygen", **here).strip()
+    (file,) = (own_home / "keys").glob("*.audit-key")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    bundle = tmp_path / "run.zip"
+    ok("run", f"{flows}:small", **here)
+    ok("audit", "export", "@last", "-o", bundle, **here)
+    found = verified("--key", key, **here)
+    assert (found["seals"], found["unproved"], found["signed"]) == (2, 1, found["sealed"])
+    assert "small" in ok("runs", "show", "--from", bundle)
+    told = ok("audit", "verify", **here)
+    assert f"signed up to position {found['sealed']} by {key}" in told

@@ -177,7 +177,7 @@ def decode(record: bytes) -> Envelope:
         fields = unpack(record)
         return Envelope(*fields)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise LogCorrupt(f"A record of {len(record)} bytes cannot be read: {error}.") from None
+        raise LogCorrupt(f"A record of {len(record)} bytes cannot be read: {str(error).rstrip('.')}.") from None
 
 
 def decode_data(payload: bytes, fetch: Callable[[bytes], bytes]) -> dict[str, Any]:

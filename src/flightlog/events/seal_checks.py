@@ -40,8 +40,8 @@ class SealChecks:
         for row in seals(self._store):
             try:
                 seal = seal_of(row, lambda digest: self._store.blobs([digest])[digest])
-            except LogError as error:
-                self._say(str(error), row.position)
+            except LogError:
+                self._say("it is no seal: what a seal says is missing in it, or contradicts itself", row.position)
                 continue
             if seal.first != before + 1 or seal.last >= row.position:
                 self._say(f"this seal of the events from {seal.first} to {seal.last} follows one up to {before}", seal)
@@ -135,7 +135,8 @@ class SealChecks:
         last = self._last
         if last is not None and self._keys and (last.signer is None or last.signer not in self._keys):
             by = "nobody" if last.signer is None else str(last.signer)
-            self._say(f"the last seal is signed by {by}, not by a key that counts here", last)
+            what = f"the last seal that holds, at position {last.position}, is signed by {by}, not by a key that counts"
+            found.problems.append(Problem(what))
 
 
 def _forked(size: int) -> str:
