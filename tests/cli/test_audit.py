@@ -277,7 +277,7 @@ def test_a_log_in_postgresql(postgres_url: str, tmp_path: Path, own_home: Path) 
     bundle = tmp_path / "run.zip"
     ok("run", f"{flows}:small", **here)
     ok("audit", "export", "@last", "-o", bundle, **here)
-    found = verified("--key", key, **here)
+    found = json.loads(ok("audit", "verify", "--json", "--key", key, **here))
     assert (found["seals"], found["unproved"], found["signed"]) == (2, 1, found["sealed"])
     assert "small" in ok("runs", "show", "--from", bundle)
     told = ok("audit", "verify", **here)
