@@ -228,8 +228,8 @@ def test_an_event_loop_does_not_wait_for_another_writer(postgres: Server) -> Non
     url = postgres.database()
     with open_log(url) as log, psycopg.connect(url) as other:
         log.append("a", [new_event()])
-        unit = log.enqueue([Append("a", [new_event()])])
         other.execute(b"SELECT * FROM flightlog.streams WHERE name = 'a' FOR UPDATE")
+        unit = log.enqueue([Append("a", [new_event()])])
         assert log.try_commit(unit) is False
         other.rollback()
         assert log.try_commit(unit) is True
