@@ -171,6 +171,23 @@ def test_any_changed_byte_is_found_and_named(case: Case) -> None:
     assert missed == []
 
 
+def test_any_changed_byte_of_an_unpacked_bundle_is_found(case: Case) -> None:
+    """All bytes of the small files, and some of each of the others; a file that is gone, or one too much."""
+    archive, _ = case.export()
+    files = {entry.name: entry.content() or b"" for entry in bundles.entries_of(archive)}
+    assert bundles.check(files).problems == []
+    chance, missed = random.Random(20261125), []
+    for name, content in files.items():
+        small = len(content) < 5000 or name == bundles.MANIFEST
+        for index in range(len(content)) if small else chance.sample(range(len(content)), 100):
+            changed = content[:index] + bytes([content[index] ^ 1 << index % 8]) + content[index + 1 :]
+            if not bundles.check({**files, name: changed}).problems:
+                missed.append((name, index))
+        assert bundles.check({other: files[other] for other in files if other != name}).problems, name
+    assert missed == []
+    assert bundles.check({**files, "more.txt": b""}).problems
+
+
 @pytest.mark.parametrize("length", [0, 1, 30, 1000, -1, -22, -100])
 def test_a_bundle_that_was_cut_off_or_added_to_is_found(case: Case, length: int) -> None:
     """At whatever place."""
@@ -184,6 +201,7 @@ def remade(archive: bytes, **changes: bytes | None) -> bytes:
     """Return a bundle with some files changed and all digests made to fit, as somebody who means it can."""
     files = {entry.name: entry.content() or b"" for entry in bundles.entries_of(archive)}
     manifest = json.loads(files.pop(bundles.MANIFEST))
+    files.pop(bundles.DIGEST)
     for name, content in changes.items():
         files.pop(name, None)
         if content is not None:
@@ -195,8 +213,9 @@ def remade(archive: bytes, **changes: bytes | None) -> bytes:
     }
     ends = {event.stream: event.version for event in bundles.read_events(files.get(bundles.EVENTS, b""))}
     manifest["streams"] = ends
-    head = bundles.entry_of(bundles.MANIFEST, json.dumps(manifest).encode())
-    return bundles.zip_of([head, *entries])
+    text = json.dumps(manifest).encode()
+    heads = (bundles.MANIFEST, text), (bundles.DIGEST, bundles.manifest_digest(text))
+    return bundles.zip_of([*(bundles.entry_of(*head) for head in heads), *entries])
 
 
 def events_of(archive: bytes) -> list[tuple[int, int, bytes]]:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 FORMAT = 1
 MANIFEST, CHECKPOINT, KEY, EVENTS, PROOF = "manifest.json", "checkpoint.txt", "key.txt", "events.bin", "proof.json"
+DIGEST = "manifest.sha256"
 RESULTS, ENVIRONMENT, REPORT, PROGRAM, BLOBS = "results.json", "environment.json", "report.html", "verify.py", "blobs/"
 _EVENT = struct.Struct(">QqI")
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
@@ -76,6 +77,11 @@ def entry_of(name: str, content: bytes) -> Entry:
     packed = packer.compress(content) + packer.flush()
     method = zlib.DEFLATED if len(packed) < len(content) and name != MANIFEST else 0
     return Entry(name, packed if method else content, method, zlib.crc32(content), len(content))
+
+
+def manifest_digest(manifest: bytes) -> bytes:
+    """Return the file that holds the manifest's digest, for a bundle that is unpacked."""
+    return f"{sha256(manifest).hex()}\n".encode()
 
 
 def zip_of(entries: Sequence[Entry]) -> bytes:
@@ -382,7 +388,9 @@ def _check_files(files: Mapping[str, bytes], packed: Mapping[str, str] | None, f
         raise Bad(f"{MANIFEST} was changed: it does not list the files")
     if manifest.get("format") != FORMAT:
         raise Bad(f"this program reads bundles of format {FORMAT}; this one has {manifest.get('format')!r}")
-    for name in sorted((set(listed) | set(files)) - {MANIFEST}):
+    if files.get(DIGEST) != manifest_digest(files[MANIFEST]):
+        found.problems.append(f"{MANIFEST} was changed, or {DIGEST} was: the one does not fit the other")
+    for name in sorted((set(listed) | set(files)) - {MANIFEST, DIGEST}):
         if name not in files:
             found.problems.append(f"{name} is missing")
         elif name not in listed:

@@ -79,7 +79,9 @@ def export(
             for entry in entries
         },
     }
-    return bundles.zip_of([bundles.entry_of(bundles.MANIFEST, _text(manifest)), *entries])
+    text = _text(manifest)
+    heads = (bundles.MANIFEST, text), (bundles.DIGEST, bundles.manifest_digest(text))
+    return bundles.zip_of([*(bundles.entry_of(*head) for head in heads), *entries])
 
 
 def _text(document: object) -> bytes:
