@@ -32,6 +32,7 @@ from flightlog.events.stores.postgres_inline import Outdated, PostgresInlines, P
 from flightlog.events.stores.postgres_tables import SCHEMA
 from flightlog.events.stores.sharing import DatabaseStore
 from flightlog.events.stores.tables import Reading
+from flightlog.events.stores.unarchived import UnarchivedStore
 from flightlog.ids import RandomIds
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def url_of(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-class PostgresStore(DatabaseStore):
+class PostgresStore(DatabaseStore, UnarchivedStore):
     """Keeps records in a PostgreSQL database, in a schema called ``flightlog``.
 
     Args:
@@ -269,7 +270,7 @@ class PostgresStore(DatabaseStore):
                         blobs.update(part.blobs)
             if blobs:
                 ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
-                connection.execute(pg.insert_new_blob, ordered)
+                connection.execute(tables.insert_new_blob, ordered)
             if rows:
                 self._insert(connection, rows)
             if folding is not None:
@@ -343,7 +344,7 @@ class PostgresStore(DatabaseStore):
             self._lock_heads(connection, sorted({row.stream for row in rows}), heads)
             if blobs:
                 ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
-                connection.execute(pg.insert_new_blob, ordered)
+                connection.execute(tables.insert_new_blob, ordered)
             for row in rows:
                 follow(heads[row.stream], row)
             values = [

@@ -194,11 +194,6 @@ insert_new_stream = (
     .on_conflict_do_nothing(index_elements=["name"])
 )
 insert_new_type = upsert(event_types).values(name=bindparam("name")).on_conflict_do_nothing(index_elements=["name"])
-insert_new_blob = (
-    upsert(blobs)
-    .values(digest=bindparam("digest"), content=bindparam("content"))
-    .on_conflict_do_nothing(index_elements=["digest"])
-)
 insert_new_fact = (
     upsert(facts)
     .values(name=bindparam("name"), value=bindparam("value"))
