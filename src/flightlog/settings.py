@@ -30,6 +30,7 @@ from flightlog.values import (
     read_number,
     read_seal_policy,
     read_seconds,
+    read_span,
     read_workers,
 )
 
@@ -53,6 +54,7 @@ class Settings:
         log_seal: when a process that runs flows seals the log.
         audit_key: the key that signs seals; None to keep it in a file beside the database, or to sign none.
         blocks_key: the keys of the secrets in blocks, the newest first; none to keep them in files beside the database.
+        retention_state: after how many seconds flow runs that are over leave the database, when it is archived.
         logging_level: the lowest level of log lines that are shown and recorded.
         logging_colors: colours on a terminal.
         logging_log_prints: record what flows and tasks print as log lines, unless they say otherwise.
@@ -84,6 +86,7 @@ class Settings:
     log_seal: SealPolicy = NOW_AND_THEN
     audit_key: str | None = None
     blocks_key: tuple[str, ...] = ()
+    retention_state: float = 30 * 86_400.0
     logging_level: int = 20
     logging_colors: bool = True
     logging_log_prints: bool = False
@@ -182,6 +185,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "blocks_key",
         read_fernet_keys,
         is_secret=True,
+    ),
+    Setting(
+        "FLIGHTLOG_RETENTION_STATE",
+        "30d",
+        "How long flow runs that are over, and their log lines, stay in the database when `flightlog log archive` is "
+        "run.",
+        "retention_state",
+        read_span,
     ),
     Setting(
         "FLIGHTLOG_LOGGING_LEVEL",

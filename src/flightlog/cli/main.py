@@ -41,7 +41,7 @@ _COMMANDS = {
     "notify": ("flightlog.cli.notify", "notify", "Say who is told of what; see what became of each message, and why."),
     "plugins": ("flightlog.cli.plugins", "plugins", "See which plug-ins there are, and what is wrong with them."),
     "replay": ("flightlog.cli.log", "replay", "Rebuild the past in a database of its own, to look around in."),
-    "log": ("flightlog.cli.log", "log", "Back the log up, copy it elsewhere, print what a writer's role needs."),
+    "log": ("flightlog.cli.log", "log", "Archive what is over, back the log up, copy it elsewhere."),
     "audit": ("flightlog.cli.audit", "audit", "Seal the log, publish checkpoints, verify that nothing was changed."),
     "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),
     "config": ("flightlog.cli.config", "config", "See and change settings, and see where each comes from."),

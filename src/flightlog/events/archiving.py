@@ -69,6 +69,7 @@ class Archiver:
         actor: who has it done.
         clock: time.
         ids: identity.
+        events: how many events a segment has at the most.
         step: told the name of each step when it is done.
 
     Raises:
@@ -83,6 +84,7 @@ class Archiver:
         actor: str = "engine",
         clock: Clock | None = None,
         ids: Ids | None = None,
+        events: int = EVENTS,
         step: Step = _silent,
     ) -> None:
         folder = log.store.archives_folder
@@ -93,6 +95,7 @@ class Archiver:
         self._actor = actor
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
+        self._events = events
         self._step = step
         with _written(folder):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -129,10 +132,10 @@ class Archiver:
     # --- there ------------------------------------------------------------------------------------
 
     def archive(self, streams: Sequence[str], kind: str) -> Iterator[Archive]:
-        """Move what is sealed of some streams into segments; yield each archive when it is on record.
+        """Move streams into segments, those that end where the log is `settled`; yield each archive that is on record.
 
         Args:
-            streams: their names.
+            streams: their names, in the order in which they began: what was recorded together stays together.
             kind: their class.
 
         Raises:
@@ -140,44 +143,48 @@ class Archiver:
             LogWriteError: the disk is full, or cannot be written.
             VersionConflict: somebody else archived meanwhile.
         """
-        seal = latest_seal(self._log)
-        if seal is None:
-            return
-        leaving = [stream for stream in streams if stream not in _STAYING]
-        seen, staying = self._staying(set(leaving), seal.last)
-        for batch in self._batches(leaving, seal.last):
+        until = settled(self._log)
+        leaving = {stream for stream in streams if stream not in _STAYING}
+        leaving -= {row.stream for rows in _stored(self._log, until) for row in rows}
+        seen, present, staying = self._look(leaving, until)
+        for batch in self._batches([stream for stream in streams if stream in present], until):
             yield self._move(batch, kind, [digest for digest in batch.digests if digest not in staying], seen)
 
-    def _staying(self, leaving: set[str], sealed: int) -> tuple[int, set[bytes]]:
-        """Return the blobs that events rest on which stay in the database, and the position up to which that is so."""
-        found: set[bytes] = set()
-        after = 0
-        while rows := self._log.store.stored(after, _PAGE):
-            found.update(_digests(row for row in rows if row.stream not in leaving or row.position > sealed))
-            after = rows[-1].position
-        return after, found
+    def _look(self, leaving: set[str], until: int) -> tuple[int, set[str], set[bytes]]:
+        """Look through the database.
 
-    def _batches(self, streams: Sequence[str], sealed: int) -> Iterator[_Batch]:
-        """Yield what is in the database of some streams, and sealed, in portions."""
+        Returns:
+            Up to which position; which of those streams are there at all; which blobs others rest on.
+        """
+        seen, present, staying = 0, set[str](), set[bytes]()
+        for rows in _stored(self._log, 0):
+            going = [row for row in rows if row.stream in leaving and row.position <= until]
+            present.update(row.stream for row in going)
+            staying.update(_digests(row for row in rows if row.stream not in leaving or row.position > until))
+            seen = rows[-1].position
+        return seen, present, staying
+
+    def _batches(self, streams: Sequence[str], until: int) -> Iterator[_Batch]:
+        """Yield what is in the database of some streams, up to a position, in portions."""
         batch = _Batch()
         for stream in streams:
             for start, end in _gaps(self._log.store.parts(stream)):
                 after = start
-                while rows := self._rows(stream, after, min(end - after, EVENTS - batch.events), sealed):
+                while rows := self._rows(stream, after, min(end - after, self._events - batch.events), until):
                     batch.add(rows)
                     after = rows[-1].version
-                    if batch.events >= EVENTS or batch.size >= BYTES:
+                    if batch.events >= self._events or batch.size >= BYTES:
                         yield batch
                         batch = _Batch()
         if batch.events:
             yield batch
 
-    def _rows(self, stream: str, after: int, limit: int, sealed: int) -> list[IndexedRow]:
-        """Return the next events of a stream that are sealed."""
+    def _rows(self, stream: str, after: int, limit: int, until: int) -> list[IndexedRow]:
+        """Return the next events of a stream, up to a position."""
         found = []
         for row in self._log.store.read_stream(stream, after, limit) if limit else ():
             envelope = codec.decode(row.record)
-            if row.position <= sealed:
+            if row.position <= until:
                 found.append(IndexedRow(*row, stream, envelope.version, envelope.event_id, envelope.type))
         return found
 
@@ -263,6 +270,19 @@ class Archiver:
         return Append(ARCHIVES_STREAM, [event], expected_version=version)
 
 
+def settled(log: Log) -> int:
+    """Return up to which position streams may leave: all is sealed, and every subscription has dealt with it."""
+    seal = latest_seal(log)
+    return 0 if seal is None else min([seal.last, *(cursor.position for cursor in log.store.cursors())])
+
+
+def _stored(log: Log, after: int) -> Iterator[list[IndexedRow]]:
+    """Yield what is in the database behind a position, some at a time."""
+    while rows := log.store.stored(after, _PAGE):
+        yield rows
+        after = rows[-1].position
+
+
 def _gaps(parts: Sequence[StreamPart]) -> Iterator[tuple[int, int]]:
     """Yield the versions of a stream that are in the database: behind one, up to another."""
     after = 0
@@ -335,4 +355,4 @@ def _lock(file: IO[str], folder: Path) -> None:
         raise LogUnavailable(f"Another process is archiving in {folder} just now; try again when it is done.") from None
 
 
-__all__ = ["BYTES", "EVENTS", "Archiver"]
+__all__ = ["BYTES", "EVENTS", "Archiver", "settled"]

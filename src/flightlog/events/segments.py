@@ -203,10 +203,11 @@ def _head(file: BinaryIO) -> bytes:
     Raises:
         ValueError: it is no segment.
     """
+    size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if file.read(len(_MAGIC)) != _MAGIC:
+    if file.read(len(_MAGIC)) != _MAGIC or size < len(_MAGIC) + _FOOTER.size:
         raise ValueError("it begins in another way")
-    file.seek(-_FOOTER.size, os.SEEK_END)
+    file.seek(size - _FOOTER.size)
     offset, length, end = _FOOTER.unpack(file.read(_FOOTER.size))
     if end != _END:
         raise ValueError("it ends in another way")

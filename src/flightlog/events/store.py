@@ -424,7 +424,11 @@ class Store(Protocol):
         ...
 
     def archive_index(self, number: int) -> ArchiveIndex:
-        """Return what the database keeps of the events of an archive."""
+        """Return what the database keeps of the events of an archive.
+
+        Raises:
+            LogCorrupt: it is damaged.
+        """
         ...
 
     def parts(self, stream: str) -> Sequence[StreamPart]:

@@ -78,7 +78,10 @@ class ArchivedStore(DatabaseStore):
         (positions, leaves), *_ = self._rows(tables.select_leaves, number=number)
         parts = [StreamPart(*row) for row in self._rows(tables.select_parts_of, number=number)]
         hashes = [bytes(leaves[start : start + 32]) for start in range(0, len(leaves), 32)]
-        return ArchiveIndex(unpack_rising(bytes(positions)), hashes, parts)
+        try:
+            return ArchiveIndex(unpack_rising(bytes(positions)), hashes, parts)
+        except (ValueError, TypeError):
+            raise LogCorrupt(f"What the log at {self.location} keeps of archive {number} is damaged.") from None
 
     def pass_over(self, numbers: Collection[int]) -> None:
         """Read as if some archives were empty; see `flightlog.events.store.Store.pass_over`."""

@@ -330,11 +330,11 @@ class SqliteStore(ArchivedStore, BriefStore):
                     new += placed
                     self._store_blobs(connection, unit)
             connection.executemany(sql.INSERT_EVENT, rows)
+            if then is not None and rows:
+                then()  # the triggers know by the stream's head, which is moved next, that it happens in here
             connection.executemany(sql.UPDATE_STREAM, [(h.version, h.hash, h.epoch, h.key) for h in changed.values()])
             if folding is not None:
                 folding.store()
-            if then is not None and rows:
-                then()
             connection.execute("COMMIT")
         except BaseException:
             rollback(connection)

@@ -159,11 +159,11 @@ _REPLACED = " OR ".join(
         "stream_id = NEW.stream_id AND version = NEW.version",
     )
 )
-# Only those rows may go that the archive names whose `log.archived` is the last event: it was appended just now, in
-# this very transaction. (Nothing is left to delete later, before the next event comes.)
+# Only those rows may go that the archive names whose `log.archived` is the last event, and not yet counted by its
+# stream: so it is only within the transaction that appends it.
 _NOW = (
     "SELECT e.version FROM events e JOIN streams s ON s.id = e.stream_id "  # noqa: S608 - of constants
-    "JOIN event_types t ON t.id = e.type_id "
+    "AND e.version = s.version + 1 JOIN event_types t ON t.id = e.type_id "
     f"WHERE s.name = '{ARCHIVES_STREAM}' AND t.name = '{LOG_ARCHIVED}' AND e.position = "
     "(SELECT max(position) FROM events)"
 )
