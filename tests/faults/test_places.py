@@ -157,7 +157,7 @@ def test_a_corrupt_page_is_found_and_named(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     make_log(path, 200)
     content = bytearray(path.read_bytes())
-    for page in range(20, len(content) // 4096):
+    for page in range(32, len(content) // 4096):
         content[page * 4096 : page * 4096 + 64] = b"\xff" * 64
     path.write_bytes(content)
     store = SqliteStore(path)
