@@ -21,6 +21,7 @@ _RECORDING_SECONDS = 900.0
 _STALLED_SECONDS = 60.0
 _RECORDER = "flightlog_recorder.py"
 _PLUGINS = "flightlog_plugins.py"
+_EVIDENCE = "flightlog_evidence.py"
 
 
 @dataclass(frozen=True)
@@ -434,6 +435,24 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
                 ("rebuild", f"all projections of {sizes.rebuilt:,} events made anew: events", "/s"),
                 ("rebuild-p95", "the latest 200 runs, asked meanwhile, p95", "s"),
                 ("rebuild-most", "the same, at most", "s"),
+            ],
+        ),
+        "sealed": lambda: bench.own(
+            _EVIDENCE,
+            "sealed",
+            sizes.rebuilt,
+            [
+                ("seal", f"{sizes.rebuilt:,} events sealed at once, signed", "s"),
+                ("verify", "the same log verified, seals included: events", "/s"),
+            ],
+        ),
+        "bundle": lambda: bench.own(
+            _EVIDENCE,
+            "bundle",
+            sizes.many,
+            [
+                ("bundle", f"the bundle of a run with {many} tasks", "bytes"),
+                ("bundle-verified", "the same, verified by the program inside, start of Python included", "s"),
             ],
         ),
         "observed": lambda: bench.own(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.postgres import Server
 
 from flightlog import flow, task
 from flightlog.clock import SystemClock
@@ -104,3 +105,16 @@ def test_a_lost_or_damaged_key_does_not_end_a_process(tmp_path: Path) -> None:
         assert seal(log) is None
     path.with_name("log.db.audit-key").write_text("nonsense")
     assert sealed(f"sqlite:///{path}", "exit") == (0, 9)
+
+
+def test_the_end_of_a_process_does_not_wait_for_a_server_that_is_away(postgres: Server) -> None:
+    """It is asked once whether it answers; to wait until it is given up would take as long as a test may."""
+    with open_log(postgres.database()) as log:
+        assert log.store.answers()
+        log.store.url = log.store.url.set(port=1)  # type: ignore[attr-defined]
+        log.store.close()
+        log.store._engine = log.store._connect()  # type: ignore[attr-defined]
+        sealer = Sealer(log, load({"FLIGHTLOG_LOG_SEAL": "exit"}), SystemClock(), RandomIds())
+        sealer.start()
+        assert not log.store.answers()
+        sealer.stop()

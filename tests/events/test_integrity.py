@@ -62,6 +62,7 @@ def test_an_untouched_log_is_sound(path: Path) -> None:
         (["UPDATE events SET type_id = 99 WHERE position = 5"], "event 5: its type differs"),
         (["UPDATE events SET recorded_at = 1 WHERE position = 5"], "event 5: it was recorded before"),
         (["UPDATE events SET record = x'93' WHERE position = 5"], "event 5: A record of 1 bytes cannot be read"),
+        (["UPDATE events SET record = 'x' || record WHERE position = 5"], "event 5: it cannot be read"),
         (["UPDATE streams SET hash = x'00' WHERE name = 's0'"], "the last event of s0 is not the one"),
         (["UPDATE streams SET epoch = 7 WHERE name = 's0'"], "s0 has epoch 7 by the index, 1 by its events"),
         (["UPDATE facts SET value = x'00' WHERE name = 'log_id'"], "event 1: its log id differs"),

@@ -12,6 +12,7 @@ from flightlog.events.integrity import verify
 from flightlog.events.log import Log
 from flightlog.events.moving import backup, copy
 from flightlog.events.opening import open_log
+from flightlog.events.sealing import seal
 from flightlog.settings import load
 from flightlog.testing.log_contract import new_event
 
@@ -52,6 +53,44 @@ def test_ids_versions_positions_and_hashes_stay(tmp_path: Path, postgres_url: st
             assert content(back) == content(server)
             assert back.append("new", [new_event()]) == [2]
             assert verify(back.store).problems == []
+
+
+def test_seals_hold_wherever_a_log_is(tmp_path: Path, postgres_url: str) -> None:
+    """A log that was sealed in a file verifies in PostgreSQL, is sealed there again, and verifies in a file again."""
+    doubles(2)
+    log = current_engine().log
+    log.flush()
+    first = seal(log)
+    assert first is not None
+    copy(log, postgres_url)
+    with open_log(postgres_url) as server:
+        server.append("new", [new_event()])
+        second = seal(server)
+        assert second is not None
+        known = [first.checkpoint(log.log_id), second.checkpoint(log.log_id)]
+        found = verify(server.store, known=known)
+        assert (found.problems, found.seals, found.known) == ([], 2, second.last)
+        copy(server, f"sqlite:///{tmp_path}/back.db")
+    with open_log(f"sqlite:///{tmp_path}/back.db") as back:
+        assert verify(back.store, known=known).sealed == second.last
+
+
+def test_values_in_a_storage_are_not_missed(tmp_path: Path) -> None:
+    """The log has their digests only: it verifies, and can be copied."""
+
+    @task(result_storage=str(tmp_path / "values"))
+    def kept() -> list[int]:
+        return [1, 2]
+
+    @flow
+    def keeping() -> None:
+        kept()
+
+    keeping()
+    log = current_engine().log
+    log.flush()
+    assert verify(log.store).problems == []
+    assert copy(log, f"sqlite:///{tmp_path}/copy.db").events == log.head().position
 
 
 def test_a_copy_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def _warm_up(home: str) -> None:
 def _problems(home: str) -> list[str]:
     """Compare the log with what witnesses say."""
     with open_log(f"sqlite:///{home}/flightlog.db", create=False) as log:
-        problems = list(verify(log.store).problems)
+        problems = [str(problem) for problem in verify(log.store).problems]
         ids, running, flows = set(), set(), 0
         for event in log.read_all():
             ids.add(event.id.hex())
@@ -160,7 +160,7 @@ def many(home: str, processes: str) -> None:
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     with open_log(f"sqlite:///{home}/flightlog.db", create=False) as log:
         types = [event.type for event in log.read_all()]
-        problems = verify(log.store).problems
+        problems = [str(problem) for problem in verify(log.store).problems]
     print(
         json.dumps(
             {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flightlog.cli.exporting import export
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import (
     color_option,
@@ -18,10 +19,13 @@ from flightlog.cli.printing import (
     progress,
     say,
 )
-from flightlog.cli.reading import actor, reading
+from flightlog.cli.reading import reading
+from flightlog.cli.sealing import sealed, signed
+from flightlog.errors import LogError, LogKeyError, LogRewound
 from flightlog.settings import load
 
 if TYPE_CHECKING:
+    from flightlog.events.checkpoints import SeenCheckpoint
     from flightlog.events.log import Log
     from flightlog.events.notes import Checkpoint, PublicKey
     from flightlog.events.problems import Verification
@@ -83,7 +87,7 @@ def seal_log(as_json: bool) -> None:
       flightlog audit seal
     """
     with reading() as log:
-        seal, is_new = _sealed(log)
+        seal, is_new = sealed(log)
     if as_json:
         print_json(None if seal is None else _document(seal, is_new))
     elif seal is None:
@@ -106,25 +110,6 @@ def _document(seal: "Seal", is_new: bool) -> dict[str, Any]:
     }
 
 
-def _sealed(log: "Log") -> "tuple[Seal | None, bool]":
-    """Seal what no seal covers, see to it that it stays, and remember it; return the last seal, and if it is new."""
-    from flightlog.events.checkpoints import SeenCheckpoint
-    from flightlog.events.keys import load_signing_key
-    from flightlog.events.sealing import latest_seal, seal
-    from flightlog.events.store import PARTIAL, REPLAY
-
-    chosen = load()
-    if {REPLAY, PARTIAL} & log.store.facts().keys():
-        raise click.UsageError(f"The log at {log.store.location} is a replay of another one's past: it is not sealed.")
-    made = seal(log, load_signing_key(log, chosen), actor=actor(), progress=progress("sealing: event"))
-    end_progress()
-    last = made or latest_seal(log)
-    log.store.sync()  # a checkpoint that somebody has seen must not be lost with the power
-    if last is not None:
-        SeenCheckpoint(chosen.home, log).keep(last)
-    return last, made is not None
-
-
 @audit.command("checkpoint", short_help="Seal the log, and print its checkpoint.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; printed by default.")
 @color_option
@@ -139,26 +124,19 @@ def print_checkpoint(output: Path | None) -> int:
       flightlog audit checkpoint
       flightlog audit checkpoint -o checkpoint.txt
     """
-    from flightlog.events.keys import load_signing_key
-    from flightlog.events.notes import Signature
-
     with reading() as log:
-        seal, _ = _sealed(log)
+        seal, _ = sealed(log)
         if seal is None:
             complain("There is nothing to seal yet: a checkpoint is of a log with at least one event.")
             return FAILED
-        text, signed = seal.note(log.log_id), seal.signer is not None
-        key = load_signing_key(log, load())
-        if key is not None and not signed:  # it was sealed before there was a key
-            checkpoint, public = seal.checkpoint(log.log_id), key.public
-            text = checkpoint.note(Signature(public.name, public.hash, key.sign(checkpoint.text())))
-            signed = True
+        seal = signed(log, seal)
+        text = seal.note(log.log_id)
     if output is None:
-        say(text.rstrip("\n") + ("" if signed else "\n"))
+        say(text.rstrip("\n") + ("" if seal.signer else "\n"))
     else:
         output.write_text(text)
         note(f"Written: {output} ({seal.last} events)")
-    if not signed:
+    if seal.signer is None:
         note("It is not signed: flightlog audit keygen makes a key.")
     return OK
 
@@ -203,12 +181,21 @@ def verify_log(keys: Sequence[str], checkpoints: Sequence[Path], as_json: bool) 
         partial = PARTIAL in log.store.facts()
         last = seal_at(log, found.sealed) if found.sound and found.sealed else None
         if last is not None:
-            seen.keep(last)
+            _remember(seen, last)
     if as_json:
         print_json(dataclasses.asdict(found) | {"sound": found.sound, "unproved": found.unproved})
     else:
         _show(found, partial)
     return OK if found.sound else FAILED
+
+
+def _remember(seen: "SeenCheckpoint", seal: "Seal") -> None:
+    try:
+        seen.keep(seal)
+    except LogRewound:
+        raise
+    except LogError as error:  # an auditor's home may be read-only; what was verified is verified all the same
+        note(str(error))
 
 
 def _checkpoint(log: "Log", path: Path, trusted: "Sequence[PublicKey]") -> "Checkpoint":
@@ -231,7 +218,6 @@ def _checkpoint(log: "Log", path: Path, trusted: "Sequence[PublicKey]") -> "Chec
 
 def _trusted(log: "Log", keys: Sequence[str]) -> "list[PublicKey]":
     """Return whose signatures count: who is named, else whoever signs here."""
-    from flightlog.errors import LogKeyError
     from flightlog.events.keys import load_signing_key
     from flightlog.events.notes import public_key
 
@@ -285,3 +271,6 @@ def forget_checkpoint() -> None:
     with reading(rewound=True) as log:
         seen = SeenCheckpoint(load().home, log)
         note("Forgotten." if seen.forget() else "None was seen.")
+
+
+audit.add_command(export)

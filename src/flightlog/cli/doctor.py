@@ -189,6 +189,25 @@ def _keys(log: "Log", chosen: Settings, known: bool) -> Iterator[Finding]:
         except LogError as error:
             yield Finding("key", "bad", str(error))
     yield from _block_key(log, chosen)
+    yield from _signing_key(log, chosen)
+
+
+def _signing_key(log: "Log", chosen: Settings) -> Iterator[Finding]:
+    """Look for the key that signs seals; without one there is nothing to say."""
+    from flightlog.events.keys import load_signing_key, signing_key_file
+
+    file = signing_key_file(log, chosen)
+    try:
+        key = load_signing_key(log, chosen)
+    except LogError as error:
+        yield Finding("signing key", "bad", str(error))
+        return
+    if key is None or chosen.audit_key or file is None:
+        return
+    if file.stat().st_mode & 0o077 and sys.platform != "win32":
+        yield Finding("signing key", "bad", f"{file} can be read by others.", f"chmod 600 {file}")
+    else:
+        yield Finding("signing key", "ok", str(file))
 
 
 def _block_key(log: "Log", chosen: Settings) -> Iterator[Finding]:

@@ -89,10 +89,10 @@ def list_events(  # noqa: PLR0913 - the options of a command line
         found = islice(wanted.among(_all(log, run_id, wanted)), limit)
         if jsonl:
             for event in found:
-                print_json_line(_document(event))
+                print_json_line(event_document(event))
             return
         if as_json:
-            print_json([_document(event) for event in found])
+            print_json([event_document(event) for event in found])
             return
         rows = [(event.type, _row(event)) for event in found]
     if not rows:
@@ -226,13 +226,14 @@ def why_event(event: str, as_json: bool) -> None:
             chain.append(found)
             found = None if found.follows is None else log.event(found.follows)
         if as_json:
-            print_json([_document(one) for one in chain])
+            print_json([event_document(one) for one in chain])
             return
         rows = [_row(one) for one in chain]
     table(["POSITION", "WHEN", "TYPE", "STREAM", "WHAT"], rows, [_color(one.type) for one in chain])
 
 
-def _document(event: "Event") -> dict[str, Any]:
+def event_document(event: "Event") -> dict[str, Any]:
+    """Return an event as JSON has it."""
     return {
         "position": event.position,
         "recorded_at": isoformat(event.recorded_at),
@@ -275,7 +276,7 @@ def _row(event: "Event") -> tuple[str, ...]:
 
 def _print(event: "Event", jsonl: bool) -> None:
     if jsonl:
-        print_json_line(_document(event))
+        print_json_line(event_document(event))
     else:
         cells = _row(event)
         say("\t".join(cells) if not is_terminal() else f"{cells[0]:>8}  {cells[1]}  {cells[2]:<24} {clean(cells[4])}")

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,11 +100,17 @@ def list_runs(limit: int, flow: str | None, state: str | None, quiet: bool, as_o
 
 
 @runs.command("show", short_help="Show a run, its task runs and failures.")
-@click.argument("run")
+@click.argument("run", required=False)
+@click.option(
+    "--from",
+    "bundle",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A file that `flightlog audit export` has written, instead of the log; it is verified first.",
+)
 @as_of_option
 @json_option
 @color_option
-def show_run(run: str, as_of: str | None, as_json: bool) -> None:
+def show_run(run: str | None, bundle: Path | None, as_of: str | None, as_json: bool) -> None:
     """Show a flow run: its state, its task runs with their attempts, and what went wrong.
 
     \b
@@ -110,11 +118,12 @@ def show_run(run: str, as_of: str | None, as_json: bool) -> None:
       flightlog runs show @last
       flightlog runs show 01a2059f --json
       flightlog runs show @last --as-of 2026-01-31T06:00
+      flightlog runs show --from run.zip
     """
     from flightlog.projections import queries
 
-    with projected(as_of) as projector:
-        found = queries.find_flow_run(projector, run)
+    with _source(run, bundle, as_of) as (projector, wanted):
+        found = queries.find_flow_run(projector, wanted)
         tasks = queries.list_task_runs(projector, found.id)
         attempts = queries.list_attempts(projector, found.id)
         edges = queries.list_dependencies(projector, found.id)
@@ -129,6 +138,24 @@ def show_run(run: str, as_of: str | None, as_json: bool) -> None:
     _show_tasks(tasks, now)
     _show_remarks(tasks)
     _show_failures(found, tasks, attempts)
+
+
+@contextmanager
+def _source(run: str | None, bundle: Path | None, as_of: str | None) -> "Iterator[tuple[Projector, str]]":
+    """Open what somebody wants to see: a run in the log, or the one in a bundle; with the word for the run."""
+    if bundle is None:
+        if run is None:
+            raise click.UsageError("Name a run (an id, a name, @last), or a file: --from run.zip")
+        with projected(as_of) as projector:
+            yield projector, run
+        return
+    if as_of is not None:
+        raise click.UsageError("--from shows a run as it was exported, without --as-of.")
+    from flightlog.projections.bundles import check, reading_bundle
+
+    checked = check(bundle.read_bytes(), str(bundle))
+    with reading_bundle(checked) as projector:
+        yield projector, run or checked.manifest["run"]["id"]
 
 
 def _show_head(run: "FlowRunView", now: int) -> None:

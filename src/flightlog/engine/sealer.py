@@ -67,10 +67,12 @@ class Sealer:
             return  # it will be tried again; a log that is really away tells those who need it
 
     def _is_due(self) -> bool:
+        policy, head = self._settings.log_seal, self._log.head()
+        if policy.seconds is None and head.position < (policy.events or 0):
+            return False  # what most processes come to at their end: without an import
         from flightlog.events.sealing import latest_seal
 
-        policy, last = self._settings.log_seal, latest_seal(self._log)
-        head = self._log.head()
+        last = latest_seal(self._log)
         count = head.position if last is None else head.position - last.last - 1
         if policy.events is not None and count >= policy.events:
             return True
@@ -88,6 +90,8 @@ class Sealer:
         if not self._started or self._log.closed:
             return
         self._started = False
+        if not self._log.store.answers():
+            return  # no process waits at its end for a server that is away
         deadline = time.monotonic() + EXIT_SECONDS
 
         def in_time(_: int) -> None:

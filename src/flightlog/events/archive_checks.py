@@ -4,14 +4,13 @@ Where a file is missing, or was changed, the hashes of its leaves and of the end
 events: what is around them, and every seal, is verified all the same.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from flightlog.errors import LogCorrupt, LogError
 from flightlog.events import codec
 from flightlog.events.absent import Absent
 from flightlog.events.problems import Problem, Verification
-from flightlog.events.sealing import leaf_hashes
+from flightlog.events.sealing import leaf_hashes, record_hashes
 from flightlog.events.segments import Segment
 from flightlog.events.store import Archive, ArchiveIndex, Store
 from flightlog.events.types import ARCHIVES_STREAM, LOG_ARCHIVED
@@ -56,8 +55,9 @@ def _check_record(store: Store, archive: Archive) -> None:
 
 def _compare(archive: Archive, index: ArchiveIndex, segment: Segment, found: Verification) -> None:
     """Compare a segment with what the database keeps of its events."""
-    rows: Sequence[tuple[int, int, bytes]] = [row[:3] for row in segment.rows]
-    for row, position, leaf, right in zip(segment.rows, index.positions, index.leaves, leaf_hashes(rows), strict=False):
+    rows = segment.rows
+    leaves = leaf_hashes(rows, record_hashes(rows))
+    for row, position, leaf, right in zip(rows, index.positions, index.leaves, leaves, strict=False):
         if (row.position, right) != (position, leaf):
             what = "the hash that is kept of it is not that of the event in its segment"
             found.problems.append(Problem(what, row.position, row.stream, row.version, row.type))

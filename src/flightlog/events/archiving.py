@@ -18,7 +18,7 @@ from flightlog.errors import LogCorrupt, LogUnavailable, LogWriteError
 from flightlog.events import codec
 from flightlog.events.log import Log
 from flightlog.events.model import Append, NewEvent
-from flightlog.events.sealing import latest_seal, leaf_hashes
+from flightlog.events.sealing import latest_seal, leaf_hashes, record_hashes
 from flightlog.events.segments import Segment, write_segment
 from flightlog.events.store import Archive, ArchiveIndex, Departure, IndexedRow, StreamPart
 from flightlog.events.stores.unarchived import no_archives
@@ -192,7 +192,7 @@ class Archiver:
         """Move one batch: into a segment, and out of the database."""
         rows = sorted(row for stream in batch.streams for row in stream)
         segment = self._write(batch.streams, rows, blobs)
-        index = ArchiveIndex([row.position for row in rows], leaf_hashes([row[:3] for row in rows]), segment.parts)
+        index = ArchiveIndex([row.position for row in rows], leaf_hashes(rows, record_hashes(rows)), segment.parts)
         version = self._version()
         size = segment.path.stat().st_size
         archive = Archive(version + 1, segment.path.name, segment.digest, size, kind,

@@ -177,7 +177,7 @@ def decode(record: bytes) -> Envelope:
         fields = unpack(record)
         return Envelope(*fields)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise LogCorrupt(f"A record of {len(record)} bytes cannot be read: {error}.") from None
+        raise LogCorrupt(f"A record of {len(record)} bytes cannot be read: {str(error).rstrip('.')}.") from None
 
 
 def decode_data(payload: bytes, fetch: Callable[[bytes], bytes]) -> dict[str, Any]:
@@ -221,3 +221,10 @@ def blob_digests(payload: bytes) -> list[bytes]:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise LogCorrupt(f"A payload of {len(payload)} bytes cannot be read: {error}.") from None
     return found
+
+
+def spilled_digests(payload: bytes) -> list[bytes]:
+    """Return the digests of the parts of a payload that were spilled."""
+    if b"\xc7\x28" not in payload:
+        return []
+    return [value.digest for value in unpack(payload).values() if isinstance(value, Spilled)]

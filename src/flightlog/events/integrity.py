@@ -51,13 +51,13 @@ def verify(
             store.pass_over(absent.numbers)
         chains.partial = PARTIAL in store.facts()  # it has some of another log's streams only
         sealed = None if chains.partial else SealChecks(store, found, known, keys, absent.leaves)
-        while rows := store.indexed(chains.position, _PAGE):
-            chains.take(rows)
+        while rows := _page(store, chains.position, found):
+            hashes = chains.take(rows)
             if sealed is not None:
-                sealed.take(rows)
+                sealed.take(rows, hashes)
             if progress is not None:
                 progress(found.events)
-            if len(found.problems) >= _MOST:
+            if len(found.problems) >= _MOST or found.unreadable:
                 break
         else:
             chains.check_ends()
@@ -71,6 +71,22 @@ def verify(
     found.streams = len(chains.ends)
     found.problems = _in_order(found.problems)[:_MOST]
     return found
+
+
+def _page(store: Store, after: int, found: Verification) -> Sequence[IndexedRow]:
+    """Return the next events: of a page that cannot be read those in front of the event that cannot; then say so."""
+    try:
+        return store.indexed(after, _PAGE)
+    except LogError as error:
+        rows: list[IndexedRow] = []
+        try:
+            while more := store.indexed(after, 1):
+                rows += more
+                after = rows[-1].position
+        except LogError:
+            found.unreadable = True
+            found.problems.append(Problem(f"it cannot be read: {error}", after + 1))
+        return rows
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
@@ -119,7 +135,7 @@ class _Chains:
 
     def __init__(self, store: Store, found: Verification) -> None:
         self.position = 0
-        self.ends: dict[str, _End] = {}
+        self.ends: dict[str, tuple[int, bytes, int, int]] = {}  # as `_End`, which takes four times as long to make
         self.partial = False
         self.absent = Absent(set(), {}, {})
         self._store = store
@@ -128,46 +144,46 @@ class _Chains:
         self._checked: set[bytes] = set()
         self._stored_ends: dict[str, StreamEnd] | None = None
 
-    def take(self, rows: Sequence[IndexedRow]) -> None:
-        """Check the next events."""
+    def take(self, rows: Sequence[IndexedRow]) -> list[bytes]:
+        """Check the next events; return the hashes of their records."""
         ends, log_id = self.ends, self._store.log_id
         last, recorded_at = self.position, self._recorded_at
+        hashes = [_sha256(row[2]).digest() for row in rows]
         blobs: list[tuple[IndexedRow, list[bytes]]] = []
-        for row in rows:
+        for row, hash_ in zip(rows, hashes, strict=True):
             position, now, record, stream, version, event_id, type_ = row
-            end = ends.get(stream, _NEW)
-            payload = b""
+            before, previous, owner, _ = ends.get(stream, _NEW)
             fields = codec.fields(record)
             # Nearly always all is well, which two comparisons say.
             if (
                 (position == last + 1 or self.partial)
                 and now >= recorded_at
-                and version == end.version + 1
-                and fields[:6] == [log_id, stream, version, end.hash, event_id, type_]
+                and version == before + 1
+                and fields[:6] == [log_id, stream, version, previous, event_id, type_]
                 and len(fields) == 12
                 and len(record) <= MAX_RECORD
                 and type(epoch := fields[10]) is int
-                and (epoch >= end.epoch or epoch == 0)
+                and (epoch >= owner or epoch == 0)
                 and type(fields[11]) is bytes
             ):
                 payload = fields[11]
-                ends[stream] = _End(version, _sha256(record).digest(), epoch or end.epoch, position)
+                ends[stream] = (version, hash_, epoch or owner, position)
             else:
-                payload = self._look(row, last, recorded_at)
+                payload = self._look(row, hash_, last, recorded_at)
             last, recorded_at = position, now
             if codec.may_have_blobs(payload):
                 blobs.append((row, self._digests(row, payload)))
         self.position, self._recorded_at = last, recorded_at
         self._found.events += len(rows)
         self._check_blobs(blobs)
+        return hashes
 
-    def _look(self, row: IndexedRow, last: int, recorded_at: int) -> bytes:
+    def _look(self, row: IndexedRow, hash_: bytes, last: int, recorded_at: int) -> bytes:
         """Say what is wrong with an event, and follow its stream all the same; return its payload."""
         if row.position != last + 1 and not self.partial and not self.absent.has(last + 1, row.position - 1):
             self._say(f"the events from {last + 1} to {row.position - 1} are missing", last + 1)
         if row.recorded_at < recorded_at:
             self._blame(row, "it was recorded before the one in front of it")
-        hash_ = _sha256(row.record).digest()
         try:
             envelope = codec.decode(row.record)
             _check_kinds(envelope)
@@ -190,7 +206,7 @@ class _Chains:
 
     def _end(self, stream: str) -> _End:
         """Return where a stream ends so far; what is in segments that cannot be read is taken as it is known."""
-        end = self.ends.get(stream, _NEW)
+        end = _End(*self.ends.get(stream, _NEW))
         while (part := self.absent.parts.get((stream, end.version))) is not None:
             end = _End(part.last, part.hash, max(end.epoch, part.epoch))
         return end

@@ -49,6 +49,7 @@ class Verification:
         signed: up to which position such a seal is signed, by a key that counts.
         signers: the verifier keys of those who signed.
         known: the size of the checkpoint that was seen before and holds; 0 for none.
+        unreadable: whether it ended at an event that cannot be read at all.
         problems: what is wrong, in the order of the log; empty if nothing is.
     """
 
@@ -61,6 +62,7 @@ class Verification:
     signed: int = 0
     signers: list[str] = field(default_factory=list)
     known: int = 0
+    unreadable: bool = False
     problems: list[Problem] = field(default_factory=list)
 
     @property

@@ -48,8 +48,8 @@ class SealChecks:
         for row in seals(self._store):
             try:
                 seal = seal_of(row, lambda digest: self._store.blobs([digest])[digest])
-            except LogError as error:
-                self._say(str(error), row.position)
+            except LogError:
+                self._say("it is no seal: what a seal says is missing in it, or contradicts itself", row.position)
                 continue
             if seal.first != before + 1 or seal.last >= row.position:
                 self._say(f"this seal of the events from {seal.first} to {seal.last} follows one up to {before}", seal)
@@ -63,17 +63,16 @@ class SealChecks:
             problem = Problem(what, about, SEALS_STREAM, None, LOG_SEALED)
         self._found.problems.append(problem)
 
-    def take(self, rows: Sequence[IndexedRow]) -> None:
-        """Go on with the next events."""
+    def take(self, rows: Sequence[IndexedRow], record_hashes: Sequence[bytes]) -> None:
+        """Go on with the next events, and the hashes of their records."""
         if self._broken or not self._sizes:
             return
-        self._grow(self._leaves(rows))
+        self._grow(self._leaves(rows, leaf_hashes(rows, record_hashes)))
         if self._tree.size != rows[-1].position:
             self._broken = True  # from the first gap on no tree can be computed
 
-    def _leaves(self, rows: Sequence[IndexedRow]) -> list[bytes]:
+    def _leaves(self, rows: Sequence[IndexedRow], hashes: list[bytes]) -> list[bytes]:
         """Return the hashes of the leaves behind the tree's end, up to some events, or to the first gap."""
-        hashes = leaf_hashes([row[:3] for row in rows])
         first, last = self._tree.size + 1, rows[-1].position
         if rows[0].position == first and last == self._tree.size + len(rows):
             return hashes
@@ -151,7 +150,8 @@ class SealChecks:
         last = self._last
         if last is not None and self._keys and (last.signer is None or last.signer not in self._keys):
             by = "nobody" if last.signer is None else str(last.signer)
-            self._say(f"the last seal is signed by {by}, not by a key that counts here", last)
+            what = f"the last seal that holds, at position {last.position}, is signed by {by}, not by a key that counts"
+            found.problems.append(Problem(what))
 
 
 def _forked(size: int) -> str:

@@ -17,7 +17,7 @@ from flightlog.events.log import Log
 from flightlog.events.merkle import Frontier
 from flightlog.events.model import NewEvent
 from flightlog.events.notes import Checkpoint, PublicKey, Signature, SigningKey, public_key
-from flightlog.events.store import Row, Store
+from flightlog.events.store import IndexedRow, Row, Store
 from flightlog.events.types import LOG_SEALED, SCHEMAS, SEALS_STREAM
 from flightlog.ids import Ids, RandomIds, id_text
 
@@ -26,21 +26,24 @@ _sha256 = hashlib.sha256
 _start = struct.Struct(">BQq").pack  # the zero that tells leaves from nodes, position, recorded_at
 
 
-def leaf_hashes(rows: Iterable[tuple[int, int, bytes]]) -> list[bytes]:
-    """Return the hashes of the leaves that events are, given as positions, times and records.
+def leaf_hashes(rows: Iterable[Row | IndexedRow], record_hashes: Iterable[bytes]) -> list[bytes]:
+    """Return the hashes of the leaves that events are.
 
     A leaf's data are the position (8 bytes, big-endian), the time in microseconds (8 bytes, signed) and the SHA-256 of
     the record.
+
+    Args:
+        rows: the events.
+        record_hashes: the hashes of their records, and maybe more.
     """
     return [
-        _sha256(_start(0, position, recorded_at) + _sha256(record).digest()).digest()
-        for position, recorded_at, record in rows
+        _sha256(_start(0, row[0], row[1]) + hash_).digest() for row, hash_ in zip(rows, record_hashes, strict=False)
     ]
 
 
-def leaf_hash_of(position: int, recorded_at: int, record_hash: bytes) -> bytes:
-    """Return the hash of the leaf that an event is, by the hash of its record."""
-    return _sha256(_start(0, position, recorded_at) + record_hash).digest()
+def record_hashes(rows: Iterable[Row | IndexedRow]) -> list[bytes]:
+    """Return the hashes of the records of some events."""
+    return [_sha256(row[2]).digest() for row in rows]
 
 
 def origin_of(log_id: bytes) -> str:
@@ -195,7 +198,7 @@ def seal(
     if head < first or (before is not None and head == first and before.position == head):
         return None
     for rows in _pages(log.store, frontier.size, head):
-        frontier.extend(leaf_hashes(rows))
+        frontier.extend(leaf_hashes(rows, record_hashes(rows)))
         if progress is not None:
             progress(frontier.size)
     root, version = frontier.root(), 0 if before is None else before.version
@@ -230,7 +233,7 @@ def _pages(store: Store, after: int, until: int) -> Iterator[Sequence[Row]]:
 def leaves(store: Store, low: int, high: int) -> Iterator[list[bytes]]:
     """Yield the hashes of the leaves with indices from `low` up to, and without, `high`, some thousand at a time."""
     for rows in _pages(store, low, high):
-        yield leaf_hashes(rows)
+        yield leaf_hashes(rows, record_hashes(rows))
 
 
 def part_root(store: Store, low: int, high: int) -> bytes:

@@ -304,6 +304,10 @@ class Store(Protocol):
         """Do what has to be done now and then, and would hold up who waits for a commit. Called in the background."""
         ...
 
+    def answers(self) -> bool:
+        """Tell whether it can be asked just now, without waiting for a server that is away."""
+        ...
+
     def sync(self) -> None:
         """See to it that what is committed survives the loss of power, whatever the store's durability is.
 

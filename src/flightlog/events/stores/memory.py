@@ -127,6 +127,10 @@ class MemoryStore(UnarchivedStore):
     def tidy(self) -> None:
         """Do nothing: there is nothing to tidy."""
 
+    def answers(self) -> bool:
+        """Tell whether it can be asked: always."""
+        return True
+
     def sync(self) -> None:
         """Do nothing: there is no disk."""
 

@@ -496,6 +496,15 @@ class PostgresStore(DatabaseStore, UnarchivedStore):
         now: int = self._rows(pg.select_snapshot)[0][1]
         return now
 
+    def answers(self) -> bool:
+        """Tell whether the server answers just now."""
+        try:
+            with self._database().connect() as connection:
+                connection.execute(pg.select_snapshot).one()
+        except DBAPIError:
+            return False
+        return True
+
     def sync(self) -> None:
         """Do nothing: how durable a commit is, the server's synchronous_commit says."""
 

@@ -49,6 +49,10 @@ class BriefStore(DatabaseStore):
         """Return where every stream ends; see `flightlog.events.store.Store.ends`."""
         return [StreamEnd(*row) for row in self._briefly(sql.SELECT_ENDS) if row[1]]
 
+    def answers(self) -> bool:
+        """Tell whether it can be asked: a file is there, or it says at once that it is not."""
+        return True
+
     def head(self) -> LogHead:
         """Return where the log ends."""
         rows = self._briefly(sql.SELECT_END)
