@@ -413,20 +413,14 @@ class SqliteStore(ArchivedStore, BriefStore):
         return connection.execute(tables.sqlite_delete_part, wanted).rowcount
 
     def _put_back(self, connection: "sqlalchemy.Connection", rows: Sequence[IndexedRow]) -> None:
-        from flightlog.events.stores import tables
-
         driver: Any = connection.connection.driver_connection
-        keys = {row.stream: self._load_head(driver, row.stream).key for row in rows}
+        keys = {stream: self._load_head(driver, stream).key for stream in {row.stream for row in rows}}
         types = {type_: self._type_id(driver, type_, {}) for type_ in {row.type for row in rows}}
-        connection.execute(
-            tables.insert_event,
-            [
-                {"stream_id": keys[row.stream], "version": row.version, "type_id": types[row.type]}
-                | {"position": row.position, "recorded_at": row.recorded_at}
-                | {"event_id": row.event_id, "record": row.record}
-                for row in rows
-            ],
+        values = (
+            (row.position, keys[row.stream], row.version, types[row.type], row.recorded_at, row.event_id, row.record)
+            for row in rows
         )
+        driver.executemany(sql.INSERT_EVENT, values)
 
     def _fresh_cache(self, connection: sqlite3.Connection) -> _Cache:
         """Return where the log and its streams end: as remembered, if nobody else has written since."""
@@ -541,6 +535,13 @@ class SqliteStore(ArchivedStore, BriefStore):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many bytes of the file are in use, and how many are free for what comes."""
+        (pages,), (free,), (size,) = (
+            self._briefly(f"PRAGMA {name}")[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size, free * size
 
     def damage(self) -> list[str]:
         """Return what SQLite finds wrong with the file itself; an empty list if it is sound."""
