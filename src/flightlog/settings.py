@@ -55,6 +55,7 @@ class Settings:
         audit_key: the key that signs seals; None to keep it in a file beside the database, or to sign none.
         blocks_key: the keys of the secrets in blocks, the newest first; none to keep them in files beside the database.
         retention_state: after how many seconds flow runs that are over leave the database, when it is archived.
+        retention_telemetry: the same for their log lines.
         logging_level: the lowest level of log lines that are shown and recorded.
         logging_colors: colours on a terminal.
         logging_log_prints: record what flows and tasks print as log lines, unless they say otherwise.
@@ -87,6 +88,7 @@ class Settings:
     audit_key: str | None = None
     blocks_key: tuple[str, ...] = ()
     retention_state: float = 30 * 86_400.0
+    retention_telemetry: float = 7 * 86_400.0
     logging_level: int = 20
     logging_colors: bool = True
     logging_log_prints: bool = False
@@ -189,9 +191,16 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "FLIGHTLOG_RETENTION_STATE",
         "30d",
-        "How long flow runs that are over, and their log lines, stay in the database when `flightlog log archive` is "
-        "run.",
+        "How long flow runs that are over stay in the database: `flightlog log archive` moves them out after that.",
         "retention_state",
+        read_span,
+    ),
+    Setting(
+        "FLIGHTLOG_RETENTION_TELEMETRY",
+        "7d",
+        "How long the log lines of flow runs that are over stay in the database: `flightlog log archive` moves them "
+        "out after that.",
+        "retention_telemetry",
         read_span,
     ),
     Setting(

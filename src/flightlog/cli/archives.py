@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from flightlog.events.archiving import Archiver
     from flightlog.events.log import Log
     from flightlog.events.store import Archive
-    from flightlog.projections.retention import Finished
+    from flightlog.projections.projector import Projector
+    from flightlog.projections.retention import Kind
 
 
 class _Span(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -47,7 +48,7 @@ class _Span(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     "--older-than",
     type=_Span(),
     metavar="SPAN",
-    help="Runs that ended so long ago: 30d, 12h, 0s; as FLIGHTLOG_RETENTION_STATE says by default.",
+    help="Of runs that ended so long ago: 30d, 12h, 0s; as FLIGHTLOG_RETENTION_... say by default.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be archived, and change nothing.")
 @json_option
@@ -64,18 +65,16 @@ def archive(older_than: float | None, dry_run: bool, as_json: bool) -> None:
       flightlog log archive --older-than 7d
     """
     from flightlog.events.store import PARTIAL, REPLAY
-    from flightlog.projections.retention import finished
 
     with projected() as projector:
         log = projector.log
         if {REPLAY, PARTIAL} & log.store.facts().keys():
             raise click.UsageError(f"The log at {log.store.location} is a replay of another one's past.")
-        span = load().retention_state if older_than is None else older_than
-        found = finished(projector, projector.now() - round(span * 1e6))
+        leaving = _leaving(projector, older_than)
         if dry_run:
-            _foresee(log, found, as_json)
+            _foresee(log, leaving, as_json)
             return
-        archived = _archive(log, found)
+        archived = _archive(log, leaving)
     if as_json:
         print_json([_document(one) for one in archived])
     elif archived:
@@ -86,18 +85,29 @@ def archive(older_than: float | None, dry_run: bool, as_json: bool) -> None:
         note("There is nothing to archive.")
 
 
-def _archive(log: "Log", found: "Finished") -> "list[Archive]":
+def _leaving(projector: "Projector", older_than: float | None) -> "dict[Kind, list[str]]":
+    """Return the streams, by class, of the runs that have been over for so long."""
+    from flightlog.projections.retention import KINDS, finished, streams_of
+
+    chosen = load()
+    spans = {"state": chosen.retention_state, "telemetry": chosen.retention_telemetry}
+    moments = {kind: spans[kind] if older_than is None else older_than for kind in KINDS}
+    now = projector.now()
+    return {kind: streams_of(kind, finished(projector, now - round(moments[kind] * 1e6))) for kind in KINDS}
+
+
+def _archive(log: "Log", leaving: "dict[Kind, list[str]]") -> "list[Archive]":
     """Seal the log, and move what is over into segments."""
     from flightlog.events.archiving import Archiver
     from flightlog.events.keys import load_signing_key
     from flightlog.events.sealing import seal
 
-    if not found.runs:
+    if not any(leaving.values()):
         return []
     with Archiver(log, actor=actor()) as archiver:
         seal(log, load_signing_key(log, load()), actor=actor())
         log.store.sync()  # what leaves must be sealed whatever happens
-        return [one for kind, streams in found.streams.items() for one in _shown(archiver, streams, kind)]
+        return [one for kind, streams in leaving.items() for one in _shown(archiver, streams, kind)]
 
 
 def _shown(archiver: "Archiver", streams: list[str], kind: str) -> "list[Archive]":
@@ -111,17 +121,20 @@ def _shown(archiver: "Archiver", streams: list[str], kind: str) -> "list[Archive
     return done
 
 
-def _foresee(log: "Log", found: "Finished", as_json: bool) -> None:
+def _foresee(log: "Log", leaving: "dict[Kind, list[str]]", as_json: bool) -> None:
     """Say what would be archived."""
-    wanted = {stream for streams in found.streams.values() for stream in streams}
+    wanted = {stream for streams in leaving.values() for stream in streams}
+    found: set[str] = set()
     events = bytes_ = after = 0
     while rows := log.store.stored(after, 2000):
-        sizes = [len(row.record) for row in rows if row.stream in wanted]
-        events, bytes_, after = events + len(sizes), bytes_ + sum(sizes), rows[-1].position
+        going = [row for row in rows if row.stream in wanted]
+        found.update(row.stream for row in going)
+        events, bytes_ = events + len(going), bytes_ + sum(len(row.record) for row in going)
+        after = rows[-1].position
     if as_json:
-        print_json({"runs": len(found.runs), "events": events, "size": bytes_})
+        print_json({"streams": len(found), "events": events, "size": bytes_})
     else:
-        say(f"{events} events ({size(bytes_)}) would be archived, of {len(found.runs)} runs that are over.")
+        say(f"{events} events ({size(bytes_)}) in {len(found)} streams would be archived.")
 
 
 @click.command("ls", short_help="List what was archived.")

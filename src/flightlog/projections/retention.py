@@ -5,8 +5,7 @@ sent to it; *telemetry* is its log lines; all else is for the *audit*, and stays
 subflows, and the flow run that it is a subflow of, have ended; it is done with when no incident is open about it.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Literal
 
 from sqlalchemy import select
@@ -26,25 +25,21 @@ from flightlog.projections.projector import Projector
 from flightlog.projections.runs import flow_runs
 
 Kind = Literal["state", "telemetry"]
-KINDS: Final[dict[Kind, tuple[str, ...]]] = {"state": ("flow-run", "inputs"), "telemetry": ("logs",)}
-"""The classes of streams that may leave, and what the names of theirs begin with; all others are for the audit."""
+_STREAMS: Final[dict[Kind, tuple[Callable[[str], str], ...]]] = {
+    "state": (flow_run_stream, input_stream),
+    "telemetry": (logs_stream,),
+}
+KINDS: Final[tuple[Kind, ...]] = tuple(_STREAMS)
+"""The classes of streams that may leave; all other streams are for the audit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Flow runs that are over and done with.
-
-    Attributes:
-        runs: their ids, the oldest first.
-        streams: their streams, by class.
-    """
-
-    runs: list[str]
-    streams: dict[Kind, list[str]]
+def streams_of(kind: Kind, runs: Sequence[str]) -> list[str]:
+    """Return the streams of a class that flow runs have, or may have."""
+    return [name(run) for run in runs for name in _STREAMS[kind]]
 
 
-def finished(projector: Projector, until: int) -> Finished:
-    """Return the flow runs that were over at a moment and are done with.
+def finished(projector: Projector, until: int) -> list[str]:
+    """Return the ids of the flow runs that were over at a moment and are done with, the oldest first.
 
     Args:
         projector: the projections.
@@ -61,12 +56,7 @@ def finished(projector: Projector, until: int) -> Finished:
         if state not in TERMINAL or ended is None or ended > until or run in held:
             open_.add(run)
     kept = {_outermost(run, parents) for run in open_}
-    runs = [id_text(run) for run in parents if _outermost(run, parents) not in kept]
-    streams: dict[Kind, list[str]] = {
-        "state": [stream for run in runs for stream in (flow_run_stream(run), input_stream(run))],
-        "telemetry": [logs_stream(run) for run in runs],
-    }
-    return Finished(runs, streams)
+    return [id_text(run) for run in parents if _outermost(run, parents) not in kept]
 
 
 def _outermost(run: bytes, parents: dict[bytes, bytes | None]) -> bytes:
