@@ -90,6 +90,8 @@ def test_archived_runs_are_found_by_every_command(flows: Path, own_home: Path) -
     verified = document("audit", "verify")
     assert (verified["sound"], verified["segments"]) == (True, 2)
     assert "2, with" in ok("doctor")
+    ok("audit", "export", "@last", "-o", flows.with_name("run.zip"))
+    assert ok("runs", "show", "@last", "--from", flows.with_name("run.zip"))
     flows.write_text(FLOWS.replace("if fail", "if not fail"))
     resumed = flightlog("runs", "resume", "@last-failed")
     assert (resumed.returncode, resumed.stdout) == (0, "4\n"), resumed.stderr

@@ -55,7 +55,7 @@ def growth(log: "Log", path: Path, projections: Path) -> Growth | None:
         return None
     used, free = log.store.usage()  # type: ignore[attr-defined]
     derived = projections.stat().st_size if projections.exists() else 0
-    events = (head.position - log.position_at(now - span)) * _DAY / span
+    events = (head.position - log.position_at(now - span - 1)) * _DAY / span
     bytes_ = events * (used / stored + derived / head.position)
     room = shutil.disk_usage(path.parent).free + free
     return Growth(events, bytes_, room / bytes_ if bytes_ else float("inf"))
