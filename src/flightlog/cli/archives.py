@@ -1,5 +1,6 @@
 """``flightlog log archive|ls|restore``: runs that are over leave the log's database, and come back."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -51,13 +52,19 @@ class _Span(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     help="Of runs that ended so long ago: 30d, 12h, 0s; as FLIGHTLOG_RETENTION_... say by default.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be archived, and change nothing.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the segments of a log in PostgreSQL are to be, for all machines; said once.",
+)
 @json_option
 @color_option
-def archive(older_than: float | None, dry_run: bool, as_json: bool) -> None:
+def archive(older_than: float | None, dry_run: bool, folder: Path | None, as_json: bool) -> None:
     """Move flow runs that are over, and their log lines, out of the database into compressed segment files.
 
     The log is sealed first. What is archived stays part of the log: it verifies, and all commands find it. The files
-    are in the folder FILE.archives beside the log's file, and belong to it as its key does.
+    are in the folder FILE.archives beside the log's file, and belong to it as its key does; for a log in PostgreSQL,
+    name a folder that all machines have at the same path.
 
     \b
     Examples:
@@ -74,6 +81,8 @@ def archive(older_than: float | None, dry_run: bool, as_json: bool) -> None:
         if dry_run:
             _foresee(log, leaving, as_json)
             return
+        if folder is not None:
+            _settle_folder(log, folder.expanduser().absolute())
         archived = _archive(log, leaving)
     if as_json:
         print_json([_document(one) for one in archived])
@@ -83,6 +92,16 @@ def archive(older_than: float | None, dry_run: bool, as_json: bool) -> None:
         note(f"Archived: {events} events, in {files} of {size(bytes_)}.")
     else:
         note("There is nothing to archive.")
+
+
+def _settle_folder(log: "Log", folder: Path) -> None:
+    """Note where the segments are; once said, it stays."""
+    from flightlog.events.archives import FOLDER
+
+    if log.store.archives_folder is None:
+        log.store.set_fact(FOLDER, str(folder).encode())
+    if log.store.archives_folder != folder:
+        raise click.UsageError(f"The segments of this log are in {log.store.archives_folder}.")
 
 
 def _leaving(projector: "Projector", older_than: float | None) -> "dict[Kind, list[str]]":

@@ -15,6 +15,8 @@ from flightlog.events.store import Archive, Row
 if TYPE_CHECKING:
     from flightlog.events.segments import Segment
 
+FOLDER = "archives"
+"""The name of the fact that says where the segments of a log are that is in no file."""
 _OPEN = 6
 
 

@@ -98,7 +98,7 @@ class Archiver:
         self._events = events
         self._step = step
         with _written(folder):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = (folder / _LOCK).open("a")
         try:
             _lock(self._lock, folder)

@@ -37,7 +37,7 @@ class ArchivedStore(DatabaseStore):
         """Where segments are; None if this store has no place for them."""
 
     def catalogue(self) -> Catalogue:
-        """Return the archives as of now; see `flightlog.events.store.Store.catalogue`."""
+        """Return the archives as of now."""
         while True:
             version = self._archives_version()
             known = self._catalogue

@@ -38,6 +38,9 @@ class DatabaseStore(ABC):
         """Return events of the log; see `flightlog.events.store.Store.read_all`."""
         if types is None:
             return [Row(*row) for row in self._rows(self._reading.all, after=after, limit=limit)]
+        return self._read_types(after, types, limit)
+
+    def _read_types(self, after: int, types: Sequence[str], limit: int) -> list[Row]:
         return [Row(*row) for row in self._rows(self._reading.of_types, after=after, types=list(types), limit=limit)]
 
     def event(self, event_id: bytes) -> Row | None:

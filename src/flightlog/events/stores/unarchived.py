@@ -53,7 +53,7 @@ class UnarchivedStore(ABC):
 def no_archives(location: str) -> LogUnavailable:
     """Return the error that a log has no place for archives."""
     return LogUnavailable(
-        f"The log at {location} cannot be archived: only a log in an SQLite file has a place for segments, beside it."
+        f"The log at {location} has no place for segments; name one: flightlog log archive --folder FOLDER"
     )
 
 
