@@ -446,6 +446,16 @@ def _catalogue(bench: Bench) -> dict[str, Callable[[], None]]:
                 ("verify", "the same log verified, seals included: events", "/s"),
             ],
         ),
+        "archived": lambda: bench.own(
+            _EVIDENCE,
+            "archived",
+            sizes.grown,
+            [
+                ("archive", f"{sizes.grown:,} events archived: events", "/s"),
+                ("restore", "the same restored: events", "/s"),
+                ("archived-percent", "database and segments afterwards, in percent of the database before", "count"),
+            ],
+        ),
         "bundle": lambda: bench.own(
             _EVIDENCE,
             "bundle",

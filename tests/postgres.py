@@ -179,3 +179,18 @@ def running(*options: str) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+BEFORE_ARCHIVES = b"""
+DROP TABLE flightlog.archives, flightlog.archived_streams, flightlog.archived_blobs;
+DROP FUNCTION flightlog.let_go_of_archives, flightlog.let_go_of_archived_streams;
+DROP TRIGGER events_no_delete ON flightlog.events; DROP TRIGGER positions_no_delete ON flightlog.positions;
+DROP TRIGGER events_no_change ON flightlog.events; DROP TRIGGER positions_no_change ON flightlog.positions;
+DROP FUNCTION flightlog.let_go_of_events, flightlog.let_go_of_positions, flightlog.is_leaving;
+CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON flightlog.events
+    FOR EACH ROW EXECUTE FUNCTION flightlog.refuse();
+CREATE TRIGGER positions_no_change BEFORE UPDATE OR DELETE ON flightlog.positions
+    FOR EACH ROW EXECUTE FUNCTION flightlog.refuse();
+UPDATE flightlog.facts SET value = '2' WHERE name = 'format';
+"""
+"""What makes a new log one of the layout that knew no archives."""

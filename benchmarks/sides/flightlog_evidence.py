@@ -1,10 +1,12 @@
 """What evidence costs: `python flightlog_evidence.py CASE N` prints one line of JSON."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from side_tools import Answer, main
 
 from flightlog import flow, task
 from flightlog.engine.runtime import close_engine
+from flightlog.events.archiving import Archiver
 from flightlog.events.integrity import verify
 from flightlog.events.model import NewEvent
 from flightlog.events.notes import new_key
@@ -78,6 +81,39 @@ def _sealed(n: int) -> Answer:
     return {"samples": [sealing, found.events / seconds]}
 
 
+def _used() -> int:
+    """Return how many bytes of the log's file are in use: what archived events have left is free for others."""
+    with closing(sqlite3.connect(_HOME / "flightlog.db")) as connection:
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+    return int((pages - free) * size)
+
+
+def _archived(n: int) -> Answer:
+    """Archive so many events, and restore them; count what both, the database and the segments, take afterwards."""
+    with open_log(_URL) as log:
+        while (left := n - log.head().position) > 0:
+            stream, events = _run_events(min(34, left // 3 + 1))
+            log.append(stream, events[:left], epoch=1)
+        seal(log)
+    before = _used()
+    with open_log(_URL) as log, Archiver(log) as archiver:
+        log.head()
+        streams = [end.stream for end in log.store.ends() if end.stream.startswith("flow-run/")]
+        start = time.perf_counter()
+        archives = list(archiver.archive(streams, "state"))
+        archiving = time.perf_counter() - start
+        after = _used() + sum(archive.size for archive in archives)
+        start = time.perf_counter()
+        for archive in archives:
+            archiver.restore(archive.number)
+        restoring = time.perf_counter() - start
+        if not verify(log.store).sound or sum(archive.events for archive in archives) != n:
+            sys.exit("the log is not what it was")
+    return {"samples": [n / archiving, n / restoring, 100 * after / before]}
+
+
 def _bundle(n: int) -> Answer:
     """Export a run of so many tasks; have the program in the bundle verify it, in a process of its own."""
     steps(n)
@@ -98,4 +134,4 @@ def _bundle(n: int) -> Answer:
     return {"samples": [float(len(archive)), time.perf_counter() - start]}
 
 
-main({"sealed": _sealed, "bundle": _bundle})
+main({"sealed": _sealed, "archived": _archived, "bundle": _bundle})

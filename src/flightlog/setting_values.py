@@ -7,6 +7,7 @@ from typing import Final, Literal, cast
 Durability = Literal["commit", "fsync"]
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+_SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,14 @@ def seconds(value: str) -> float:
 def delays(value: str) -> tuple[float, ...]:
     """Return one time in seconds, or several with commas."""
     return tuple(seconds(part.strip()) for part in value.strip("[]").split(","))
+
+
+def span(value: str) -> float:
+    """Return a span of time in seconds: ``30d``, ``12h``, ``90m``, ``10s``."""
+    number, unit = value[:-1], _SPANS.get(value[-1:])
+    if unit is None or not (number.isascii() and number.isdigit()) or len(number) > 6:
+        raise ValueError("say a span of time, such as 30d, 12h, 90m or 10s")
+    return int(number) * unit
 
 
 def seal_policy(value: str) -> SealPolicy:

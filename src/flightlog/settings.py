@@ -39,6 +39,8 @@ class Settings:
         log_seal: when a process that runs flows seals the log.
         audit_key: the key that signs seals; None to keep it in a file beside the database, or to sign none.
         blocks_key: the keys of the secrets in blocks, the newest first; none to keep them in files beside the database.
+        retention_state: after how many seconds flow runs that are over leave the database, when it is archived.
+        retention_telemetry: the same for their log lines.
         logging_level: the lowest level of log lines that are shown and recorded.
         logging_colors: colours on a terminal.
         logging_log_prints: record what flows and tasks print as log lines, unless they say otherwise.
@@ -70,6 +72,8 @@ class Settings:
     log_seal: SealPolicy = NOW_AND_THEN
     audit_key: str | None = None
     blocks_key: tuple[str, ...] = ()
+    retention_state: float = 30 * 86_400.0
+    retention_telemetry: float = 7 * 86_400.0
     logging_level: int = 20
     logging_colors: bool = True
     logging_log_prints: bool = False
@@ -172,6 +176,21 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "blocks_key",
         values.fernet_keys,
         is_secret=True,
+    ),
+    Setting(
+        "FLIGHTLOG_RETENTION_STATE",
+        "30d",
+        "How long flow runs that are over stay in the database: `flightlog log archive` moves them out after that.",
+        "retention_state",
+        values.span,
+    ),
+    Setting(
+        "FLIGHTLOG_RETENTION_TELEMETRY",
+        "7d",
+        "How long the log lines of flow runs that are over stay in the database: `flightlog log archive` moves them "
+        "out after that.",
+        "retention_telemetry",
+        values.span,
     ),
     Setting(
         "FLIGHTLOG_LOGGING_LEVEL",

@@ -97,8 +97,13 @@ def test_I9_a_log_of_the_first_layout_is_brought_up_to_date(tmp_path: Path) -> N
         log.append("s", [new_event(n=1)])
         before = [event.record for event in log.read_all()]
     with contextlib.closing(sqlite3.connect(path)) as connection:
+        layout = connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+        connection.execute("DROP TRIGGER events_no_delete")
         for table in ("liveness", "subscriptions", "inline_projections", "inline_states"):
             connection.execute(f"DROP TABLE {table}")
+        for table in ("archives", "archived_streams", "archived_blobs"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("CREATE TRIGGER events_no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, ''); END")
         connection.execute("PRAGMA user_version=1")
         connection.commit()
     with Log(ReadOnlySqliteStore(path)) as log:
@@ -112,7 +117,8 @@ def test_I9_a_log_of_the_first_layout_is_brought_up_to_date(tmp_path: Path) -> N
         assert log.store.beats() == {"me": 5}
         assert log.append("s", [new_event(n=2)]) == [2]
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall() == layout
 
 
 def test_what_is_committed_is_moved_into_the_file_in_the_background(tmp_path: Path) -> None:

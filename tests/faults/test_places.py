@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def test_a_corrupt_page_is_found_and_named(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     make_log(path, 200)
     content = bytearray(path.read_bytes())
-    for page in range(14, len(content) // 4096):
+    for page in range(32, len(content) // 4096):
         content[page * 4096 : page * 4096 + 64] = b"\xff" * 64
     path.write_bytes(content)
     store = SqliteStore(path)
@@ -255,3 +256,23 @@ def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LogUnavailable, match="is a file, not a folder"):
         open_log(f"sqlite:///{tmp_path}/file/log.db")
+
+
+_OTHER = """
+import sys
+from flightlog.events.opening import open_log
+open_log(sys.argv[1]).close()
+"""
+
+
+def test_a_log_that_is_open_twice_in_a_process_keeps_its_locks(tmp_path: Path) -> None:
+    """Another process that closes the log does not take it for the last one, and leaves the write-ahead log alone."""
+    url = f"sqlite:///{tmp_path}/log.db"
+    with open_log(url) as first, open_log(url) as second:
+        first.append("a", [new_event(n=1)])
+        wal = (tmp_path / "log.db-wal").stat().st_ino
+        subprocess.run([sys.executable, "-c", _OTHER, url], check=True)
+        assert (tmp_path / "log.db-wal").stat().st_ino == wal
+        assert second.append("a", [new_event(n=2)]) == [2]
+    with open_log(url) as log:
+        assert len(list(log.read("a"))) == 2

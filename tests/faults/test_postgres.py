@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 
 import pytest
-from tests.postgres import Server, free_port, running
+from tests.postgres import BEFORE_ARCHIVES, Server, free_port, running
 
 from flightlog.errors import LogUnavailable, LogWriteError
 from flightlog.events.integrity import verify
@@ -207,6 +207,7 @@ def test_I9_a_log_of_the_first_layout_is_brought_up_to_date(postgres: Server) ->
     with open_log(url) as log:
         log.append("a", [new_event()])
     with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(BEFORE_ARCHIVES)
         connection.execute(b"DROP TABLE flightlog.inline_projections, flightlog.inline_states")
         connection.execute(b"UPDATE flightlog.facts SET value = '1' WHERE name = 'format'")
         connection.execute(f"CREATE ROLE writer_{database} LOGIN".encode())

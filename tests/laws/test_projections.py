@@ -8,10 +8,12 @@ import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flightlog.events.archiving import Archiver
 from flightlog.events.log import Log
 from flightlog.events.model import Event, NewEvent
 from flightlog.events.moving import copy
 from flightlog.events.opening import open_log
+from flightlog.events.sealing import seal
 from flightlog.events.stores.memory import MemoryStore
 from flightlog.events.types import flow_run_stream, logs_stream
 from flightlog.ids import RandomIds, id_text
@@ -146,6 +148,28 @@ def test_I6_as_of_equals_a_copy_of_then(
             assert tables(past) == tables(there)
             there.close()
         past.close()
+
+
+@given(logs(), st.data())
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_I6_archived_and_rest_fold_to_what_the_whole_folds_to(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, str, dict[str, Any]]], data: st.DataObject
+) -> None:
+    """Made anew from a log of which a part is in segments, all tables are those that the whole log leads to."""
+    with recorded(history) as whole:
+        url = f"sqlite:///{tmp_path_factory.mktemp('archived')}/log.db"
+        copy(whole, url)
+        with open_log(url) as log:
+            seal(log)
+            streams = sorted({stream for stream, _, _ in history})
+            chosen = data.draw(st.lists(st.sampled_from(streams), unique=True)) if streams else []
+            with Archiver(log, events=data.draw(st.integers(1, 5))) as archiver:
+                archived = sum(one.events for one in archiver.archive(chosen, "state"))
+            assert archived == sum(stream in chosen for stream, _, _ in history)
+            there, here = Projector(log, None), Projector(whole, None)
+            assert tables(there) == tables(here)
+            there.close()
+            here.close()
 
 
 def tables(projector: Projector) -> dict[str, list[tuple[Any, ...]]]:

@@ -173,9 +173,37 @@ def _log(log: "Log", chosen: Settings, quick: bool) -> Iterator[Finding]:
         yield Finding("replay", "note", "of another log's past: it can be read, but takes no runs")
     else:
         yield from _keys(log, chosen, "key_id" in facts)
+    yield from _growth(log, path_of(chosen.log_url))
+    yield from _archives(log)
     if not quick:
         yield from _verified(log)
     yield from _projections(log)
+
+
+def _growth(log: "Log", path: Path | None) -> Iterator[Finding]:
+    """Say how fast the log grows; of a server's disk, nothing is known here."""
+    from flightlog.cli.growth import growth
+    from flightlog.projections.projector import projections_path
+
+    found = None if path is None else growth(log, path, projections_path(path))
+    if found is not None and found.is_soon:
+        mend = "flightlog log archive moves runs that are over into a fraction of their size."
+        yield Finding("growth", "note", str(found), mend)
+    elif found is not None:
+        yield Finding("growth", "ok", str(found))
+
+
+def _archives(log: "Log") -> Iterator[Finding]:
+    """Say what is archived, and which segment is missing."""
+    archives, folder = log.store.archives(), log.store.archives_folder
+    if not archives or folder is None:
+        return
+    for archive in archives:
+        if not (folder / archive.segment).is_file():
+            what = f"The segment {folder / archive.segment} is missing: {archive.events} events."
+            yield Finding("archives", "bad", what, "Put it back from where it went, or from a backup.")
+    events, bytes_ = sum(one.events for one in archives), sum(one.size for one in archives)
+    yield Finding("archives", "ok", f"{len(archives)}, with {events} events in {size(bytes_)}")
 
 
 def _keys(log: "Log", chosen: Settings, known: bool) -> Iterator[Finding]:

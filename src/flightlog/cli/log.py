@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from flightlog.cli.archives import archive, list_archives, restore
 from flightlog.cli.printing import color_option, is_terminal, json_option, note, print_json, say
 from flightlog.cli.reading import position_of, projected, reading
 from flightlog.events.opening import is_postgres, location_of, open_log, path_of
@@ -12,7 +13,11 @@ from flightlog.settings import load
 
 @click.group()
 def log() -> None:
-    """Back the log up, copy it to another place, and print what a writer's role needs."""
+    """Archive what is over, back the log up, copy it to another place, and print what a writer's role needs."""
+
+
+for _command in (archive, list_archives, restore):
+    log.add_command(_command)
 
 
 @log.command("backup", short_help="Copy the log's file while flows go on.")

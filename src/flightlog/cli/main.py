@@ -42,7 +42,7 @@ _COMMANDS = {
     "plugins": ("flightlog.cli.plugins", "plugins", "See which plug-ins there are, and what is wrong with them."),
     "upgrade": ("flightlog.cli.upgrading", "upgrade", "Rehearse an upgrade, and see what it would change."),
     "replay": ("flightlog.cli.log", "replay", "Rebuild the past in a database of its own, to look around in."),
-    "log": ("flightlog.cli.log", "log", "Back the log up, copy it elsewhere, print what a writer's role needs."),
+    "log": ("flightlog.cli.log", "log", "Archive what is over, back the log up, copy it elsewhere."),
     "audit": ("flightlog.cli.audit", "audit", "Seal the log, publish checkpoints, verify that nothing was changed."),
     "doctor": ("flightlog.cli.doctor", "doctor", "Say where the log is, if it is sound, and how to mend what is not."),
     "config": ("flightlog.cli.config", "config", "See and change settings, and see where each comes from."),

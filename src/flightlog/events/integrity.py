@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from flightlog.errors import LogCorrupt, LogError
 from flightlog.events import codec
+from flightlog.events.absent import Absent
 from flightlog.events.codec import MAX_RECORD, Envelope
 from flightlog.events.notes import Checkpoint, PublicKey
 from flightlog.events.problems import Problem, Verification
@@ -40,10 +41,16 @@ def verify(
         keys: whose signatures count; the last seal must have one. Empty: any signature that is good.
     """
     found = Verification()
+    absent = Absent(set(), {}, {})
     chains = _Chains(store, found)
     try:
+        if store.archives():
+            from flightlog.events.archive_checks import check_archives
+
+            chains.absent = absent = check_archives(store, found)
+            store.pass_over(absent.numbers)
         chains.partial = PARTIAL in store.facts()  # it has some of another log's streams only
-        sealed = None if chains.partial else SealChecks(store, found, known, keys)
+        sealed = None if chains.partial else SealChecks(store, found, known, keys, absent.leaves)
         while rows := _page(store, chains.position, found):
             hashes = chains.take(rows)
             if sealed is not None:
@@ -58,6 +65,9 @@ def verify(
                 sealed.finish()
     except LogError as error:
         found.problems.append(Problem(str(error)))
+    finally:
+        if absent.numbers:
+            store.pass_over(())
     found.streams = len(chains.ends)
     found.problems = _in_order(found.problems)[:_MOST]
     return found
@@ -70,32 +80,36 @@ def _page(store: Store, after: int, found: Verification) -> Sequence[IndexedRow]
     except LogError as error:
         rows: list[IndexedRow] = []
         try:
-            while more := store.indexed(after + len(rows), 1):
+            while more := store.indexed(after, 1):
                 rows += more
+                after = rows[-1].position
         except LogError:
             found.unreadable = True
-            found.problems.append(Problem(f"it cannot be read: {error}", after + len(rows) + 1))
+            found.problems.append(Problem(f"it cannot be read: {error}", after + 1))
         return rows
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
     """Return the problems in the order of the log, each event once.
 
-    A range, which a seal shows, counts only if neither an event in it nor that seal could be named.
+    A range that a seal shows counts only if neither an event in it nor that seal could be named; one that is an archive
+    counts in any case.
     """
     named: dict[int, Problem] = {}
     for problem in problems:
         if problem.position is not None and problem.until is None:
             named.setdefault(problem.position, problem)
-    rest = []
+    rest, archives = [], []
     for problem in problems:
         if problem.position is None:
             rest.append(problem)
+        elif problem.until is not None and problem.seal is None:
+            archives.append(problem)
         elif problem.until is not None and not any(
             problem.position <= at <= problem.until or at == problem.seal for at in named
         ):
             named[problem.position] = problem
-    return [named[position] for position in sorted(named)] + rest
+    return sorted([*archives, *named.values()], key=lambda problem: problem.position or 0) + rest
 
 
 class _End(NamedTuple):
@@ -123,6 +137,7 @@ class _Chains:
         self.position = 0
         self.ends: dict[str, tuple[int, bytes, int, int]] = {}  # as `_End`, which takes four times as long to make
         self.partial = False
+        self.absent = Absent(set(), {}, {})
         self._store = store
         self._found = found
         self._recorded_at = 0
@@ -165,7 +180,7 @@ class _Chains:
 
     def _look(self, row: IndexedRow, hash_: bytes, last: int, recorded_at: int) -> bytes:
         """Say what is wrong with an event, and follow its stream all the same; return its payload."""
-        if row.position != last + 1 and not self.partial:
+        if row.position != last + 1 and not self.partial and not self.absent.has(last + 1, row.position - 1):
             self._say(f"the events from {last + 1} to {row.position - 1} are missing", last + 1)
         if row.recorded_at < recorded_at:
             self._blame(row, "it was recorded before the one in front of it")
@@ -178,7 +193,7 @@ class _Chains:
             return b""
         for problem in _differing(row, envelope, self._store.log_id):
             self._blame(row, problem)
-        end = _End(*self.ends.get(envelope.stream, _NEW))
+        end = self._end(envelope.stream)
         where = f"{envelope.stream}@{envelope.version}"
         if envelope.version != end.version + 1:
             self._blame(row, f"{envelope.stream} goes from version {end.version} to {envelope.version}")
@@ -188,6 +203,13 @@ class _Chains:
             self._blame(row, f"{where} was written under epoch {envelope.epoch} after {end.epoch}")
         self.ends[envelope.stream] = _End(envelope.version, hash_, max(end.epoch, envelope.epoch), row.position)
         return envelope.data
+
+    def _end(self, stream: str) -> _End:
+        """Return where a stream ends so far; what is in segments that cannot be read is taken as it is known."""
+        end = _End(*self.ends.get(stream, _NEW))
+        while (part := self.absent.parts.get((stream, end.version))) is not None:
+            end = _End(part.last, part.hash, max(end.epoch, part.epoch))
+        return end
 
     def _blame_either(self, row: IndexedRow, envelope: Envelope, end: _End, hash_: bytes) -> None:
         """Say which of two events was changed, where one does not carry the hash of the other.
@@ -248,7 +270,7 @@ class _Chains:
         """Compare where streams end with where the store says that they end."""
         ends = self._ends_of_store()
         for stream in sorted(self.ends.keys() | ends.keys()):
-            here, there = _End(*self.ends.get(stream, _NEW)), ends.get(stream)
+            here, there = self._end(stream), ends.get(stream)
             if there is None or there.version != here.version:
                 count = 0 if there is None else there.version
                 what = f"{stream} ends at version {here.version}, but {count} events were recorded"

@@ -18,7 +18,7 @@ from flightlog.errors import LogCorrupt, LogError
 from flightlog.events import codec
 from flightlog.events.inline import Kept, unpacked
 from flightlog.events.model import ANY, Append, Event, NewEvent
-from flightlog.events.store import Body, Inline, LogHead, Part, Store, Unit
+from flightlog.events.store import Body, Departure, Inline, LogHead, Part, Store, Unit
 
 T = TypeVar("T")
 FLUSH_SECONDS = 0.01
@@ -97,6 +97,30 @@ class Log:
             self._withdraw(unit)
             raise
         return unit.versions
+
+    def archive(self, append: Append, departure: Departure) -> None:
+        """Append `log.archived`, and take what it is about out of the database. See `flightlog.events.store.Store`.
+
+        Raises:
+            VersionConflict: somebody else archived or restored first; nothing happened.
+        """
+        self._alone(append, lambda unit: self.store.archive(unit, departure))
+
+    def restore(self, append: Append, number: int, step: Callable[[str], object]) -> None:
+        """Append `log.restored`, and put the events of an archive back. Raises what `archive` does."""
+        self._alone(append, lambda unit: self.store.restore(unit, number, step))
+
+    def _alone(self, append: Append, write: Callable[[Unit], object]) -> None:
+        """Have a unit written with more than events, while nobody else in this process writes."""
+        unit = Unit([_part(append)])
+        with self._leader:
+            self._leading = True
+            try:
+                write(unit)
+            finally:
+                self._leading = False
+        if unit.error is not None:
+            raise unit.error
 
     def read(self, stream: str, after: int = 0) -> Iterator[Event]:
         """Yield the events of a stream with versions above `after`, in order."""

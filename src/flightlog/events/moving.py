@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flightlog.errors import LogCorrupt, LogUnavailable
 from flightlog.events import codec
+from flightlog.events.archives import folder_of
 from flightlog.events.integrity import verify
 from flightlog.events.keys import block_key_files, key_path
 from flightlog.events.log import Log
@@ -41,7 +42,7 @@ class Copied:
 
 
 def backup(path: Path, target: Path) -> None:
-    """Copy a log's file while others write to it: as it is at one moment, with its key and the keys of its blocks.
+    """Copy a log's file while others write to it: as it is at one moment, with its keys and its segments.
 
     Args:
         path: the log's file.
@@ -74,7 +75,22 @@ def backup(path: Path, target: Path) -> None:
     except (OSError, sqlite3.Error) as error:
         raise LogUnavailable(f"The log could not be copied to {target}: {error}.") from None
     with open_log(f"sqlite:///{target}", create=False) as log:
+        _copy_segments(log, folder_of(path), folder_of(target))
         _check(log)
+
+
+def _copy_segments(log: Log, source: Path, target: Path) -> None:
+    """Copy the segments that a copy of a log names."""
+    archives = log.store.archives()
+    try:
+        if archives:
+            target.mkdir(mode=0o700)
+        for archive in archives:
+            copied = target / archive.segment
+            copied.touch(0o600, exist_ok=False)
+            shutil.copyfile(source / archive.segment, copied)
+    except OSError as error:
+        raise LogUnavailable(f"The segments could not be copied to {target}: {error}.") from None
 
 
 def copy(

@@ -43,6 +43,7 @@ class Verification:
         events: how many events were read.
         streams: how many streams they belong to.
         blobs: how many blobs were compared with their digests.
+        segments: how many segments of archives were read and are what is on record.
         seals: how many seals were recomputed and hold.
         sealed: up to which position seals prove that nothing was changed since; 0 for none.
         signed: up to which position such a seal is signed, by a key that counts.
@@ -55,6 +56,7 @@ class Verification:
     events: int = 0
     streams: int = 0
     blobs: int = 0
+    segments: int = 0
     seals: int = 0
     sealed: int = 0
     signed: int = 0

@@ -1,6 +1,7 @@
 """Are the seals of a log what its events come to? They are recomputed, from the first event on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from flightlog.errors import LogError
 from flightlog.events.merkle import Frontier, peak_sizes
@@ -19,15 +20,22 @@ class SealChecks:
         found: where to say what was found.
         known: checkpoints that were seen before.
         keys: who may sign; empty if nobody says.
+        absent: the hashes of the leaves that archived events are which cannot be read, by position.
     """
 
     def __init__(
-        self, store: Store, found: Verification, known: Sequence[Checkpoint] = (), keys: Sequence[PublicKey] = ()
+        self,
+        store: Store,
+        found: Verification,
+        known: Sequence[Checkpoint] = (),
+        keys: Sequence[PublicKey] = (),
+        absent: Mapping[int, bytes] = {},
     ) -> None:
         self._store = store
         self._found = found
         self._known = known
         self._keys = set(keys)
+        self._absent = absent
         self._tree = Frontier()
         self._broken = False
         self._seals: dict[int, Seal] = {}
@@ -59,19 +67,26 @@ class SealChecks:
         """Go on with the next events, and the hashes of their records."""
         if self._broken or not self._sizes:
             return
+        self._grow(self._leaves(rows, leaf_hashes(rows, record_hashes)))
+        if self._tree.size != rows[-1].position:
+            self._broken = True  # from the first gap on no tree can be computed
+
+    def _leaves(self, rows: Sequence[IndexedRow], hashes: list[bytes]) -> list[bytes]:
+        """Return the hashes of the leaves behind the tree's end, up to some events, or to the first gap."""
+        first, last = self._tree.size + 1, rows[-1].position
+        if rows[0].position == first and last == self._tree.size + len(rows):
+            return hashes
+        known = {row.position: leaf for row, leaf in zip(rows, hashes, strict=True)}
+        leaves = (known.get(position) or self._absent.get(position) for position in range(first, last + 1))
+        return list(takewhile(bool, leaves))  # type: ignore[arg-type]
+
+    def _grow(self, hashes: Sequence[bytes]) -> None:
         start = self._tree.size
-        whole = len(rows)
-        if rows[0].position != start + 1 or rows[-1].position != start + whole:
-            # From the first gap on no tree can be computed.
-            whole = next(number for number, row in enumerate(rows) if row.position != start + 1 + number)
-        hashes = leaf_hashes(rows[:whole], record_hashes)
-        while self._sizes and self._sizes[-1] <= start + whole and not self._broken:
+        while self._sizes and self._sizes[-1] <= start + len(hashes) and not self._broken:
             size = self._sizes.pop()
             self._tree.extend(hashes[self._tree.size - start : size - start])
             self._compare(size)
         self._tree.extend(hashes[self._tree.size - start :])
-        if whole < len(rows):
-            self._broken = True
 
     def _compare(self, size: int) -> None:
         root = self._tree.root()

@@ -41,7 +41,7 @@ def leaf_hashes(rows: Iterable[Row | IndexedRow], record_hashes: Iterable[bytes]
     ]
 
 
-def record_hashes(rows: Iterable[Row]) -> list[bytes]:
+def record_hashes(rows: Iterable[Row | IndexedRow]) -> list[bytes]:
     """Return the hashes of the records of some events."""
     return [_sha256(row[2]).digest() for row in rows]
 

@@ -4,10 +4,11 @@ A store keeps bytes. It knows streams, versions, hashes and positions, and nothi
 `flightlog.testing.LogContract` is the suite that a store has to pass.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import count, repeat
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from flightlog.events.model import Event
@@ -146,6 +147,83 @@ class Cursor(NamedTuple):
     epoch: int
     owner: str
     lease: int
+
+
+class Archive(NamedTuple):
+    """Events that left the database: a segment file has them.
+
+    Attributes:
+        number: the version of its `log.archived` in the stream of archives.
+        segment: the name of its file.
+        digest: the file's SHA-256.
+        size: how many bytes the file has.
+        kind: the class of its streams: ``state`` or ``telemetry``.
+        first: the position of its first event.
+        last: the position of its last event.
+        events: how many events it has.
+    """
+
+    number: int
+    segment: str
+    digest: bytes
+    size: int
+    kind: str
+    first: int
+    last: int
+    events: int
+
+
+class StreamPart(NamedTuple):
+    """Some events of one stream that were archived, one after the other.
+
+    Attributes:
+        stream: the stream's name.
+        first: the version of the first one.
+        last: the version of the last one.
+        hash: the hash of the last one's record.
+        epoch: the highest epoch that one of them has.
+        number: the archive's number.
+    """
+
+    stream: str
+    first: int
+    last: int
+    hash: bytes
+    epoch: int
+    number: int = 0
+
+
+class ArchiveIndex(NamedTuple):
+    """What the database keeps of the events of an archive.
+
+    Attributes:
+        positions: where they are in the log, in order.
+        leaves: the hashes of the leaves of the Merkle tree that they are, in the same order.
+        parts: which streams they are of.
+    """
+
+    positions: Sequence[int]
+    leaves: Sequence[bytes]
+    parts: Sequence[StreamPart]
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """Events that are to leave the database, since a segment has them.
+
+    Attributes:
+        archive: the archive.
+        index: what the database keeps of them.
+        blobs: those that go along: no event in front of `seen` rests on them but archived ones.
+        seen: the position up to which that is known.
+        step: told the name of each step when it is done.
+    """
+
+    archive: Archive
+    index: ArchiveIndex
+    blobs: Sequence[bytes]
+    seen: int
+    step: Callable[[str], object]
 
 
 class Inline(Protocol):
@@ -347,6 +425,65 @@ class Store(Protocol):
 
     def inline_states(self, name: str) -> dict[str, bytes] | None:
         """Return what all streams have come to for an inline projection, packed, by stream. See `inline_state`."""
+        ...
+
+    @property
+    def archives_folder(self) -> Path | None:
+        """Where the log's segments are; None if it has no place for them."""
+        ...
+
+    def archives(self) -> Sequence[Archive]:
+        """Return the log's archives, in the order of their first positions.
+
+        What was archived is read by all methods as if it had never left, but for `stored`; they raise `LogCorrupt`
+        where a segment is missing or was changed.
+        """
+        ...
+
+    def archive_index(self, number: int) -> ArchiveIndex:
+        """Return what the database keeps of the events of an archive.
+
+        Raises:
+            LogCorrupt: it is damaged.
+        """
+        ...
+
+    def parts(self, stream: str) -> Sequence[StreamPart]:
+        """Return the archived parts of a stream, in order."""
+        ...
+
+    def stored(self, after: int, limit: int) -> list[IndexedRow]:
+        """Return what `indexed` returns, but only events that are in the database."""
+        ...
+
+    def pass_over(self, numbers: Collection[int]) -> None:
+        """Read from here on as if there were no events in these archives: for whoever verifies all the rest."""
+        ...
+
+    def archive(self, unit: Unit, departure: Departure) -> None:
+        """Commit a unit with a `log.archived`; in the same transaction, take out exactly the events that it is about.
+
+        If the unit is refused it gets an `error`, and nothing is taken out.
+
+        Raises:
+            LogCorrupt: the events are not all there; nothing is taken out.
+            LogWriteError: the store cannot write at present; nothing happened.
+            LogUnavailable: this store keeps no archives.
+        """
+        ...
+
+    def restore(self, unit: Unit, number: int, step: Callable[[str], object]) -> None:
+        """Commit a unit with a `log.restored`; in the same transaction, put the events of an archive back as they were.
+
+        Args:
+            unit: the unit; if it is refused it gets an `error`, and nothing comes back.
+            number: the archive's number.
+            step: told the name of each step when it is done.
+
+        Raises:
+            LogCorrupt: its segment is missing or was changed.
+            LogWriteError: the store cannot write at present; nothing happened.
+        """
         ...
 
     def writing(self) -> AbstractContextManager[Any]:

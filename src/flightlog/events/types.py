@@ -61,12 +61,16 @@ PLUGIN_FAILED: Final = "plugin.failed"
 PLUGIN_LAGGED: Final = "plugin.lagged"
 PLUGIN_SWITCHED_OFF: Final = "plugin.switched_off"
 LOG_SEALED: Final = "log.sealed"
+LOG_ARCHIVED: Final = "log.archived"
+LOG_RESTORED: Final = "log.restored"
 BLOCKS: Final = "block/"
 """How the name of every block's stream begins."""
 BLOCK_KEY_STREAM: Final = "block-key"
 """The stream that says which key the secrets of blocks are encrypted with from when on."""
 SEALS_STREAM: Final = "seals"
 """The stream of the log's seals."""
+ARCHIVES_STREAM: Final = "archives"
+"""The stream that says what left the log's database, and what came back."""
 Cause = Literal["user_error", "timed_out", "lost_worker", "out_of_memory", "cancelled", "infrastructure"]
 """The classes of what goes wrong with an attempt."""
 
@@ -108,7 +112,7 @@ SCHEMAS: Final[dict[str, int]] = {
     **dict.fromkeys((PLUGIN_SKIPPED, PLUGIN_FAILED, PLUGIN_LAGGED, PLUGIN_SWITCHED_OFF), 1),
     **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
     **dict.fromkeys((BLOCK_SAVED, BLOCK_REENCRYPTED, BLOCK_DELETED, BLOCK_SECRETS_READ, BLOCK_KEY_CHANGED), 1),
-    LOG_SEALED: 1,
+    **dict.fromkeys((LOG_SEALED, LOG_ARCHIVED, LOG_RESTORED), 1),
 }
 
 

@@ -11,10 +11,11 @@ from flightlog.events import codec
 from flightlog.events.inline import Folding, Inlines, Recorded, on_record
 from flightlog.events.placing import follow, place
 from flightlog.events.store import Committed, Cursor, Head, IndexedRow, Inline, LogHead, NewRow, Row, StreamEnd, Unit
+from flightlog.events.stores.unarchived import UnarchivedStore
 from flightlog.ids import RandomIds
 
 
-class MemoryStore:
+class MemoryStore(UnarchivedStore):
     """Keeps records in lists. Nothing survives the process; everything else is as on disk."""
 
     is_remote = False

@@ -27,15 +27,15 @@ from flightlog.events.placing import KnownToo, follow, place
 from flightlog.events.store import Body, Committed, Head, IndexedRow, Inline, LogHead, NewRow, Part, Row, Unit
 from flightlog.events.stores import postgres_tables as pg
 from flightlog.events.stores import tables
+from flightlog.events.stores.postgres_archives import PostgresArchives
 from flightlog.events.stores.postgres_errors import is_away, state_of, translate
 from flightlog.events.stores.postgres_inline import Outdated, PostgresInlines, PostgresRows
 from flightlog.events.stores.postgres_tables import SCHEMA
-from flightlog.events.stores.sharing import DatabaseStore
 from flightlog.events.stores.tables import Reading
 from flightlog.ids import RandomIds
 
 T = TypeVar("T")
-FORMAT = 2
+FORMAT = 3
 """The version of the layout. A program refuses a log whose number is above its own."""
 OUTAGE_SECONDS = 120.0
 """How long a database that is away is waited for."""
@@ -59,7 +59,7 @@ def url_of(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-class PostgresStore(DatabaseStore):
+class PostgresStore(PostgresArchives):
     """Keeps records in a PostgreSQL database, in a schema called ``flightlog``.
 
     Args:
@@ -181,6 +181,8 @@ class PostgresStore(DatabaseStore):
                 for number in range(version + 1, FORMAT + 1):
                     for table in pg.POSTGRES_SINCE[number]:
                         table.create(connection, checkfirst=True)
+                    for statement in pg.POSTGRES_CHANGED.get(number, ()):
+                        connection.exec_driver_sql(statement)
                 connection.execute(tables.update_fact, {"key": "format", "new_value": str(FORMAT).encode()})
         except DBAPIError as error:
             raise LogUnavailable(
@@ -236,12 +238,14 @@ class PostgresStore(DatabaseStore):
             return False
         return True
 
-    def _commit(self, units: Sequence[Unit], *, wait: bool) -> None:
+    def _commit(
+        self, units: Sequence[Unit], *, wait: bool, work: Callable[[sqlalchemy.Connection], object] | None = None
+    ) -> None:
         self._know_types(units)
         doubt = self._doubt
         while True:
             try:
-                return self._try(units, doubt=doubt, wait=wait)
+                return self._try(units, doubt=doubt, wait=wait, work=work)
             except IntegrityError:
                 if doubt:
                     raise
@@ -249,7 +253,14 @@ class PostgresStore(DatabaseStore):
             except Outdated:
                 self._make_inline()
 
-    def _try(self, units: Sequence[Unit], *, doubt: bool, wait: bool) -> None:
+    def _try(
+        self,
+        units: Sequence[Unit],
+        *,
+        doubt: bool,
+        wait: bool,
+        work: Callable[[sqlalchemy.Connection], object] | None = None,
+    ) -> None:
         names = sorted({part.stream for unit in units for part in unit.parts})
         heads: dict[str, Head] = {}
         with self._database().begin() as connection:
@@ -269,11 +280,13 @@ class PostgresStore(DatabaseStore):
                         blobs.update(part.blobs)
             if blobs:
                 ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
-                connection.execute(pg.insert_new_blob, ordered)
+                connection.execute(tables.insert_new_blob, ordered)
             if rows:
                 self._insert(connection, rows)
             if folding is not None:
                 folding.store()
+            if work is not None and rows:
+                work(connection)
         if self.tap is not None and rows:
             self.tap(Committed(0, 0, [row.record for row in rows], [row.body.type for row in rows]))
 
@@ -343,7 +356,7 @@ class PostgresStore(DatabaseStore):
             self._lock_heads(connection, sorted({row.stream for row in rows}), heads)
             if blobs:
                 ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
-                connection.execute(pg.insert_new_blob, ordered)
+                connection.execute(tables.insert_new_blob, ordered)
             for row in rows:
                 follow(heads[row.stream], row)
             values = [
@@ -456,8 +469,9 @@ class PostgresStore(DatabaseStore):
     def read_all(self, after: int, types: Sequence[str] | None, limit: int) -> list[Row]:
         """Return events of the log; see `flightlog.events.store.Store.read_all`."""
         self.sequence()
-        if types is None:
-            return super().read_all(after, None, limit)
+        return super().read_all(after, types, limit)
+
+    def _read_types(self, after: int, types: Sequence[str], limit: int) -> list[Row]:
         if not self._types.keys() >= set(types):
             self._types = dict(self._rows(pg.select_types))
         numbers = [self._types[type_] for type_ in types if type_ in self._types]

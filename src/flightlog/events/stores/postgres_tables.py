@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     cast,
+    delete,
     func,
     insert,
     literal,
@@ -31,7 +32,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from flightlog.events.stores.tables import (
     Reading,
     all_records,
+    archived_blobs,
+    archived_streams,
+    archives,
     blobs,
+    delete_part_of,
     event_types,
     events,
     facts,
@@ -42,6 +47,7 @@ from flightlog.events.stores.tables import (
     streams,
     subscriptions,
 )
+from flightlog.events.types import ARCHIVES_STREAM, LOG_ARCHIVED
 
 SCHEMA: Final = "flightlog"
 """The schema of our tables in a PostgreSQL database, which others may use too."""
@@ -96,7 +102,10 @@ postgres_of_types = (
 )
 postgres_known = known_in(postgres_events)
 postgres_records = all_records(postgres_events)
-POSTGRES_SINCE: Final = {2: (inline_projections, inline_states)}
+POSTGRES_SINCE: Final = {
+    2: (inline_projections, inline_states),
+    3: (archives, archived_streams, archived_blobs),
+}
 """The tables that each version of the layout has added on PostgreSQL."""
 stop_writers: Final = f"LOCK TABLE {SCHEMA}.streams IN EXCLUSIVE MODE"
 """Waits for all who are appending, and has others wait: every append locks rows of this table first."""
@@ -109,11 +118,33 @@ POSTGRES_TABLES: Final = (
     subscriptions,
     inline_projections,
     inline_states,
+    archives,
+    archived_streams,
+    archived_blobs,
     postgres_events,
     positions,
     sequencer,
 )
-_GUARDS: Final = (("events", "UPDATE OR DELETE"), ("positions", "UPDATE OR DELETE"), ("blobs", "UPDATE"))
+_GUARDS: Final = (("events", "UPDATE"), ("positions", "UPDATE"), ("blobs", "UPDATE"),
+                  ("archives", "UPDATE"), ("archived_streams", "UPDATE"))  # fmt: skip
+# Only those rows may go that an archive names whose `log.archived` was appended in this very transaction.
+_IS_LEAVING = (
+    f"CREATE FUNCTION {SCHEMA}.is_leaving(its_stream bigint, its_version integer) "  # noqa: S608 - of constants
+    "RETURNS boolean LANGUAGE sql STABLE AS $$"
+    f"SELECT EXISTS (SELECT 1 FROM {SCHEMA}.archived_streams a JOIN {SCHEMA}.streams s ON s.name = '{ARCHIVES_STREAM}' "
+    f"JOIN {SCHEMA}.events e ON e.stream_id = s.id AND e.version = a.number "
+    f"JOIN {SCHEMA}.event_types t ON t.id = e.type_id AND t.name = '{LOG_ARCHIVED}' "
+    f"WHERE a.stream_id = its_stream AND its_version BETWEEN a.first_version AND a.last_version AND e.xid = {_XID})$$"
+)
+_LEFT = f"SELECT 1 FROM {SCHEMA}.archived_streams a WHERE a.number = OLD.number"  # noqa: S608 - of constants
+_BACK = f"SELECT 1 FROM {SCHEMA}.events e WHERE e.stream_id = OLD.stream_id AND e.version = OLD.last_version"  # noqa: S608 - of constants
+_PLACE = f"SELECT {SCHEMA}.is_leaving(e.stream_id, e.version) FROM {SCHEMA}.events e WHERE e.serial = OLD.serial"  # noqa: S608 - of constants
+_ALLOWED: Final = {
+    "events": f"{SCHEMA}.is_leaving(OLD.stream_id, OLD.version)",
+    "positions": f"({_PLACE})",
+    "archives": f"NOT EXISTS ({_LEFT})",
+    "archived_streams": f"EXISTS ({_BACK})",
+}
 _VIEW = (
     f"CREATE VIEW {SCHEMA}.placed AS SELECT p.position, e.stream_id, e.version, e.type_id, p.recorded_at, "  # noqa: S608
     f"e.event_id, e.record FROM {SCHEMA}.positions p JOIN {SCHEMA}.events e USING (serial)"
@@ -122,9 +153,43 @@ _REFUSE = (
     f"CREATE FUNCTION {SCHEMA}.refuse() RETURNS trigger LANGUAGE plpgsql AS "
     f"$$BEGIN RAISE EXCEPTION '%% are append-only', TG_TABLE_NAME; END$$"
 )
+
+
+def _let_go(table: str, allowed: str) -> tuple[str, str]:
+    """Return what makes a table refuse to delete rows but under a condition."""
+    name = f"{SCHEMA}.let_go_of_{table}()"
+    refuse = "RAISE EXCEPTION '%% are append-only', TG_TABLE_NAME"
+    body = f"BEGIN IF {allowed} THEN RETURN OLD; END IF; {refuse}; END"
+    return (
+        f"CREATE FUNCTION {name} RETURNS trigger LANGUAGE plpgsql AS $${body}$$",
+        f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {SCHEMA}.{table} FOR EACH ROW EXECUTE FUNCTION {name}",
+    )
+
+
+_LETTING_GO: Final = tuple(statement for table in _ALLOWED.items() for statement in _let_go(*table))
+POSTGRES_CHANGED: Final = {
+    3: (
+        *(f"DROP TRIGGER {table}_no_change ON {SCHEMA}.{table}" for table in ("events", "positions")),
+        *(
+            f"CREATE TRIGGER {table}_no_change BEFORE UPDATE ON {SCHEMA}.{table} "
+            f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.refuse()"
+            for table in _ALLOWED
+        ),
+        *(
+            f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {SCHEMA}.{table} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.refuse()"
+            for table in ("archives", "archived_streams")
+        ),
+        _IS_LEAVING,
+        *_LETTING_GO,
+    )
+}
+"""What each version of the layout has changed besides."""
 POSTGRES_MAKE: Final = (
     _VIEW,
     _REFUSE,
+    _IS_LEAVING,
+    *_LETTING_GO,
     *(
         f"CREATE TRIGGER {table}_no_change BEFORE {what} ON {SCHEMA}.{table} "
         f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.refuse()"
@@ -146,13 +211,14 @@ def grants(role: str) -> list[str]:
     """
     name = '"' + role.replace('"', '""') + '"'
     inserted = ("events", "positions", "blobs", "event_types", "facts")
+    read = ("placed", "archives", "archived_streams", "archived_blobs")
     changed = ("streams", "sequencer", "liveness", "subscriptions", "inline_projections", "inline_states")
     return [
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO {name};",
         f"GRANT SELECT, INSERT ON {', '.join(f'{SCHEMA}.{table}' for table in inserted)} TO {name};",
         f"GRANT SELECT, INSERT, UPDATE ON {', '.join(f'{SCHEMA}.{table}' for table in changed)} TO {name};",
         f"GRANT DELETE ON {', '.join(f'{SCHEMA}.{table}' for table in changed[2:])} TO {name};",
-        f"GRANT SELECT ON {SCHEMA}.placed TO {name};",
+        f"GRANT SELECT ON {', '.join(f'{SCHEMA}.{table}' for table in read)} TO {name};",
         f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {name};",
     ]
 
@@ -186,6 +252,17 @@ list_unplaced = (
     .order_by(postgres_events.c.serial)
     .limit(bindparam("limit"))
 )
+unplaced_records = select(postgres_events.c.record).where(_since, _is_unplaced)
+postgres_delete_part = delete_part_of(postgres_events)
+delete_positions = delete(positions).where(
+    positions.c.serial.in_(
+        select(postgres_events.c.serial).where(
+            postgres_events.c.stream_id
+            == select(streams.c.id).where(streams.c.name == bindparam("name")).scalar_subquery(),
+            postgres_events.c.version.between(bindparam("low"), bindparam("high")),
+        )
+    )
+)
 select_snapshot = select(text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint"), text(_NOW))
 insert_position = insert(positions).values({column.name: bindparam(column.name) for column in positions.c})
 insert_new_stream = (
@@ -194,11 +271,6 @@ insert_new_stream = (
     .on_conflict_do_nothing(index_elements=["name"])
 )
 insert_new_type = upsert(event_types).values(name=bindparam("name")).on_conflict_do_nothing(index_elements=["name"])
-insert_new_blob = (
-    upsert(blobs)
-    .values(digest=bindparam("digest"), content=bindparam("content"))
-    .on_conflict_do_nothing(index_elements=["digest"])
-)
 insert_new_fact = (
     upsert(facts)
     .values(name=bindparam("name"), value=bindparam("value"))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flightlog.events.store import Cursor, IndexedRow, LogHead, Row, StreamEnd
+from flightlog.events.types import ARCHIVES_STREAM
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,6 +38,9 @@ class DatabaseStore(ABC):
         """Return events of the log; see `flightlog.events.store.Store.read_all`."""
         if types is None:
             return [Row(*row) for row in self._rows(self._reading.all, after=after, limit=limit)]
+        return self._read_types(after, types, limit)
+
+    def _read_types(self, after: int, types: Sequence[str], limit: int) -> list[Row]:
         return [Row(*row) for row in self._rows(self._reading.of_types, after=after, types=list(types), limit=limit)]
 
     def event(self, event_id: bytes) -> Row | None:
@@ -64,6 +68,33 @@ class DatabaseStore(ABC):
         from flightlog.events.stores import tables
 
         return dict(self._rows(tables.select_blobs, digests=list(digests)))
+
+    # --- what is kept of archives -----------------------------------------------------------------
+
+    def _archives_version(self) -> int:
+        """Return the version of the stream of archives; 0 if nothing was ever archived."""
+        from flightlog.events.stores import tables
+
+        rows = self._rows(tables.select_head, name=ARCHIVES_STREAM)
+        return rows[0][1] if rows else 0
+
+    def _archive_rows(self) -> list[Any]:
+        """Return what is kept of archives."""
+        from flightlog.events.stores import tables
+
+        return self._rows(tables.select_archives)
+
+    def _part_rows(self, stream: str, after: int) -> list[Any]:
+        """Return the archived parts of a stream that end behind a version."""
+        from flightlog.events.stores import tables
+
+        return self._rows(tables.select_parts, name=stream, after=after)
+
+    def _archived_blob_rows(self, digests: Sequence[bytes]) -> list[Any]:
+        """Return in which archives blobs are."""
+        from flightlog.events.stores import tables
+
+        return self._rows(tables.select_archived_blobs, digests=list(digests))
 
     # --- who is alive -----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ for each other, and none is ever refused. Readers use connections of their own a
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from flightlog.clock import Clock, SystemClock
 from flightlog.errors import LogCorrupt, LogError, LogUnavailable, LogWriteError
 from flightlog.events import codec
+from flightlog.events.archives import folder_of
 from flightlog.events.placing import KnownToo, follow, place
-from flightlog.events.store import Committed, Head, IndexedRow, Inline, NewRow, Unit
+from flightlog.events.store import Committed, Head, IndexedRow, Inline, NewRow, StreamPart, Unit
 from flightlog.events.stores import sqlite_statements as sql
+from flightlog.events.stores.archived import ArchivedStore
 from flightlog.events.stores.sharing import transaction
 from flightlog.events.stores.sqlite_brief import BriefStore
 from flightlog.events.stores.sqlite_inline import SqliteInlines, SqliteRows
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
     from flightlog.events.stores.tables import Reading
 
-FORMAT = 3
+FORMAT = 4
 """The version of the layout. A program refuses a log whose number is above its own."""
 
 
@@ -64,7 +66,7 @@ class _Cache:
     heads: dict[str, Head]
 
 
-class SqliteStore(BriefStore):
+class SqliteStore(ArchivedStore, BriefStore):
     """Keeps records in an SQLite file.
 
     Args:
@@ -291,8 +293,15 @@ class SqliteStore(BriefStore):
             patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
         return True
 
-    def _write(self, connection: sqlite3.Connection, units: Sequence[Unit], *, doubt: bool) -> None:
-        """Store the units inside the transaction that has begun, and commit it."""
+    def _write(
+        self,
+        connection: sqlite3.Connection,
+        units: Sequence[Unit],
+        *,
+        doubt: bool,
+        then: Callable[[], object] | None = None,
+    ) -> None:
+        """Store the units inside the transaction that has begun, do what else is to be done there, and commit it."""
         new_types: dict[str, int] = {}
         types, inline, changed = self._types, self._inline, dict[int, Head]()
         known = KnownToo(lambda event_id: connection.execute(sql.SELECT_KNOWN, (event_id,)).fetchone())
@@ -321,6 +330,8 @@ class SqliteStore(BriefStore):
                     new += placed
                     self._store_blobs(connection, unit)
             connection.executemany(sql.INSERT_EVENT, rows)
+            if then is not None and rows:
+                then()  # the triggers know by the stream's head, which is moved next, that it happens in here
             connection.executemany(sql.UPDATE_STREAM, [(h.version, h.hash, h.epoch, h.key) for h in changed.values()])
             if folding is not None:
                 folding.store()
@@ -332,8 +343,11 @@ class SqliteStore(BriefStore):
         cache.position = position
         cache.recorded_at = recorded_at if rows else cache.recorded_at
         self._cache = cache
+        self._tell(rows, new)
+
+    def _tell(self, rows: Sequence[tuple[Any, ...]], new: Sequence[NewRow]) -> None:
         if self.tap is not None and new:
-            self.tap(Committed(rows[0][0], recorded_at, [one.record for one in new], [one.body.type for one in new]))
+            self.tap(Committed(rows[0][0], rows[0][4], [one.record for one in new], [one.body.type for one in new]))
 
     def adopt(self, rows: Sequence[IndexedRow], blobs: Mapping[bytes, bytes]) -> None:
         """Store events of another place of the same log; see `flightlog.events.store.Store.adopt`."""
@@ -364,6 +378,49 @@ class SqliteStore(BriefStore):
         ends = [(head.version, head.hash, head.epoch, head.key) for head in heads.values()]
         connection.executemany(sql.UPDATE_STREAM, ends)
         connection.execute(sql.DROP_INLINES)  # whoever keeps some makes them anew before the next append
+
+    # --- archives -----------------------------------------------------------------------------
+
+    @property
+    def archives_folder(self) -> Path:
+        """Where segments are: beside the file."""
+        return folder_of(self.path)
+
+    def _write_with(self, unit: Unit, work: "Callable[[sqlalchemy.Connection], object]") -> None:
+        """Commit a unit, and what else is done, in a transaction of SQLAlchemy's connection."""
+        import sqlalchemy
+
+        try:
+            with self._reader().connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                self._begin(driver, wait=True)
+                self._cache = None  # it is of the writer's connection
+                try:
+                    self._write(driver, [unit], doubt=True, then=lambda: work(connection))
+                finally:
+                    self._cache = None
+                    rollback(driver)
+        except sqlalchemy.exc.DBAPIError as error:
+            raise translate(error.orig or error, self.location) from error
+        except sqlite3.Error as error:
+            raise translate(error, self.location) from error
+        unit.done = True
+
+    def _take_out(self, connection: "sqlalchemy.Connection", parts: Iterable[StreamPart]) -> int:
+        from flightlog.events.stores import tables
+
+        wanted = [{"name": part.stream, "low": part.first, "high": part.last} for part in parts]
+        return connection.execute(tables.sqlite_delete_part, wanted).rowcount
+
+    def _put_back(self, connection: "sqlalchemy.Connection", rows: Sequence[IndexedRow]) -> None:
+        driver: Any = connection.connection.driver_connection
+        keys = {stream: self._load_head(driver, stream).key for stream in {row.stream for row in rows}}
+        types = {type_: self._type_id(driver, type_, {}) for type_ in {row.type for row in rows}}
+        values = (
+            (row.position, keys[row.stream], row.version, types[row.type], row.recorded_at, row.event_id, row.record)
+            for row in rows
+        )
+        driver.executemany(sql.INSERT_EVENT, values)
 
     def _fresh_cache(self, connection: sqlite3.Connection) -> _Cache:
         """Return where the log and its streams end: as remembered, if nobody else has written since."""
@@ -478,6 +535,13 @@ class SqliteStore(BriefStore):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many bytes of the file are in use, and how many are free for what comes."""
+        (pages,), (free,), (size,) = (
+            self._briefly(f"PRAGMA {name}")[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size, free * size
 
     def damage(self) -> list[str]:
         """Return what SQLite finds wrong with the file itself; an empty list if it is sound."""

@@ -13,6 +13,7 @@ from flightlog.events.store import IndexedRow, LogHead, Row, StreamEnd
 from flightlog.events.stores import sqlite_statements as sql
 from flightlog.events.stores.sharing import DatabaseStore
 from flightlog.events.stores.sqlite_places import translate
+from flightlog.events.types import ARCHIVES_STREAM
 
 _SPARE = 4  # readers at once that need open no connection
 
@@ -63,6 +64,24 @@ class BriefStore(DatabaseStore):
         """Return blobs by their SHA-256."""
         wanted = ", ".join("?" * len(digests))
         return dict(self._briefly(f"{sql.SELECT_BLOBS} ({wanted})", tuple(digests)))
+
+    def _archives_version(self) -> int:
+        """Return the version of the stream of archives."""
+        rows = self._briefly(sql.SELECT_HEAD, (ARCHIVES_STREAM,))
+        return rows[0][1] if rows else 0
+
+    def _archive_rows(self) -> list[Any]:
+        """Return what is kept of archives."""
+        return self._briefly(sql.SELECT_ARCHIVES)
+
+    def _part_rows(self, stream: str, after: int) -> list[Any]:
+        """Return the archived parts of a stream."""
+        return self._briefly(sql.SELECT_PARTS, (stream, after))
+
+    def _archived_blob_rows(self, digests: Sequence[bytes]) -> list[Any]:
+        """Return in which archives blobs are."""
+        wanted = ", ".join("?" * len(digests))
+        return self._briefly(f"{sql.SELECT_ARCHIVED_BLOBS} ({wanted})", tuple(digests))
 
     def beat(self, process: str, at: int | None) -> None:
         """Note that a process is alive; None: that it has ended. Without SQLAlchemy, which takes 15 MB."""

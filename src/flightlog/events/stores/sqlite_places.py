@@ -54,11 +54,8 @@ def check_path(path: Path) -> None:
     """
     if path.is_dir():
         raise LogUnavailable(f"{path} is a folder. Name a file in it: FLIGHTLOG_LOG_URL=sqlite:///{path}/flightlog.db")
-    if path.is_file():
-        with _readable(path).open("rb") as file:
-            start = file.read(16)
-        if start and start != b"SQLite format 3\0":
-            raise LogUnavailable(f"{path} is not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL.")
+    if path.is_file() and not _is_database(_readable(path)):
+        raise LogUnavailable(f"{path} is not a Flightlog log. Name another file in FLIGHTLOG_LOG_URL.")
     if path.parent.exists() and not path.parent.is_dir():
         raise LogUnavailable(f"{path.parent} is a file, not a folder. Name another place for the log.")
     if kind := network_file_system(path):
@@ -66,6 +63,23 @@ def check_path(path: Path) -> None:
             f"{path} is on a network file system ({kind}), where SQLite cannot lock safely. "
             "Name a file on a local disk in FLIGHTLOG_LOG_URL."
         )
+
+
+def _is_database(path: Path) -> bool:
+    """Tell whether a file is an SQLite database, or empty.
+
+    SQLite itself is asked: whoever else closes a file takes away all locks that this process has on it (POSIX), also
+    those of a log that is open here, and another process would then delete its write-ahead log
+    (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    connection = sqlite3.connect(f"file:{quoted(path)}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.DatabaseError as error:
+        return error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_NOTADB
+    finally:
+        connection.close()
+    return True
 
 
 def check_not_emptied(path: Path) -> None:

@@ -49,6 +49,10 @@ class ReadOnlySqliteStore(SqliteStore):
         """Leave the file as it is; what it lacks is empty."""
         self._old = True
 
+    def _archives_version(self) -> int:
+        """Return the version of the stream of archives; 0 in a log that has no tables for them yet."""
+        return 0 if self._old else super()._archives_version()
+
     def beats(self) -> dict[str, int]:
         """Return when each process that runs flows was alive last."""
         return {} if self._old else super().beats()
@@ -67,6 +71,10 @@ class ReadOnlySqliteStore(SqliteStore):
     def inline_states(self, name: str) -> dict[str, bytes] | None:
         """Return what all streams have come to, by stream; None in a log that has no inline projections yet."""
         return None if self._old else super().inline_states(name)
+
+    def _write_with(self, unit: Unit, work: Any) -> None:
+        """Refuse to write."""
+        raise LogWriteError(f"The log at {self.path} is open for reading only.")
 
     def writing(self) -> Any:
         """Refuse to write."""

@@ -31,6 +31,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from flightlog.events.types import ARCHIVES_STREAM, LOG_ARCHIVED
+
 metadata = MetaData()
 """The tables of a log in SQLite; PostgreSQL has the same but for `events`, see `postgres_metadata`."""
 _KEY = BigInteger().with_variant(Integer, "sqlite")
@@ -106,7 +108,44 @@ inline_states = Table(
     Column("stream_id", BigInteger, primary_key=True, autoincrement=False),
     Column("state", LargeBinary, nullable=False),
 )
-_SINCE: Final = {2: (liveness, subscriptions), 3: (inline_projections, inline_states)}
+archives = Table(
+    "archives",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("segment", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("events", Integer, nullable=False),
+    Column("positions", LargeBinary, nullable=False),
+    Column("leaves", LargeBinary, nullable=False),
+)
+"""What left the database: see `flightlog.events.archives.Archive`."""
+archived_streams = Table(
+    "archived_streams",
+    metadata,
+    Column("stream_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_version", Integer, primary_key=True, autoincrement=False),
+    Column("last_version", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+archived_blobs = Table(
+    "archived_blobs",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("number", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+_SINCE: Final = {
+    2: (liveness, subscriptions),
+    3: (inline_projections, inline_states),
+    4: (archives, archived_streams, archived_blobs),
+}
 """The tables that each version of the layout has added."""
 
 _REFUSED = "events are append-only"
@@ -120,12 +159,41 @@ _REPLACED = " OR ".join(
         "stream_id = NEW.stream_id AND version = NEW.version",
     )
 )
+# Only those rows may go that the archive names whose `log.archived` is the last event, and not yet counted by its
+# stream: so it is only within the transaction that appends it.
+_NOW = (
+    "SELECT e.version FROM events e JOIN streams s ON s.id = e.stream_id "  # noqa: S608 - of constants
+    "AND e.version = s.version + 1 JOIN event_types t ON t.id = e.type_id "
+    f"WHERE s.name = '{ARCHIVES_STREAM}' AND t.name = '{LOG_ARCHIVED}' AND e.position = "
+    "(SELECT max(position) FROM events)"
+)
+_NAMED = (
+    "SELECT 1 FROM archived_streams a WHERE a.stream_id = OLD.stream_id "  # noqa: S608 - of constants
+    "AND a.first_version <= OLD.version "
+    f"AND a.last_version >= OLD.version AND a.number = ({_NOW})"
+)
+_BACK = "SELECT 1 FROM events e WHERE e.stream_id = OLD.stream_id AND e.version = OLD.last_version"
+_LEFT = "SELECT 1 FROM archived_streams a WHERE a.number = OLD.number"
+_ABORT_TOO = "BEGIN SELECT RAISE(ABORT, 'archives are append-only'); END"
+_NO_DELETE = f"CREATE TRIGGER events_no_delete BEFORE DELETE ON events WHEN NOT EXISTS ({_NAMED}) {_ABORT}"
+_OF_ARCHIVES: Final = tuple(
+    f"CREATE TRIGGER {table}_no_{what.lower()} BEFORE {what} ON {table} {condition} {_ABORT_TOO}"
+    for table, what, condition in (
+        ("archives", "UPDATE", ""),
+        ("archives", "DELETE", f"WHEN EXISTS ({_LEFT})"),
+        ("archived_streams", "UPDATE", ""),
+        ("archived_streams", "DELETE", f"WHEN NOT EXISTS ({_BACK})"),
+    )
+)
 SQLITE_TRIGGERS: Final = (
     f"CREATE TRIGGER events_no_update BEFORE UPDATE ON events {_ABORT}",
-    f"CREATE TRIGGER events_no_delete BEFORE DELETE ON events {_ABORT}",
+    _NO_DELETE,
     f"CREATE TRIGGER events_no_replace BEFORE INSERT ON events WHEN {_REPLACED} {_ABORT}",
     "CREATE TRIGGER blobs_no_update BEFORE UPDATE ON blobs BEGIN SELECT RAISE(ABORT, 'blobs are immutable'); END",
+    *_OF_ARCHIVES,
 )
+_CHANGED: Final = {4: ("DROP TRIGGER events_no_delete", _NO_DELETE, *_OF_ARCHIVES)}
+"""What each version of the layout has changed besides."""
 
 select_head = select(streams.c.id, streams.c.version, streams.c.hash, streams.c.epoch).where(
     streams.c.name == bindparam("name")
@@ -264,6 +332,50 @@ def all_records(events: Any) -> Any:
 
 sqlite_records = all_records(events)
 
+# --- archives ---
+
+_catalogued = (archives.c.number, archives.c.segment, archives.c.digest, archives.c.size, archives.c.kind)
+select_archives = select(*_catalogued, archives.c.first, archives.c.last, archives.c.events).order_by(archives.c.first)
+select_leaves = select(archives.c.positions, archives.c.leaves).where(archives.c.number == bindparam("number"))
+_part = archived_streams.c
+_parts = select(streams.c.name, _part.first_version, _part.last_version, _part.hash, _part.epoch, _part.number)
+_parts = _parts.join(streams, streams.c.id == _part.stream_id).order_by(_part.first_version)
+select_parts = _parts.where(streams.c.name == bindparam("name"), _part.last_version > bindparam("after"))
+select_parts_of = _parts.where(_part.number == bindparam("number"))
+select_archived_blobs = select(archived_blobs.c.digest, archived_blobs.c.number).where(
+    archived_blobs.c.digest.in_(bindparam("digests", expanding=True))
+)
+insert_archive = insert(archives).values({column.name: bindparam(column.name) for column in archives.c})
+insert_part = insert(archived_streams).values(
+    {column.name: bindparam(column.name) for column in archived_streams.c}
+    | {"stream_id": select(streams.c.id).where(streams.c.name == bindparam("stream")).scalar_subquery()}
+)
+insert_archived_blob = (
+    upsert(archived_blobs)
+    .values(digest=bindparam("digest"), number=bindparam("number"))
+    .on_conflict_do_nothing(index_elements=["digest"])  # an earlier archive has it too
+)
+delete_archive = delete(archives).where(archives.c.number == bindparam("key"))
+delete_parts = delete(archived_streams).where(archived_streams.c.number == bindparam("key"))
+delete_archived_blobs = delete(archived_blobs).where(archived_blobs.c.number == bindparam("key"))
+delete_blob = delete(blobs).where(blobs.c.digest == bindparam("key"))
+insert_new_blob = (
+    upsert(blobs)
+    .values(digest=bindparam("digest"), content=bindparam("content"))
+    .on_conflict_do_nothing(index_elements=["digest"])
+)
+
+
+def delete_part_of(events: Any) -> Any:
+    """Return the statement that deletes the events of a stream between two versions."""
+    stream = select(streams.c.id).where(streams.c.name == bindparam("name")).scalar_subquery()
+    return delete(events).where(
+        events.c.stream_id == stream, events.c.version.between(bindparam("low"), bindparam("high"))
+    )
+
+
+sqlite_delete_part = delete_part_of(events)
+
 # --- small tables that change: who is alive, and how far subscribers have come ---
 
 _beat = upsert(liveness).values(process=bindparam("process"), beat=bindparam("beat"))
@@ -312,7 +424,10 @@ def sqlite_statements() -> dict[str, Any]:
         make += [sql(CreateIndex(index)) for index in sorted(table.indexes, key=lambda index: str(index.name))]
     return {
         "MAKE": (*make, *SQLITE_TRIGGERS),
-        "ADDED": {number: tuple(sql(CreateTable(table)) for table in tables) for number, tables in _SINCE.items()},
+        "ADDED": {
+            number: (*(sql(CreateTable(table)) for table in tables), *_CHANGED.get(number, ()))
+            for number, tables in _SINCE.items()
+        },
         "SELECT_END": sql(sqlite_reading.end).replace("LIMIT ? OFFSET ?", "LIMIT 1"),
         "SELECT_HEAD": sql(select_head),
         "INSERT_STREAM": sql(insert_stream),
@@ -339,6 +454,9 @@ def sqlite_statements() -> dict[str, Any]:
         "DROP_STATE": sql(drop_state),
         "DROP_STATES": sql(drop_states),
         "SELECT_RECORDS": sql(sqlite_records).replace("__[POSTCOMPILE_types]", "%s"),
+        "SELECT_ARCHIVES": sql(select_archives),
+        "SELECT_PARTS": sql(select_parts),
+        "SELECT_ARCHIVED_BLOBS": sql(select_archived_blobs).partition(" (")[0],
         "SELECT_FACTS": sql(select_facts),
         "INSERT_FACT": sql(insert_fact) + " ON CONFLICT (name) DO NOTHING",
     }

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from flightlog.events.model import Event
 from flightlog.events.types import SCHEMAS
 from flightlog.events.vocabulary import (
+    archives,
     artifacts,
     blocks,
     caches,
@@ -38,6 +39,7 @@ _SUBJECTS = (
     plugins,
     notifications,
     seals,
+    archives,
 )
 MODELS: dict[str, type[BaseModel]] = {name: model for subject in _SUBJECTS for name, model in subject.MODELS.items()}
 
