@@ -20,8 +20,8 @@ from flightlog.cli.printing import (
 )
 from flightlog.cli.reading import actor, projected, reading
 from flightlog.clock import isoformat
-from flightlog.settings import load
 from flightlog.setting_values import span
+from flightlog.settings import load
 
 if TYPE_CHECKING:
     from flightlog.events.archiving import Archiver
