@@ -20,7 +20,7 @@ from flightlog.events.log import Log
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.sealing import latest_seal, leaf_hashes, record_hashes
 from flightlog.events.segments import Segment, write_segment
-from flightlog.events.store import Archive, ArchiveIndex, Departure, IndexedRow, StreamPart
+from flightlog.events.store import Archive, ArchiveIndex, Cursor, Departure, IndexedRow, StreamPart
 from flightlog.events.stores.unarchived import no_archives
 from flightlog.events.types import ARCHIVES_STREAM, LOG_ARCHIVED, LOG_RESTORED, SCHEMAS, SEALS_STREAM
 from flightlog.ids import Ids, RandomIds
@@ -103,6 +103,7 @@ class Archiver:
         try:
             _lock(self._lock, folder)
             self.clear()
+            self._version = sum(1 for _ in log.read(ARCHIVES_STREAM))
         except BaseException:
             self._lock.close()
             raise
@@ -193,7 +194,7 @@ class Archiver:
         rows = sorted(row for stream in batch.streams for row in stream)
         segment = self._write(batch.streams, rows, blobs)
         index = ArchiveIndex([row.position for row in rows], leaf_hashes(rows, record_hashes(rows)), segment.parts)
-        version = self._version()
+        version = self._version
         size = segment.path.stat().st_size
         archive = Archive(version + 1, segment.path.name, segment.digest, size, kind,
                           rows[0].position, rows[-1].position, len(rows))  # fmt: skip
@@ -202,6 +203,7 @@ class Archiver:
         data |= {"streams": len(segment.parts), "blobs": len(blobs)}
         departure = Departure(archive, index, blobs, seen, self._step)
         self._log.archive(self._append(LOG_ARCHIVED, data, version), departure)
+        self._version += 1
         self._step("archived")
         return archive
 
@@ -253,16 +255,14 @@ class Archiver:
         if archive is None:
             raise LogUnavailable(f"There is no archive {number}. flightlog log ls lists what there is.")
         data = {"archive": number, "segment": archive.segment, "events": archive.events}
-        self._log.restore(self._append(LOG_RESTORED, data, self._version()), number, self._step)
+        self._log.restore(self._append(LOG_RESTORED, data, self._version), number, self._step)
+        self._version += 1
         self._step("restored")
         self._log.store.sync()  # the file goes only when the rows would survive the loss of power
         self._step("synced")
         (self.folder / archive.segment).unlink(missing_ok=True)
         self._step("deleted")
         return archive
-
-    def _version(self) -> int:
-        return max((event.version for event in self._log.read(ARCHIVES_STREAM)), default=0)
 
     def _append(self, type_: str, data: dict[str, object], version: int) -> Append:
         # The one condition of a race: whoever moves something first wins.
@@ -273,7 +273,14 @@ class Archiver:
 def settled(log: Log) -> int:
     """Return up to which position streams may leave: all is sealed, and every subscription has dealt with it."""
     seal = latest_seal(log)
-    return 0 if seal is None else min([seal.last, *(cursor.position for cursor in log.store.cursors())])
+    return 0 if seal is None else min([seal.last, *(cursor.position for cursor in held_up(log))])
+
+
+def held_up(log: Log) -> list[Cursor]:
+    """Return the subscriptions that have not dealt with all that is sealed, the one that is furthest behind first."""
+    seal = latest_seal(log)
+    cursors = [] if seal is None else [cursor for cursor in log.store.cursors() if cursor.position < seal.last]
+    return sorted(cursors, key=lambda cursor: cursor.position)
 
 
 def _stored(log: Log, after: int) -> Iterator[list[IndexedRow]]:
@@ -365,4 +372,4 @@ def _lock(file: IO[str], folder: Path) -> None:
         raise LogUnavailable(f"Another process is archiving in {folder} just now; try again when it is done.") from None
 
 
-__all__ = ["BYTES", "EVENTS", "Archiver", "settled"]
+__all__ = ["BYTES", "EVENTS", "Archiver", "held_up", "settled"]
