@@ -20,7 +20,7 @@ from flightlog.events.log import Log
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.sealing import latest_seal, leaf_hashes, record_hashes
 from flightlog.events.segments import Segment, write_segment
-from flightlog.events.store import Archive, ArchiveIndex, Cursor, Departure, IndexedRow, StreamPart
+from flightlog.events.store import Archive, ArchiveIndex, Cursor, Departure, IndexedRow, Row, StreamPart
 from flightlog.events.stores.unarchived import no_archives
 from flightlog.events.types import ARCHIVES_STREAM, LOG_ARCHIVED, LOG_RESTORED, SCHEMAS, SEALS_STREAM
 from flightlog.ids import Ids, RandomIds
@@ -119,16 +119,33 @@ class Archiver:
         self.close()
 
     def clear(self) -> list[Path]:
-        """Delete what an interrupted archiver has left: files that are not on record; return them."""
+        """Delete what an interrupted archiver has left: files that are not on record; return them.
+
+        A segment goes only if the log has all that is in it: else the log is not the one that it was made from, but an
+        earlier one that somebody has put in its place, and the segment may be the only copy.
+        """
         known = {archive.segment for archive in self._log.store.archives()}
         left = [
             path
             for path in sorted(self.folder.iterdir())
-            if path.suffix == _PART or (path.suffix == _SEGMENT and path.name not in known)
+            if path.suffix == _PART or (path.suffix == _SEGMENT and path.name not in known and self._has_all(path))
         ]
         for path in left:
             path.unlink()
         return left
+
+    def _has_all(self, path: Path) -> bool:
+        """Tell whether the log has, elsewhere, all events and blobs of a segment."""
+        try:
+            segment = Segment(path)
+            for part in segment.parts:
+                count = part.last - part.first + 1
+                here = segment.of_stream(part.stream, part.first - 1, count)
+                if self._log.store.read_stream(part.stream, part.first - 1, count) != [Row(*row[:3]) for row in here]:
+                    return False
+            return all(self._log.blobs([digest]) for digest in segment.blobs)
+        except LogCorrupt:
+            return False
 
     # --- there ------------------------------------------------------------------------------------
 
