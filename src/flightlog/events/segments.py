@@ -178,9 +178,10 @@ class Segment:
             LogCorrupt: it is not there, or is not what it was.
         """
         offset, length, number = self._places.get(digest, (-1, 0, 0))
-        if self._chunk[0] != offset or offset < 0:
-            self._chunk = (offset, self._read(offset, length))
-        content = self._chunk[1][number] if number < len(self._chunk[1]) else b""
+        chunk = self._chunk  # other threads may read another one meanwhile
+        if chunk[0] != offset or offset < 0:
+            self._chunk = chunk = (offset, self._read(offset, length))
+        content = chunk[1][number] if number < len(chunk[1]) else b""
         if _sha256(content).digest() != digest:
             raise LogCorrupt(f"The segment {self.path} lacks the blob {digest.hex()}.")
         return content
