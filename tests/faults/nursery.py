@@ -118,6 +118,7 @@ def _warm_up(home: str) -> None:
     """Import and compile all that a child would, on a log of its own."""
     with open_log(f"sqlite:///{home}/warm.db") as log, memory_engine() as engine:
         log.append("a", [new_event()])
+        list(log.read_all(types=["thing.happened"]))  # by way of SQLAlchemy, as the services of a child read
         mixed(0, rounds=1)
         engine.log.flush()
     stop_background_loop()

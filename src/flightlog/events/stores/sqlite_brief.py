@@ -15,6 +15,8 @@ from flightlog.events.stores.sharing import DatabaseStore
 from flightlog.events.stores.sqlite_places import translate
 from flightlog.events.types import ARCHIVES_STREAM
 
+_SPARE = 4  # readers at once that need open no connection
+
 
 class BriefStore(DatabaseStore):
     """Reads an SQLite file one statement at a time."""
@@ -113,7 +115,7 @@ class BriefStore(DatabaseStore):
                 raise
         except sqlite3.Error as error:
             raise translate(error, self.location) from error
-        if self._spare:
+        if len(self._spare) >= _SPARE:
             connection.close()
         else:
             self._spare.append(connection)
