@@ -28,10 +28,11 @@ from flightlog.ids import Ids, RandomIds
 EVENTS: Final = 10_000
 """How many events a segment has at the most: as many rows as leave in one commit, which others wait for."""
 BYTES: Final = 32 * 1024 * 1024
-"""Past how many bytes, blobs included, a segment gets no further stream."""
+"""Past how many bytes of records a segment gets no further ones."""
 _NO_END: Final = 1 << 31
 _PAGE: Final = 2000
-_BLOBS: Final = 100
+_BLOBS: Final = 20
+_ROWS: Final = 1000
 _PART: Final = ".part"
 _SEGMENT: Final = ".segment"
 _LOCK: Final = "archiving.lock"
@@ -188,7 +189,7 @@ class Archiver:
         for stream in streams:
             for start, end in _gaps(self._log.store.parts(stream)):
                 after = start
-                while rows := self._rows(stream, after, min(end - after, self._events - batch.events), until):
+                while rows := self._rows(stream, after, min(end - after, self._events - batch.events, _ROWS), until):
                     batch.add(rows)
                     after = rows[-1].version
                     if batch.events >= self._events or batch.size >= BYTES:
@@ -228,14 +229,11 @@ class Archiver:
         self, streams: Sequence[Sequence[IndexedRow]], rows: list[IndexedRow], blobs: Sequence[bytes]
     ) -> Segment:
         """Write a segment, so that it is on the disk and says what the database says; return it."""
-        contents: dict[bytes, bytes] = {}
-        for start in range(0, len(blobs), _BLOBS):
-            contents.update(self._log.blobs(blobs[start : start + _BLOBS]))
         part = self.folder / f"{rows[0].position}-{rows[-1].position}{_PART}"
         with _written(self.folder):
             try:
                 with open(part, "xb", opener=_private) as file:
-                    write_segment(file, streams, contents)
+                    write_segment(file, streams, self._contents(blobs))
                     self._step("written")
                     file.flush()
                     os.fsync(file.fileno())
@@ -253,6 +251,15 @@ class Archiver:
             _sync(self.folder)
         self._step("kept")
         return segment
+
+    def _contents(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield blobs, never many of them in memory."""
+        for start in range(0, len(digests), _BLOBS):
+            found = self._log.blobs(digests[start : start + _BLOBS])
+            for digest in digests[start : start + _BLOBS]:
+                if digest not in found:
+                    raise LogCorrupt(f"The log at {self._log.store.location} lacks the blob {digest.hex()}.")
+                yield digest, found[digest]
 
     # --- and back ---------------------------------------------------------------------------------
 

@@ -214,15 +214,13 @@ class ArchivedStore(DatabaseStore):
     def restore(self, unit: Unit, number: int, step: Callable[[str], object]) -> None:
         """Append `log.restored` and put events back; see `flightlog.events.store.Store.restore`."""
         segment = self.catalogue().segment(number)
-        blobs = {digest: segment.blob(digest) for digest in segment.blobs}
 
         def work(connection: "Connection") -> None:
             from flightlog.events.stores import tables
 
             self._put_back(connection, segment.rows)
-            if blobs:
-                ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
-                connection.execute(tables.insert_new_blob, ordered)
+            for digest in segment.blobs:  # one after the other: all together may not fit into the memory
+                connection.execute(tables.insert_new_blob, {"digest": digest, "content": segment.blob(digest)})
             step("put back")
             for statement in (tables.delete_archived_blobs, tables.delete_parts, tables.delete_archive):
                 connection.execute(statement, {"key": number})
