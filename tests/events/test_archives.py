@@ -255,6 +255,7 @@ def test_a_missing_segment_is_named_and_all_else_is_verified(tmp_path: Path, log
     assert [str(problem).partition(": The")[0] for problem in found.problems] == ["archive 1, events 3 to 44"]
     assert "is missing: put it back" in str(found.problems[0])
     assert (found.seals, found.sealed, found.segments) == (2, 52, 1)
+    assert (found.absent, found.unproved) == (12, 1)  # the last seal itself
     with pytest.raises(LogCorrupt, match="is missing: put it back"):
         list(log.read(STREAMS[1]))
     assert len(list(log.read(STREAMS[3]))) == 12
