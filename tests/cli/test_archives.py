@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from flightlog.events.opening import open_log
+
 FLOWS = """
 from flightlog import flow, get_run_logger, task
 
@@ -138,6 +140,16 @@ def test_a_backup_takes_the_segments_along(flows: Path, own_home: Path, tmp_path
     assert document("runs", "show", "@last", **there) == before[1]
     ok("log", "restore", "--all", **there)
     assert document("audit", "verify", **there)["sound"]
+
+
+def test_a_subscription_that_is_behind_is_named(flows: Path, own_home: Path) -> None:
+    """What it has not dealt with stays, and the command says why."""
+    with open_log(f"sqlite:///{own_home}/flightlog.db") as log:
+        log.store.claim_cursor("mail", "me", 0, 1, 5)
+    done = flightlog("log", "archive", "--older-than", "0s")
+    assert done.returncode == 0
+    assert "behind position 5 stays: the subscription 'mail' has not dealt with it yet" in done.stderr
+    assert "There is nothing to archive" in done.stderr
 
 
 @pytest.mark.parametrize("span", ["", "30", "d", "-1d", "1.5d", "9999999d", "30 days"])

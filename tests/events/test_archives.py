@@ -195,6 +195,24 @@ def test_two_archivers_are_not_at_it_at_once(log: Log) -> None:
     assert archive(log) == [1]
 
 
+def test_a_segment_that_is_not_on_record_goes_only_if_the_log_has_its_events(tmp_path: Path, log: Log) -> None:
+    """Where an earlier copy of the log was put in its place, a segment may be the only one that has them."""
+    for number in range(3):
+        log.append("flow-run/late", [new_event(n=number)])
+    before = tmp_path / "before.db"
+    with closing(sqlite3.connect(tmp_path / "log.db")) as source, closing(sqlite3.connect(before)) as copied:
+        source.backup(copied)
+    log.append("flow-run/late", [new_event(n=3)])
+    seal(log)
+    archive(log, "flow-run/late")
+    archive(log, STREAMS[0])
+    folder = tmp_path / "log.db.archives"
+    folder.rename(tmp_path / "before.db.archives")
+    with open_log(f"sqlite:///{before}") as earlier, Archiver(earlier) as archiver:
+        assert [path.name[:5] for path in archiver.folder.glob("*.segment")] == ["50-53"]
+        assert len(list(earlier.read("flow-run/late"))) == 3
+
+
 def test_another_process_that_has_the_log_open_notices(tmp_path: Path, log: Log) -> None:
     """A reader that was there before sees the same log through it all."""
     with open_log(f"sqlite:///{tmp_path}/log.db") as other:
@@ -237,6 +255,7 @@ def test_a_missing_segment_is_named_and_all_else_is_verified(tmp_path: Path, log
     assert [str(problem).partition(": The")[0] for problem in found.problems] == ["archive 1, events 3 to 44"]
     assert "is missing: put it back" in str(found.problems[0])
     assert (found.seals, found.sealed, found.segments) == (2, 52, 1)
+    assert (found.absent, found.unproved) == (12, 1)  # the last seal itself
     with pytest.raises(LogCorrupt, match="is missing: put it back"):
         list(log.read(STREAMS[1]))
     assert len(list(log.read(STREAMS[3]))) == 12

@@ -84,6 +84,7 @@ def archive(older_than: float | None, dry_run: bool, folder: Path | None, as_jso
         if folder is not None:
             _settle_folder(log, folder.expanduser().absolute())
         archived = _archive(log, leaving)
+        _say_who_holds_up(log)
     if as_json:
         print_json([_document(one) for one in archived])
     elif archived:
@@ -92,6 +93,16 @@ def archive(older_than: float | None, dry_run: bool, folder: Path | None, as_jso
         note(f"Archived: {events} events, in {files} of {size(bytes_)}.")
     else:
         note("There is nothing to archive.")
+
+
+def _say_who_holds_up(log: "Log") -> None:
+    """Name the subscription that is furthest behind: what it has not dealt with stays."""
+    from flightlog.events.archiving import held_up
+
+    behind = held_up(log)
+    if behind:
+        name, position = behind[0].name, behind[0].position
+        note(f"What goes on behind position {position} stays: the subscription {name!r} has not dealt with it yet.")
 
 
 def _settle_folder(log: "Log", folder: Path) -> None:

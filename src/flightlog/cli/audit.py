@@ -236,6 +236,8 @@ def _show(found: "Verification", partial: bool) -> None:
         say(f"{click.style('✕', fg='red')} {problem}")
     if found.sound:
         _good(f"{found.events} events in {found.streams} streams, {found.blobs} blobs: every record, chain and column")
+    if found.segments:
+        _good(f"{found.segments} of the archives' segments are what is on record of them")
     if found.sealed:
         count = "1 seal" if found.seals == 1 else f"{found.seals} seals"
         _good(f"{count}: nothing up to position {found.sealed} was changed since it was sealed")

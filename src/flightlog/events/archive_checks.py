@@ -30,6 +30,7 @@ def check_archives(store: Store, found: Verification) -> Absent:
             what = f"archive {archive.number}, events {archive.first} to {archive.last}: {error}"
             found.problems.append(Problem(what, archive.first, until=archive.last))
             absent.numbers.add(archive.number)
+            found.absent += archive.events
             absent.leaves.update(zip(index.positions, index.leaves, strict=False))
             absent.parts.update({(part.stream, part.first - 1): part for part in index.parts})
         else:

@@ -20,7 +20,7 @@ from flightlog.events.log import Log
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.sealing import latest_seal, leaf_hashes, record_hashes
 from flightlog.events.segments import Segment, write_segment
-from flightlog.events.store import Archive, ArchiveIndex, Departure, IndexedRow, StreamPart
+from flightlog.events.store import Archive, ArchiveIndex, Cursor, Departure, IndexedRow, Row, StreamPart
 from flightlog.events.stores.unarchived import no_archives
 from flightlog.events.types import ARCHIVES_STREAM, LOG_ARCHIVED, LOG_RESTORED, SCHEMAS, SEALS_STREAM
 from flightlog.ids import Ids, RandomIds
@@ -28,10 +28,11 @@ from flightlog.ids import Ids, RandomIds
 EVENTS: Final = 10_000
 """How many events a segment has at the most: as many rows as leave in one commit, which others wait for."""
 BYTES: Final = 32 * 1024 * 1024
-"""Past how many bytes, blobs included, a segment gets no further stream."""
+"""Past how many bytes of records a segment gets no further ones."""
 _NO_END: Final = 1 << 31
 _PAGE: Final = 2000
-_BLOBS: Final = 100
+_BLOBS: Final = 20
+_ROWS: Final = 1000
 _PART: Final = ".part"
 _SEGMENT: Final = ".segment"
 _LOCK: Final = "archiving.lock"
@@ -103,6 +104,7 @@ class Archiver:
         try:
             _lock(self._lock, folder)
             self.clear()
+            self._version = sum(1 for _ in log.read(ARCHIVES_STREAM))
         except BaseException:
             self._lock.close()
             raise
@@ -118,16 +120,33 @@ class Archiver:
         self.close()
 
     def clear(self) -> list[Path]:
-        """Delete what an interrupted archiver has left: files that are not on record; return them."""
+        """Delete what an interrupted archiver has left: files that are not on record; return them.
+
+        A segment goes only if the log has all that is in it: else the log is not the one that it was made from, but an
+        earlier one that somebody has put in its place, and the segment may be the only copy.
+        """
         known = {archive.segment for archive in self._log.store.archives()}
         left = [
             path
             for path in sorted(self.folder.iterdir())
-            if path.suffix == _PART or (path.suffix == _SEGMENT and path.name not in known)
+            if path.suffix == _PART or (path.suffix == _SEGMENT and path.name not in known and self._has_all(path))
         ]
         for path in left:
             path.unlink()
         return left
+
+    def _has_all(self, path: Path) -> bool:
+        """Tell whether the log has, elsewhere, all events and blobs of a segment."""
+        try:
+            segment = Segment(path)
+            for part in segment.parts:
+                count = part.last - part.first + 1
+                here = segment.of_stream(part.stream, part.first - 1, count)
+                if self._log.store.read_stream(part.stream, part.first - 1, count) != [Row(*row[:3]) for row in here]:
+                    return False
+            return all(self._log.blobs([digest]) for digest in segment.blobs)
+        except LogCorrupt:
+            return False
 
     # --- there ------------------------------------------------------------------------------------
 
@@ -170,7 +189,7 @@ class Archiver:
         for stream in streams:
             for start, end in _gaps(self._log.store.parts(stream)):
                 after = start
-                while rows := self._rows(stream, after, min(end - after, self._events - batch.events), until):
+                while rows := self._rows(stream, after, min(end - after, self._events - batch.events, _ROWS), until):
                     batch.add(rows)
                     after = rows[-1].version
                     if batch.events >= self._events or batch.size >= BYTES:
@@ -193,7 +212,7 @@ class Archiver:
         rows = sorted(row for stream in batch.streams for row in stream)
         segment = self._write(batch.streams, rows, blobs)
         index = ArchiveIndex([row.position for row in rows], leaf_hashes(rows, record_hashes(rows)), segment.parts)
-        version = self._version()
+        version = self._version
         size = segment.path.stat().st_size
         archive = Archive(version + 1, segment.path.name, segment.digest, size, kind,
                           rows[0].position, rows[-1].position, len(rows))  # fmt: skip
@@ -202,6 +221,7 @@ class Archiver:
         data |= {"streams": len(segment.parts), "blobs": len(blobs)}
         departure = Departure(archive, index, blobs, seen, self._step)
         self._log.archive(self._append(LOG_ARCHIVED, data, version), departure)
+        self._version += 1
         self._step("archived")
         return archive
 
@@ -209,14 +229,11 @@ class Archiver:
         self, streams: Sequence[Sequence[IndexedRow]], rows: list[IndexedRow], blobs: Sequence[bytes]
     ) -> Segment:
         """Write a segment, so that it is on the disk and says what the database says; return it."""
-        contents: dict[bytes, bytes] = {}
-        for start in range(0, len(blobs), _BLOBS):
-            contents.update(self._log.blobs(blobs[start : start + _BLOBS]))
         part = self.folder / f"{rows[0].position}-{rows[-1].position}{_PART}"
         with _written(self.folder):
             try:
                 with open(part, "xb", opener=_private) as file:
-                    write_segment(file, streams, contents)
+                    write_segment(file, streams, self._contents(blobs))
                     self._step("written")
                     file.flush()
                     os.fsync(file.fileno())
@@ -234,6 +251,15 @@ class Archiver:
             _sync(self.folder)
         self._step("kept")
         return segment
+
+    def _contents(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield blobs, never many of them in memory."""
+        for start in range(0, len(digests), _BLOBS):
+            found = self._log.blobs(digests[start : start + _BLOBS])
+            for digest in digests[start : start + _BLOBS]:
+                if digest not in found:
+                    raise LogCorrupt(f"The log at {self._log.store.location} lacks the blob {digest.hex()}.")
+                yield digest, found[digest]
 
     # --- and back ---------------------------------------------------------------------------------
 
@@ -253,16 +279,14 @@ class Archiver:
         if archive is None:
             raise LogUnavailable(f"There is no archive {number}. flightlog log ls lists what there is.")
         data = {"archive": number, "segment": archive.segment, "events": archive.events}
-        self._log.restore(self._append(LOG_RESTORED, data, self._version()), number, self._step)
+        self._log.restore(self._append(LOG_RESTORED, data, self._version), number, self._step)
+        self._version += 1
         self._step("restored")
         self._log.store.sync()  # the file goes only when the rows would survive the loss of power
         self._step("synced")
         (self.folder / archive.segment).unlink(missing_ok=True)
         self._step("deleted")
         return archive
-
-    def _version(self) -> int:
-        return max((event.version for event in self._log.read(ARCHIVES_STREAM)), default=0)
 
     def _append(self, type_: str, data: dict[str, object], version: int) -> Append:
         # The one condition of a race: whoever moves something first wins.
@@ -273,7 +297,14 @@ class Archiver:
 def settled(log: Log) -> int:
     """Return up to which position streams may leave: all is sealed, and every subscription has dealt with it."""
     seal = latest_seal(log)
-    return 0 if seal is None else min([seal.last, *(cursor.position for cursor in log.store.cursors())])
+    return 0 if seal is None else min([seal.last, *(cursor.position for cursor in held_up(log))])
+
+
+def held_up(log: Log) -> list[Cursor]:
+    """Return the subscriptions that have not dealt with all that is sealed, the one that is furthest behind first."""
+    seal = latest_seal(log)
+    cursors = [] if seal is None else [cursor for cursor in log.store.cursors() if cursor.position < seal.last]
+    return sorted(cursors, key=lambda cursor: cursor.position)
 
 
 def _stored(log: Log, after: int) -> Iterator[list[IndexedRow]]:
@@ -365,4 +396,4 @@ def _lock(file: IO[str], folder: Path) -> None:
         raise LogUnavailable(f"Another process is archiving in {folder} just now; try again when it is done.") from None
 
 
-__all__ = ["BYTES", "EVENTS", "Archiver", "settled"]
+__all__ = ["BYTES", "EVENTS", "Archiver", "held_up", "settled"]

@@ -44,6 +44,7 @@ class Verification:
         streams: how many streams they belong to.
         blobs: how many blobs were compared with their digests.
         segments: how many segments of archives were read and are what is on record.
+        absent: how many events are in segments that cannot be read.
         seals: how many seals were recomputed and hold.
         sealed: up to which position seals prove that nothing was changed since; 0 for none.
         signed: up to which position such a seal is signed, by a key that counts.
@@ -57,6 +58,7 @@ class Verification:
     streams: int = 0
     blobs: int = 0
     segments: int = 0
+    absent: int = 0
     seals: int = 0
     sealed: int = 0
     signed: int = 0
@@ -73,4 +75,4 @@ class Verification:
     @property
     def unproved(self) -> int:
         """How many events no seal proves anything about."""
-        return max(0, self.events - self.sealed)
+        return max(0, self.events + self.absent - self.sealed)

@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -44,13 +44,13 @@ def unpack_rising(packed: bytes) -> list[int]:
     return list(accumulate(codec.unpack(packed)))
 
 
-def write_segment(file: BinaryIO, rows: Sequence[Sequence[IndexedRow]], blobs: Mapping[bytes, bytes]) -> None:
+def write_segment(file: BinaryIO, rows: Sequence[Sequence[IndexedRow]], blobs: Iterable[tuple[bytes, bytes]]) -> None:
     """Write a segment.
 
     Args:
         file: where to.
         rows: the events of one stream after the other, in the order of their versions.
-        blobs: contents that go along, by their SHA-256.
+        blobs: what goes along: SHA-256 and content of each.
 
     Raises:
         LogCorrupt: an event does not follow on the one before it.
@@ -69,18 +69,20 @@ def write_segment(file: BinaryIO, rows: Sequence[Sequence[IndexedRow]], blobs: M
     file.write(footer)
 
 
-def _chunks(blobs: Mapping[bytes, bytes]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+def _chunks(blobs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """Yield blobs, some together: most are short, and are compressed well with others only."""
     digests: list[bytes] = []
+    contents: list[bytes] = []
     size = 0
-    for digest, content in blobs.items():
+    for digest, content in blobs:
         digests.append(digest)
+        contents.append(content)
         size += len(content)
         if size >= _CHUNK:
-            yield digests, [blobs[one] for one in digests]
-            digests, size = [], 0
+            yield digests, contents
+            digests, contents, size = [], [], 0
     if digests:
-        yield digests, [blobs[one] for one in digests]
+        yield digests, contents
 
 
 def _packed(rows: Sequence[IndexedRow]) -> list[object]:
@@ -178,9 +180,10 @@ class Segment:
             LogCorrupt: it is not there, or is not what it was.
         """
         offset, length, number = self._places.get(digest, (-1, 0, 0))
-        if self._chunk[0] != offset or offset < 0:
-            self._chunk = (offset, self._read(offset, length))
-        content = self._chunk[1][number] if number < len(self._chunk[1]) else b""
+        chunk = self._chunk  # other threads may read another one meanwhile
+        if chunk[0] != offset or offset < 0:
+            self._chunk = chunk = (offset, self._read(offset, length))
+        content = chunk[1][number] if number < len(chunk[1]) else b""
         if _sha256(content).digest() != digest:
             raise LogCorrupt(f"The segment {self.path} lacks the blob {digest.hex()}.")
         return content

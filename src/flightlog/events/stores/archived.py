@@ -7,7 +7,7 @@ stream of archives is still at the version that its catalogue is of. So it sees 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flightlog.errors import LogCorrupt
 from flightlog.events import codec
@@ -49,11 +49,16 @@ class ArchivedStore(DatabaseStore):
             if self._archives_version() == version:
                 return made
 
-    def _through(self, read: Callable[[], T], merge: Callable[[T, Catalogue], R]) -> R:
-        """Return what the database and the archives of the very same moment have."""
+    def _through(self, read: Callable[[Catalogue], T], merge: Callable[[T, Catalogue], R]) -> R:
+        """Return what the database and the archives of the very same moment have.
+
+        Args:
+            read: asks the database all that it is asked, given the archives as of just before.
+            merge: puts in what is archived, without another look at the database.
+        """
         while True:
             before = self._catalogue or self.catalogue()
-            found = read()
+            found = read(before)
             catalogue = self.catalogue()
             if catalogue is before:
                 try:
@@ -98,15 +103,18 @@ class ArchivedStore(DatabaseStore):
     def read_stream(self, stream: str, after: int, limit: int) -> list[Row]:
         """Return events of a stream; see `flightlog.events.store.Store.read_stream`."""
 
-        def merge(found: list[Row], catalogue: Catalogue) -> list[Row]:
-            if not catalogue.archives:
-                return found
-            numbers = {number for *_, number in self._part_rows(stream, after)} - catalogue.absent
+        def read(known: Catalogue) -> tuple[list[Row], list[Any]]:
+            found = super(ArchivedStore, self).read_stream(stream, after, limit)
+            return found, self._part_rows(stream, after) if known.archives else []
+
+        def merge(read: tuple[list[Row], list[Any]], catalogue: Catalogue) -> list[Row]:
+            found, parts = read
+            numbers = {number for *_, number in parts} - catalogue.absent
             segments = map(catalogue.segment, sorted(numbers))
             archived = [Row(*row[:3]) for segment in segments for row in segment.of_stream(stream, after, limit)]
             return sorted(found + archived)[:limit] if archived else found
 
-        return self._through(lambda: super(ArchivedStore, self).read_stream(stream, after, limit), merge)
+        return self._through(read, merge)
 
     def read_all(self, after: int, types: Sequence[str] | None, limit: int) -> list[Row]:
         """Return events of the log; see `flightlog.events.store.Store.read_all`."""
@@ -116,32 +124,35 @@ class ArchivedStore(DatabaseStore):
                 return found
             return [Row(*row[:3]) for row in catalogue.among(found, after, limit, types)]
 
-        return self._through(lambda: super(ArchivedStore, self).read_all(after, types, limit), merge)
+        return self._through(lambda _: super(ArchivedStore, self).read_all(after, types, limit), merge)
 
     def indexed(self, after: int, limit: int) -> list[IndexedRow]:
         """Return events with their columns; see `flightlog.events.store.Store.indexed`."""
         return self._through(
-            lambda: super(ArchivedStore, self).indexed(after, limit),
+            lambda _: super(ArchivedStore, self).indexed(after, limit),
             lambda found, catalogue: catalogue.among(found, after, limit) if catalogue.reaches(after) else found,
         )
 
     def event(self, event_id: bytes) -> Row | None:
         """Return an event by its id, or None."""
         return self._through(
-            lambda: super(ArchivedStore, self).event(event_id),
+            lambda _: super(ArchivedStore, self).event(event_id),
             lambda found, catalogue: catalogue.event(event_id) if found is None else found,
         )
 
     def blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return blobs by their SHA-256."""
 
-        def merge(found: dict[bytes, bytes], catalogue: Catalogue) -> dict[bytes, bytes]:
-            missing = [digest for digest in digests if digest not in found] if catalogue.archives else []
-            places = self._archived_blob_rows(missing) if missing else []
-            archived = {one: catalogue.segment(at).blob(one) for one, at in places if at not in catalogue.absent}
-            return found | archived
+        def read(known: Catalogue) -> tuple[dict[bytes, bytes], list[Any]]:
+            found = super(ArchivedStore, self).blobs(digests)
+            missing = [digest for digest in digests if digest not in found] if known.archives else []
+            return found, self._archived_blob_rows(missing) if missing else []
 
-        return self._through(lambda: super(ArchivedStore, self).blobs(digests), merge)
+        def merge(read: tuple[dict[bytes, bytes], list[Any]], catalogue: Catalogue) -> dict[bytes, bytes]:
+            found, places = read
+            return found | {one: catalogue.segment(at).blob(one) for one, at in places if at not in catalogue.absent}
+
+        return self._through(read, merge)
 
     # --- moving there and back --------------------------------------------------------------------
 
@@ -203,15 +214,13 @@ class ArchivedStore(DatabaseStore):
     def restore(self, unit: Unit, number: int, step: Callable[[str], object]) -> None:
         """Append `log.restored` and put events back; see `flightlog.events.store.Store.restore`."""
         segment = self.catalogue().segment(number)
-        blobs = {digest: segment.blob(digest) for digest in segment.blobs}
 
         def work(connection: "Connection") -> None:
             from flightlog.events.stores import tables
 
             self._put_back(connection, segment.rows)
-            if blobs:
-                ordered = [{"digest": digest, "content": blobs[digest]} for digest in sorted(blobs)]
-                connection.execute(tables.insert_new_blob, ordered)
+            for digest in segment.blobs:  # one after the other: all together may not fit into the memory
+                connection.execute(tables.insert_new_blob, {"digest": digest, "content": segment.blob(digest)})
             step("put back")
             for statement in (tables.delete_archived_blobs, tables.delete_parts, tables.delete_archive):
                 connection.execute(statement, {"key": number})
