@@ -173,6 +173,10 @@ class ParameterTypeError(FlightlogError, TypeError):
     """The arguments of a flow do not fit its annotations."""
 
 
+class PersonalValues(FlightlogError):
+    """Something that cannot be erased was to be recorded of a run that has personal values."""
+
+
 class VisualizationUnsupportedError(FlightlogError):
     """A flow cannot be drawn from its code alone."""
 

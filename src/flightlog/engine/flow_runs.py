@@ -32,6 +32,7 @@ from flightlog.engine.outcomes import (
     worth_retrying,
 )
 from flightlog.engine.parameters import Refused, learn_secrets
+from flightlog.engine.privacy import Personal, received
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runtime import Engine
@@ -73,8 +74,10 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
     if parent is not None:
         call.parameters = listed(call.parameters)
         call.inputs = inputs_of(parent, call.parameters, call.wait_for)
+        call.inherit()
         parameters = await resolved(waits, call.parameters, None)
-    call.digest = input_digest(call.engine.key, parameters)
+        call.inherit()  # what it rests on has ended by now
+    call.digest = input_digest(_digest_key(call, parameters), parameters)
     if parent is None:
         call.engine.accompany()
         with call.engine.heart:
@@ -86,6 +89,15 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
     if parent is not None and not isinstance(call.caller, TaskRunContext):
         parent.tally.add(state, next(parent.numbers))
     return state
+
+
+def _digest_key(call: FlowCall, parameters: dict[str, Any]) -> bytes:
+    if not Personal.used:
+        return call.engine.key
+    try:
+        return call.engine.vault.digest_key(call.take_in(parameters))
+    except ParameterTypeError:
+        return call.engine.key  # the run is refused
 
 
 async def _remembered(
@@ -171,8 +183,12 @@ def _child_of(call: Call) -> bytes | None:
 
 async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tuple[State[Any], Progress]:
     engine = call.engine
-    parameters, refusal = _checked(call.flow, parameters)
+    parameters, refusal = _checked(call, parameters)
+    if call.past is not None and (group := call.past.history.created.get("personal")) is not None:
+        call.subjects |= engine.vault.members(group)
     progress = create(call, parameters)
+    if call.flow.isgenerator and call.caller_run is not None:
+        received(call.caller_run, call.subjects, True)  # its pieces come before its end
     if call.past is not None and not call.past.history.foreign:
         await _take_over(waits, call, progress)
     try:
@@ -198,6 +214,10 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
             _sum_up(progress, call.past)
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
+    if call.caller_run is not None and progress.run.subjects and (state.data is not None or state.load is not None):
+        if progress.mirror is not None:
+            progress.context.parent.flow_context.personal_runs[progress.mirror.key] = progress.run.subjects
+        received(call.caller_run, progress.run.subjects, state)
     join(progress, state)
     return state, progress
 
@@ -308,15 +328,17 @@ def _leave(progress: Progress, error: LogError) -> None:
             progress.end(end_of(state, facts, 0, retriable=False), {})
 
 
-def _checked(flow: "Flow[Any, Any]", parameters: dict[str, Any]) -> tuple[dict[str, Any], ParameterTypeError | None]:
+def _checked(call: FlowCall, parameters: dict[str, Any]) -> tuple[dict[str, Any], ParameterTypeError | None]:
     """Return the parameters as the function gets them, and why they do not fit, if they do not."""
     learn_secrets(parameters)
-    if flow.should_validate_parameters:
-        try:
-            parameters = flow.validate(parameters)
+    try:
+        if call.flow.should_validate_parameters:
+            parameters = call.flow.validate(parameters)
             learn_secrets(parameters)  # what was given as text may be a secret by its annotation
-        except ParameterTypeError as error:
-            return {name: Refused(value) for name, value in parameters.items()}, error
+        if Personal.used:
+            call.take_in(parameters)
+    except ParameterTypeError as error:
+        return {name: Refused(value) for name, value in parameters.items()}, error
     return parameters, None
 
 
@@ -357,7 +379,10 @@ async def _commit_end(waits: Waits, engine: Engine, unit: Unit, state: State[Any
 def _invalid(progress: Progress, error: ParameterTypeError) -> tuple[Unit, State[Any]]:
     """End a run whose parameters do not fit: it never started."""
     state: State[Any] = State(StateType.FAILED, None, str(error), error)
-    facts = {"cause": "user_error", "error": {"type": "ParameterTypeError", "message": str(error)}}
+    told = str(error)
+    if Personal.used and not progress.run.subjects:
+        told = f"{told.splitlines()[0]} (What does not fit is not recorded: it may be personal, and was not understood.)"
+    facts = {"cause": "user_error", "message": told, "error": {"type": "ParameterTypeError", "message": told}}
     unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
     return unit, state
 

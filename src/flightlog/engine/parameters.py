@@ -4,7 +4,7 @@ import inspect
 import json
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from inspect import Parameter
 from itertools import islice
 from typing import Any, NoReturn
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from flightlog.engine import results
 from flightlog.engine.arguments import are_plain, items_of
 from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArgumentError
+from flightlog.events.subjects import HIDDEN
 from flightlog.masking import MASKER
 
 _MANY = 2000
@@ -219,14 +220,22 @@ def schema(signature: Signature) -> dict[str, Any]:
     return {**found, "title": "Parameters", "required": required}
 
 
-def shown(parameters: Mapping[str, Any]) -> str:
-    """Return the parameters as JSON, to be looked at: secrets masked, what has no JSON as ``"<TypeName>"``."""
+def shown(parameters: Mapping[str, Any], personal: Collection[str] = ()) -> str:
+    """Return the parameters as JSON, to be looked at: secrets masked, what has no JSON as ``"<TypeName>"``.
+
+    Args:
+        parameters: the values by parameter.
+        personal: parameters that are not shown, as their values are personal.
+    """
     if not parameters:
         return "{}"
     from pydantic_core import to_jsonable_python
 
     view: dict[str, Any] = {}
     for name, value in parameters.items():
+        if name in personal:
+            view[name] = HIDDEN
+            continue
         view[name] = f"<{value.type if isinstance(value, Refused) else type(value).__name__}>"
         if _has_iterator(value):
             continue  # what is read here would be lost to the function
@@ -251,12 +260,19 @@ def _has_iterator(value: Any) -> bool:
     return False
 
 
-def recorded(key: bytes, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[bytes, bytes]]:
+def recorded(
+    key: bytes,
+    parameters: Mapping[str, Any],
+    keeping: results.Keeping = results.PLAINLY,
+    personal: Collection[str] = (),
+) -> tuple[dict[str, Any], dict[bytes, bytes]]:
     """Return what ``flow_run.created`` says of the parameters, and the blob of their exact values.
 
     Args:
         key: the log's key.
         parameters: the values by parameter.
+        keeping: how the exact values are kept.
+        personal: parameters that are not shown, as their values are personal.
     """
     if not parameters:
         return {}, {}
@@ -268,8 +284,8 @@ def recorded(key: bytes, parameters: Mapping[str, Any]) -> tuple[dict[str, Any],
             refused.append(name)
         else:
             exact[name] = value
-    reference, blobs = results.record(key, exact)
-    facts: dict[str, Any] = {"parameters": shown(parameters), "exact": reference}
+    reference, blobs = results.record(key, exact, keeping)
+    facts: dict[str, Any] = {"parameters": shown(parameters, personal), "exact": reference}
     if refused:
         facts["not_recorded"] = refused
     return facts, blobs

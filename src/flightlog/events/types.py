@@ -61,6 +61,8 @@ PLUGIN_FAILED: Final = "plugin.failed"
 PLUGIN_LAGGED: Final = "plugin.lagged"
 PLUGIN_SWITCHED_OFF: Final = "plugin.switched_off"
 LOG_SEALED: Final = "log.sealed"
+SUBJECTS_GROUPED: Final = "subjects.grouped"
+SUBJECT_ERASED: Final = "subject.erased"
 BLOCKS: Final = "block/"
 """How the name of every block's stream begins."""
 BLOCK_KEY_STREAM: Final = "block-key"
@@ -109,6 +111,8 @@ SCHEMAS: Final[dict[str, int]] = {
     **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
     **dict.fromkeys((BLOCK_SAVED, BLOCK_REENCRYPTED, BLOCK_DELETED, BLOCK_SECRETS_READ, BLOCK_KEY_CHANGED), 1),
     LOG_SEALED: 1,
+    SUBJECTS_GROUPED: 1,
+    SUBJECT_ERASED: 1,
 }
 
 
@@ -209,6 +213,16 @@ def notification_stream(key: str) -> str:
 def plugin_stream(name: str) -> str:
     """Return the name of the stream of a plug-in."""
     return f"plugin/{name}"
+
+
+def subject_stream(subject: bytes) -> str:
+    """Return the name of the stream of somebody whose personal data is in the log, known by a digest."""
+    return f"subject/{subject.hex()}"
+
+
+def subjects_stream(group: bytes) -> str:
+    """Return the name of the stream that says who belongs to a group of such subjects."""
+    return f"subjects/{group.hex()}"
 
 
 def run_id_of(stream: str) -> str | None:

@@ -21,6 +21,7 @@ from flightlog.events.vocabulary import (
     notifications,
     plugins,
     seals,
+    subjects,
     task_runs,
     transactions,
 )
@@ -38,6 +39,7 @@ _SUBJECTS = (
     plugins,
     notifications,
     seals,
+    subjects,
 )
 MODELS: dict[str, type[BaseModel]] = {name: model for subject in _SUBJECTS for name, model in subject.MODELS.items()}
 

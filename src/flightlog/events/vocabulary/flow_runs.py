@@ -8,6 +8,7 @@ from flightlog.events.vocabulary.parts import (
     Identifier,
     Microseconds,
     Payload,
+    Personal,
     Result,
     StateChange,
 )
@@ -39,6 +40,7 @@ class FlowRunCreated(Payload):
     parent_task_run_id: Identifier | None = Field(
         None, description="The task run in the parent that stands for this run."
     )
+    personal: Personal = None
 
 
 class ProcessFacts(StateChange):

@@ -1,0 +1,310 @@
+"""Personal values: how they are marked, whose they are, and which calls belong to whom on their account.
+
+A call belongs to everybody whose values its code may know: those that it is given, those of the call that makes it,
+and those that calls of its own have returned or raised. All that it leaves in the log is encrypted for them. Code
+without any marks does not get here: `Personal.used` stays False.
+"""
+
+import dataclasses
+import inspect
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+from flightlog.engine.annotations import Annotation
+from flightlog.engine.arguments import Found, are_plain, items_of, look
+from flightlog.engine.futures import BaseFuture
+from flightlog.engine.states import State
+from flightlog.errors import ParameterTypeError, PersonalValues
+from flightlog.events.subjects import NOBODY, Subjects, Vault
+from flightlog.events.types import EVENT_EMITTED
+
+if TYPE_CHECKING:
+    from flightlog.engine.context import RunContext
+    from flightlog.engine.runs import Run
+
+_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Personal:
+    """Marks a parameter, or a field of a pydantic model or dataclass, as personal data.
+
+    Results, exceptions and log lines of a call that is given such a value are encrypted under the key of the person
+    (the subject) before they are recorded. ``flightlog audit erase`` destroys that key.
+
+    Args:
+        of: the parameter, or the field beside this one, whose value names the subject; the value itself by default.
+
+    Examples:
+        >>> from typing import Annotated
+        >>> from flightlog import task
+        >>> @task
+        ... def greet(email: Annotated[str, Personal()], name: Annotated[str, Personal(of="email")]) -> str:
+        ...     return f"Dear {name}"
+    """
+
+    of: str | None = None
+
+    used: ClassVar[bool] = False
+    """Whether any value in this process may be personal."""
+
+    def __post_init__(self) -> None:
+        Personal.used = True
+
+
+class Marks:
+    """What of a function's parameters is personal by its annotation.
+
+    Args:
+        name: what the function is called.
+        signature: its signature.
+        function: itself.
+
+    Attributes:
+        parameters: the marks by parameter.
+        is_open: whether annotations are still to be read.
+
+    Raises:
+        TypeError: a mark names a parameter that is not there.
+    """
+
+    def __init__(self, name: str, signature: inspect.Signature, function: Any) -> None:
+        self._name = name
+        self._function = function
+        self._signature = signature
+        self.is_open = any(isinstance(given.annotation, str) for given in signature.parameters.values())
+        self.parameters: dict[str, list[Personal]] = {}
+        if not self.is_open:
+            self._read({parameter: given.annotation for parameter, given in signature.parameters.items()})
+
+    def __call__(self) -> Mapping[str, list[Personal]]:
+        """Return the marks by parameter; annotations that are text are looked at now, when all they name is there."""
+        if self.is_open:
+            self.is_open = False
+            self._read({parameter: self._hint(given) for parameter, given in self._signature.parameters.items()})
+        return self.parameters
+
+    def _hint(self, given: inspect.Parameter) -> Any:
+        if not isinstance(given.annotation, str):
+            return given.annotation
+        function = inspect.unwrap(self._function)
+        while isinstance(function, partial):
+            function = function.func
+        try:
+            return eval(given.annotation, getattr(function, "__globals__", {}))  # noqa: S307 - the user's own annotation
+        except Exception as error:
+            if "Personal" in given.annotation:
+                raise TypeError(
+                    f"The annotation of {given.name!r} in {self._name!r} cannot be read: {error}. Say what is personal "
+                    "with names that the module defines."
+                ) from None
+            return Any
+
+    def _read(self, hints: Mapping[str, Any]) -> None:
+        for parameter, hint in hints.items():
+            if marks := list(_marks_in(hint, set())):
+                self.parameters[parameter] = marks
+            for mark in marks:
+                if mark.of is not None and mark.of not in hints:
+                    raise TypeError(
+                        f"{self._name!r} marks {parameter!r} as personal of {mark.of!r}, and has no parameter of that "
+                        "name."
+                    )
+
+
+def marks_of(signature: Any, function: Any) -> Marks | None:
+    """Return the marks of a function's parameters; None if there are none, which is decided once.
+
+    Args:
+        signature: the function's `flightlog.engine.parameters.Signature`.
+        function: the function.
+
+    Raises:
+        TypeError: a mark names a parameter that is not there.
+    """
+    marks = Marks(getattr(function, "__name__", "it"), signature.signature, function)
+    return marks if marks.parameters or marks.is_open else None
+
+
+def _marks_in(hint: Any, seen: set[int]) -> Iterator[Personal]:
+    """Yield the marks in an annotation, but for those of fields, which are found by the values."""
+    if id(hint) in seen:
+        return
+    seen.add(id(hint))
+    if get_origin(hint) is Annotated:
+        yield from (mark for mark in hint.__metadata__ if isinstance(mark, Personal))
+        yield from _marks_in(hint.__origin__, seen)
+        return
+    hint = getattr(hint, "__value__", hint)  # of a `type` statement
+    if not isinstance(hint, type) or get_args(hint):
+        for inner in get_args(hint):
+            yield from _marks_in(inner, seen)
+
+
+_fields: dict[type, dict[str, list[Personal]]] = {}
+
+
+def _marked_fields(kind: type) -> dict[str, list[Personal]]:
+    """Return the marks of a model's or dataclass's fields, by field."""
+    if kind not in _fields:
+        if hasattr(kind, "__pydantic_fields__"):
+            known = kind.__pydantic_fields__
+            hints = {name: [*field.metadata, field.annotation] for name, field in known.items()}
+        elif dataclasses.is_dataclass(kind):
+            try:
+                hints = {name: [hint] for name, hint in get_type_hints(kind, include_extras=True).items()}
+            except Exception:  # noqa: BLE001 - an annotation may be any text
+                hints = {}
+        else:
+            return {}
+        found = {
+            name: [mark for part in parts for mark in ([part] if isinstance(part, Personal) else _marks_in(part, set()))]
+            for name, parts in hints.items()
+        }
+        _fields[kind] = {name: marks for name, marks in found.items() if marks}
+    return _fields[kind]
+
+
+class Given:
+    """What some arguments have of personal values.
+
+    Args:
+        name: the function's name.
+        marks: its marks; None for one without any.
+        parameters: the arguments by parameter.
+
+    Attributes:
+        names: the names of the subjects.
+        parameters: the parameters that have personal values.
+
+    Raises:
+        ParameterTypeError: it cannot be told whose a value is.
+    """
+
+    def __init__(self, name: str, marks: Marks | None, parameters: Mapping[str, Any]) -> None:
+        self._name = name
+        self.names: set[str] = set()
+        self.parameters: set[str] = set()
+        for parameter, found in (marks() if marks is not None else {}).items():
+            value = parameters.get(parameter)
+            if any(_names_in(value)):
+                self.parameters.add(parameter)
+                self._take(found, parameter, value, parameters)
+        if not are_plain(parameters.values()):
+            for parameter, value in parameters.items():
+                self._look(parameter, value, parameters)
+
+    def _take(self, marks: Iterable[Personal], place: str, value: Any, beside: Mapping[str, Any]) -> None:
+        for mark in marks:
+            names = set(_names_in(value if mark.of is None else beside.get(mark.of)))
+            if not names:
+                look(beside.get(mark.of or place), found := Found())
+                if found.upstream:
+                    continue  # it will be known when the call starts
+                raise ParameterTypeError(
+                    f"{place!r} of {self._name!r} is personal, and {mark.of!r}, which says whose it is, is empty. "
+                    "Give it, so that it is known whom the value belongs to."
+                )
+            self.names |= names
+
+    def _look(self, parameter: str, value: Any, parameters: Mapping[str, Any]) -> None:
+        """Find the models in a value, at any depth, and take what is personal in them."""
+        waiting, seen = [value], set[int]()
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, Annotation):
+                item = item.value
+            if id(item) in seen or isinstance(item, (BaseFuture, State)):
+                continue
+            seen.add(id(item))
+            marked = _marked_fields(type(item))
+            if marked:
+                fields = {**parameters, **{name: getattr(item, name, None) for name in _field_names(item)}}
+                for name, marks in marked.items():
+                    if any(_names_in(fields[name])):
+                        self.parameters.add(parameter)
+                        self._take(marks, name, fields[name], fields)
+            inner = items_of(item)
+            if not are_plain(inner):
+                waiting.extend(inner)
+
+
+def _field_names(model: Any) -> Iterable[str]:
+    kind = type(model)
+    return getattr(kind, "__pydantic_fields__", None) or [field.name for field in dataclasses.fields(model)]
+
+
+def _names_in(value: Any) -> Iterator[str]:
+    """Yield what a value says of the subjects: the text of it, or of what it holds."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Annotation):
+            item = item.value
+        if item is None or id(item) in seen or isinstance(item, (BaseFuture, State)):
+            continue
+        if isinstance(item, (str, int, float)):
+            if text := str(item):
+                yield text
+        elif isinstance(item, bytes):
+            yield item.decode("utf-8", "surrogateescape")
+        elif isinstance(item, (list, tuple, set, frozenset, dict)) or (inner := items_of(item)):
+            seen.add(id(item))
+            waiting.extend(items_of(item) if isinstance(item, (list, tuple, set, frozenset, dict)) else inner)
+        else:
+            yield str(item)
+
+
+def owners(vault: Vault, given: Given) -> Subjects:
+    """Return the subjects of personal values."""
+    return frozenset(vault.subject(name) for name in given.names)
+
+
+def given_to(definition: Any, parameters: Mapping[str, Any]) -> Given | None:
+    """Return what of a call's arguments is personal; None for nothing.
+
+    Raises:
+        ParameterTypeError: it cannot be told whose a value is.
+    """
+    if not Personal.used:
+        return None
+    given = Given(definition.name, definition.marks, parameters)
+    return given if given.names else None
+
+
+def belongs(run: "Run", subjects: Subjects) -> None:
+    """Have a run belong to some subjects from now on, besides those that it belongs to."""
+    if not subjects <= run.subjects:
+        with _lock:  # calls that end at the same time tell the one that made them
+            run.subjects = run.subjects | subjects
+
+
+def received(run: "Run", subjects: Subjects, value: Any) -> None:
+    """Have a run belong to those whose values the end of a call has brought it; None brings nothing."""
+    if subjects and value is not None:
+        belongs(run, subjects)
+
+
+def owners_of(context: "RunContext") -> Subjects:
+    """Return the subjects that the code of a run may know values of."""
+    run = getattr(context, "task_run", None) or context.flow_context.flow_run
+    return getattr(run, "subjects", NOBODY)
+
+
+def check_open(context: "RunContext", type_: str) -> None:
+    """Refuse to record what is not encrypted, in a run that knows personal values.
+
+    Raises:
+        PersonalValues: it is such a run.
+    """
+    if owners_of(context):
+        what = "An event" if type_ == EVENT_EMITTED else "An artifact"
+        raise PersonalValues(
+            f"{what} is recorded as it is, and this run has personal values, which could not be erased from it. Make "
+            "it in a run that is given none of them, and none of what was made of them."
+        )
+
+
+__all__ = ["Given", "Marks", "Personal", "belongs", "check_open", "given_to", "marks_of", "owners", "owners_of", "received"]
