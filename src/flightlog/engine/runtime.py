@@ -25,7 +25,7 @@ from flightlog.events.model import NewEvent
 from flightlog.events.narration import INFO, Line, created_line, narrate, state_text
 from flightlog.events.opening import open_log
 from flightlog.events.store import REPLAY
-from flightlog.events.subjects import Vault, hidden, keys_folder
+from flightlog.events.subjects import Vault, keys_folder, outward
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
 from flightlog.masking import MASKER
@@ -135,7 +135,7 @@ class Engine:
         """What plug-ins work with."""
         from flightlog.plugins.offers import Surroundings
 
-        return Surroundings(self.log, self.key, self.settings, self.clock, self.ids, MASKER.mask)
+        return Surroundings(self.log, self.key, self.settings, self.clock, self.ids, outward)
 
     def close(self) -> None:
         """Let what runs beside flows end, and the log go.
@@ -179,9 +179,7 @@ class Engine:
         """Show on the console what an event of a run says."""
         data = event.data
         if run.subjects:
-            data = {name: hidden(value) if isinstance(value, str) else value for name, value in data.items()}
-            if "error" in data:
-                data["error"] = {name: hidden(text) for name, text in data["error"].items() if text is not None}
+            data = self.vault.revealed_in(data)  # as the lines of the run itself are shown
         lines: Iterable[Line]
         # Nine of ten are one of these two, without asking what else they could be.
         if event.type == _COMPLETED and not data.keys() & _UNUSUAL:

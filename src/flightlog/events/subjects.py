@@ -11,18 +11,19 @@ import hmac
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from flightlog.clock import Clock, SystemClock
-from flightlog.errors import LogKeyError
+from flightlog.errors import LogError, LogKeyError
 from flightlog.events.keys import key_file, write_key
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.types import SUBJECTS_GROUPED, subject_stream, subjects_stream
 from flightlog.ids import Ids, RandomIds
+from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.events.log import Log
@@ -36,7 +37,7 @@ ERASED = "<erased>"
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _ID_BYTES = 16
-_TEXT = re.compile(r"<personal:([\w=-]+)>")
+_TEXT = re.compile(r"<personal:([\w=-]*)(>?)")  # without its end, if somebody has cut it
 
 _in_memory: "WeakKeyDictionary[Log, dict[bytes, bytes]]" = WeakKeyDictionary()
 
@@ -46,6 +47,10 @@ class Erased(Exception):
 
     def __init__(self) -> None:
         super().__init__("it belongs to somebody whose personal data was erased")
+
+
+class Unknown(Erased):
+    """The log, a part of another one, does not say whose it is."""
 
 
 def keys_folder(log: "Log", settings: "Settings") -> Path | None:
@@ -128,7 +133,7 @@ class Vault:
 
         members = self.members(group)
         if not members:
-            raise Erased
+            raise Unknown
         nonce, rest = content[:_NONCE_BYTES], content[_NONCE_BYTES:]
         try:
             return _cipher(self._joined(members, make=False)).decrypt(nonce, rest, None)
@@ -140,18 +145,33 @@ class Vault:
         closed = self.group(subjects) + self.close(subjects, text.encode("utf-8", "surrogatepass"))
         return f"<personal:{base64.urlsafe_b64encode(closed).decode()}>"
 
-    def revealed(self, text: str) -> str:
-        """Return a text with whatever is encrypted in it as it was, or ``<erased>``."""
-        return _TEXT.sub(self._opened, text) if "<personal:" in text else text
+    def revealed(self, text: str, safe: Callable[[str], str] = str) -> str:
+        """Return a text with whatever is encrypted in it as it was, or ``<erased>``.
+
+        Args:
+            text: the text.
+            safe: makes what comes to light fit to be shown.
+        """
+        return _TEXT.sub(lambda found: safe(self._opened(found)), text) if "<personal:" in text else text
+
+    def revealed_in(self, value: Any) -> Any:
+        """Return a document with all texts in it revealed."""
+        if isinstance(value, str):
+            return self.revealed(value)
+        if isinstance(value, dict):
+            return {name: self.revealed_in(item) for name, item in value.items()}
+        return [self.revealed_in(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     def _opened(self, found: re.Match[str]) -> str:
+        if not found[2]:
+            return HIDDEN
         try:
             closed = base64.urlsafe_b64decode(found[1])
             return self.open(closed[:_ID_BYTES], closed[_ID_BYTES:]).decode("utf-8", "surrogatepass")
+        except (ValueError, LogError, Unknown):
+            return HIDDEN
         except Erased:
             return ERASED
-        except (ValueError, LogKeyError):
-            return HIDDEN
 
     def digest_key(self, subjects: Subjects) -> bytes:
         """Return the key for digests of what belongs to subjects: once it is erased, nobody can try a guess."""
@@ -269,10 +289,15 @@ def hidden(text: str) -> str:
     return _TEXT.sub(HIDDEN, text) if "<personal:" in text else text
 
 
+def outward(text: str) -> str:
+    """Return a text as it may leave the log: without secrets, and with ``<personal>`` for what is encrypted."""
+    return hidden(MASKER.mask(text))
+
+
 def groups_in(value: Any) -> Iterator[bytes]:
     """Yield the groups of subjects that a payload speaks of."""
     if isinstance(value, str):
-        for closed in _TEXT.findall(value) if "<personal:" in value else ():
+        for closed, _ in _TEXT.findall(value) if "<personal:" in value else ():
             with suppress(ValueError):
                 yield base64.urlsafe_b64decode(closed)[:_ID_BYTES]
     elif isinstance(value, Mapping):
@@ -322,6 +347,7 @@ __all__ = [
     "guarded",
     "hidden",
     "keys_folder",
+    "outward",
     "subject_stream",
     "vault_of",
 ]
