@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.clock import to_datetime
 from flightlog.engine.abandoning import NOTICE_SECONDS, let_go
+from flightlog.engine.arguments import are_plain
 from flightlog.engine.bridge import SYNC, SyncWaits, Waits
 from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.conclusions import conclude, spelled_out
@@ -185,7 +186,10 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
     engine = call.engine
     parameters, refusal = _checked(call, parameters)
     if call.past is not None and (group := call.past.history.created.get("personal")) is not None:
-        call.subjects |= engine.vault.members(group)
+        members = engine.vault.members(group)
+        if not members <= call.subjects:
+            call.personal = parameters.keys()  # the code of today marks less than it did
+        call.subjects |= members
     progress = create(call, parameters)
     if call.flow.isgenerator and call.caller_run is not None:
         received(call.caller_run, call.subjects, True)  # its pieces come before its end
@@ -193,7 +197,7 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
         await _take_over(waits, call, progress)
     try:
         if refusal is not None:
-            unit, state = _invalid(progress, refusal)
+            unit, state = _invalid(progress, refusal, hide=bool(call.personal))
         else:
             await resolved(waits, {}, call.wait_for)
             unit, state = await _listening(waits, progress, call.past)
@@ -338,6 +342,8 @@ def _checked(call: FlowCall, parameters: dict[str, Any]) -> tuple[dict[str, Any]
         if Personal.used:
             call.take_in(parameters)
     except ParameterTypeError as error:
+        if Personal.used and (call.flow.marks is not None or not are_plain(parameters.values())):
+            call.personal = parameters.keys()  # what the message says of them may be personal
         return {name: Refused(value) for name, value in parameters.items()}, error
     return parameters, None
 
@@ -376,12 +382,12 @@ async def _commit_end(waits: Waits, engine: Engine, unit: Unit, state: State[Any
         await waits.commit(engine.log, unit)
 
 
-def _invalid(progress: Progress, error: ParameterTypeError) -> tuple[Unit, State[Any]]:
+def _invalid(progress: Progress, error: ParameterTypeError, *, hide: bool) -> tuple[Unit, State[Any]]:
     """End a run whose parameters do not fit: it never started."""
     state: State[Any] = State(StateType.FAILED, None, str(error), error)
     told = str(error)
-    if Personal.used and not progress.run.subjects:
-        told = f"{told.splitlines()[0]} (What does not fit is not recorded: it may be personal, and was not understood.)"
+    if hide and not progress.run.subjects:
+        told = f"{told.splitlines()[0]} what does not fit is not recorded, as it may be personal."
     facts = {"cause": "user_error", "message": told, "error": {"type": "ParameterTypeError", "message": told}}
     unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
     return unit, state

@@ -26,6 +26,9 @@ class Signature:
         function: the function.
         reserved: names that its parameters may not have.
 
+    Attributes:
+        hides_values: whether arguments are in no message, since some are personal.
+
     Raises:
         ReservedArgumentError: a parameter has a reserved name.
     """
@@ -49,6 +52,7 @@ class Signature:
         self._kinds = {parameter.kind for parameter in parameters}
         self._plain = self._kinds <= {Parameter.POSITIONAL_OR_KEYWORD}
         self.keywords = next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None)
+        self.hides_values = False
         self.defaults = {p.name: p.default for p in parameters if p.default is not Parameter.empty}
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +86,8 @@ class Signature:
 
     def _refuse(self, error: TypeError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         text = MASKER.mask(f"args {_short(args)}, kwargs {_short(kwargs)}")
+        if self.hides_values:
+            text = f"{len(args)} positional arguments and the keywords {sorted(kwargs)}"
         raise ParameterBindError(f"{self._name}{self.signature} cannot be called with {text}: {error}.") from None
 
     def call_with(self, parameters: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -307,7 +307,7 @@ def _parameters(
             values = results.fetch(engine.key, exact, engine.log.blob, vault=engine.vault)
         except results.NotLoadable as error:
             if not change or set(names) - set(given):
-                raise CannotResume(f"The parameters of run {history.name!r} cannot be loaded: {error}") from None
+                raise CannotResume(f"The parameters of run {history.name!r} cannot be loaded: {error}.") from None
     values |= given
     values |= dict(zip(names, flow.bound, strict=False))  # a method's own object, rather than a copy of it
     if lacking := sorted(missing - set(values)):

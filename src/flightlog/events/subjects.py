@@ -46,7 +46,7 @@ class Erased(Exception):
     """The key that something was encrypted with is gone."""
 
     def __init__(self) -> None:
-        super().__init__("it belongs to somebody whose personal data was erased")
+        super().__init__("it belonged to somebody whose personal data was erased")
 
 
 class Unknown(Erased):

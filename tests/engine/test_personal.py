@@ -1,0 +1,476 @@
+"""Personal values: whose a call is, what of it is encrypted, and what is left once the key is gone."""
+
+import base64
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, field_validator
+
+from flightlog import emit_event, flow, get_run_logger, task
+from flightlog.artifacts import create_markdown_artifact
+from flightlog.engine.bridge import stop_background_loop
+from flightlog.engine.resuming import fork_run, resume_run
+from flightlog.engine.runtime import close_engine, current_engine
+from flightlog.errors import CannotResume, ParameterBindError, ParameterTypeError, PersonalValues
+from flightlog.events.erasing import erase
+from flightlog.events.subjects import ERASED, groups_in
+from flightlog.futures import Future
+from flightlog.privacy import Personal
+from flightlog.task_runners import ProcessPoolTaskRunner
+
+ANN, BOB = "ann.personal@example.org", "bob.personal@example.org"
+Email = Annotated[str, Personal()]
+ran: list[str] = []
+broken = [True]
+
+
+@pytest.fixture(autouse=True)
+def engine(own_home: Path) -> Iterator[None]:
+    """Give each test a world and a log of its own, in a file: what is scanned is what is on the disk."""
+    ran.clear()
+    broken[0] = True
+    yield
+    close_engine()
+    stop_background_loop()
+
+
+def traces(*texts: str) -> list[str]:
+    """Return which files of the log hold some text, in which form."""
+    engine = current_engine()
+    engine.log.flush()
+    home = engine.settings.home
+    found = []
+    for path in (path for path in home.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for text in texts:
+            plain = text.encode()
+            forms = {"plain": plain, "utf-16": text.encode("utf-16-le"), "reversed": plain[::-1], "hex": plain.hex().encode()}
+            for shift in range(3):  # in the middle of something longer, base64 has three forms
+                encoded = base64.b64encode(b"x" * shift + plain)
+                forms[f"base64 {shift}"] = encoded[4 if shift else 0 : -4]
+            found += [f"{text} in {path.name}: {form}" for form, raw in forms.items() if raw in content]
+    return found
+
+
+def subjects_of(event_type: str) -> list[int]:
+    """Return how many subjects each event of a type belongs to."""
+    vault = current_engine().vault
+    current_engine().log.flush()
+    return [
+        len(frozenset[bytes]().union(*(vault.members(group) for group in groups_in(event.data))))
+        for event in current_engine().log.read_all(types=[event_type])
+    ]
+
+
+def forget(name: str) -> int:
+    """Erase a subject, and return how many events held something of it."""
+    engine = current_engine()
+    engine.log.flush()
+    return len(erase(engine.log, engine.vault, engine.vault.subject(name), "test").events)
+
+
+@task
+def load(email: Email) -> dict[str, str]:
+    ran.append("load")
+    get_run_logger().info("Loading %s.", email)
+    return {"email": email, "name": f"Dear {email}"}
+
+
+@task
+def letter(profile: dict[str, str]) -> str:
+    ran.append("letter")
+    return profile["name"].upper()
+
+
+@task
+def send(text: str) -> None:
+    ran.append("send")
+    if broken[0]:
+        raise ConnectionError(f"nobody takes {text}")
+
+
+@flow
+def order(email: Email, number: int = 7) -> str:
+    text = letter.submit(load.submit(email)).result()
+    send(text)
+    return text
+
+
+def test_nothing_personal_is_written() -> None:
+    """Parameters, results, exceptions and log lines of a call and of what is made of it are nowhere in plain text."""
+    with pytest.raises(ConnectionError):
+        order(ANN)
+    assert traces(ANN, ANN.upper()) == []
+    created = next(current_engine().log.read_all(types=["flow_run.created"])).data
+    assert created["parameters"] == '{"email": "<personal>", "number": 7}'
+
+
+def test_a_scan_would_find_what_is_not_marked() -> None:
+    """The same flow without marks leaves what the scan looks for, so the scan can tell."""
+
+    @flow
+    def open_order(email: str) -> str:
+        return email
+
+    open_order(ANN)
+    assert any("plain" in found for found in traces(ANN))
+
+
+def test_a_run_goes_on_while_the_key_is_there() -> None:
+    """Resuming reads what was encrypted: what completed does not run again."""
+    state = order(ANN, return_state=True)
+    assert state.is_failed()
+    close_engine()
+    broken[0] = False
+    assert resume_run(str(state.state_details.flow_run_id), flow=order) == f"DEAR {ANN.upper()}"
+    assert ran == ["load", "letter", "send", "send"]
+    assert traces(ANN, ANN.upper()) == []
+
+
+def test_what_is_left_after_an_erasure() -> None:
+    """Once the key is gone, texts read as erased, no run goes on, and the log verifies."""
+    state = order(ANN, return_state=True)
+    engine = current_engine()
+    [failed] = [event.data for event in engine.log.read_all(types=["flow_run.failed"])]
+    assert engine.vault.revealed(failed["error"]["message"]) == f"nobody takes DEAR {ANN.upper()}"
+    assert forget(ANN) > 10
+    assert engine.vault.revealed(failed["error"]["message"]) == ERASED
+    with pytest.raises(CannotResume, match=r"cannot be loaded: it belonged to somebody whose personal data was erased\."):
+        resume_run(str(state.state_details.flow_run_id), flow=order)
+    with pytest.raises(CannotResume, match="erased"):
+        fork_run(str(state.state_details.flow_run_id), flow=order)
+    assert not list(engine.settings.home.rglob("*.subject-keys/*"))
+    assert [event.data for event in engine.log.read_all(types=["subject.erased"])][0]["events"] > 10
+
+
+def test_a_subject_that_comes_again_gets_another_key() -> None:
+    """After an erasure new values of the same subject can be had, and the old ones cannot."""
+    order(ANN, return_state=True)
+    forget(ANN)
+    order(ANN, return_state=True)
+    vault = current_engine().vault
+    current_engine().log.flush()
+    texts = [vault.revealed(event.data["message"]) for event in current_engine().log.read_all(types=["flow_run.failed"])]
+    assert texts[0] == ERASED
+    assert ANN.upper() in texts[1]
+
+
+def test_whoever_is_erased_takes_what_belongs_to_several_along() -> None:
+    """A value that was made of two subjects' is gone with either of them; what belongs to one only stays."""
+
+    @task
+    def both(one: dict[str, str], other: dict[str, str]) -> str:
+        raise ValueError(f"{one['email']} and {other['email']}")
+
+    @flow
+    def pair() -> None:
+        both.submit(load.submit(ANN), load.submit(BOB), return_state=True)
+
+    pair(return_state=True)
+    assert traces(ANN, BOB) == []
+    engine = current_engine()
+    forget(BOB)
+    [failed] = engine.log.read_all(types=["task_run.failed"])
+    assert engine.vault.revealed(failed.data["message"]) == ERASED
+    lines = [line[4] for event in engine.log.read_all(types=["log.lines"]) for line in event.data["lines"]]
+    assert sorted(map(engine.vault.revealed, lines)) == [ERASED, f"Loading {ANN}."]
+
+
+def test_who_belongs_to_whom() -> None:
+    """Calls that are given nothing personal belong to nobody, also beside those that are."""
+
+    @task
+    def count(_: int) -> None:
+        return None
+
+    @task
+    def note(email: Email) -> None:
+        return None
+
+    @flow
+    def batch() -> None:
+        count(1)
+        for email in (ANN, BOB):
+            note(email)  # returns None, so the flow learns nothing
+        count(2)
+
+    batch()
+    assert subjects_of("task_run.completed") == [0, 1, 1, 0]
+    assert subjects_of("flow_run.completed") == [0]
+
+
+class Customer(BaseModel):
+    id: str
+    email: Annotated[str, Personal(of="id")]
+
+
+@dataclass
+class Contact:
+    phone: Annotated[str, Personal()]
+
+
+@pytest.mark.parametrize(
+    ("value", "subject"),
+    [
+        (Customer(id="c-17-personal", email=ANN), "c-17-personal"),
+        ([{"a": Customer(id="c-17-personal", email=ANN)}], "c-17-personal"),
+        (Contact(ANN), ANN),
+    ],
+)
+def test_marks_on_fields(value: Any, subject: str) -> None:
+    """Fields of models and dataclasses are found in arguments, at any depth, whatever the annotation says."""
+
+    @task
+    def take(value: Any) -> Any:
+        return value
+
+    @flow
+    def give(value: Any) -> Any:
+        return take(value)
+
+    assert give(value) == value
+    assert traces(ANN) == []
+    assert forget(subject) > 0
+
+
+def test_marks_in_annotations_of_other_shapes() -> None:
+    """A list of personal values belongs to each of them, and `of` names another parameter; None belongs to nobody."""
+
+    @task
+    def many(emails: list[Email], note: Email | None = None) -> int:
+        return len(emails)
+
+    @task
+    def address(street: Annotated[str, Personal(of="customer")], customer: int) -> str:
+        return street
+
+    @flow
+    def shapes() -> None:
+        many([ANN, BOB])
+        address("1 Personal Street", 4711)
+
+    shapes()
+    assert traces(ANN, BOB, "1 Personal Street") == []
+    assert subjects_of("task_run.completed") == [2, 1 + 2]
+    assert forget("4711") > 0
+
+
+def test_names_of_runs_hold_no_personal_values() -> None:
+    """What a template would name is left out; a function that gives names is not asked."""
+
+    @task(task_run_name="greet-{email}-{count}")
+    def greet(email: Email, count: int) -> None: ...
+
+    @task(task_run_name=lambda parameters: f"of-{parameters['profile']['email']}")
+    def later(profile: Any) -> None: ...
+
+    @flow(flow_run_name="for-{email}-{day}")
+    def named(email: Email, day: int) -> None: ...
+
+    @flow
+    def main() -> None:
+        greet(ANN, 3)
+        named(ANN, 5)
+        later(load(ANN))
+
+    main()
+    assert traces(ANN) == []
+    names = [event.data["name"] for event in current_engine().log.read_all(types=["task_run.created"])]
+    assert names[0] == "greet-<personal>-3"
+    runs = [event.data["name"] for event in current_engine().log.read_all(types=["flow_run.created"])]
+    assert runs[1] == "for-<personal>-5"
+
+
+def test_retries_and_subflows() -> None:
+    """Attempts that are tried again, and subflows, are encrypted as well; a retry of a flow gets its values back."""
+
+    @task(retries=1)
+    def shaky(text: str) -> str:
+        ran.append("shaky")
+        if ran.count("shaky") == 1:
+            raise ValueError(f"not yet, {text}")
+        return text
+
+    @flow(log_prints=True)
+    def inner(text: str) -> str:
+        print("inner", text)
+        return shaky(text)
+
+    @flow(retries=1)
+    def outer(email: Email) -> str:
+        found = inner(email + "!")
+        ran.append("outer")
+        if ran.count("outer") == 1:
+            raise RuntimeError(f"once more for {found}")
+        return found
+
+    assert outer(ANN) == f"{ANN}!"
+    assert ran == ["shaky", "shaky", "outer", "outer"]
+    assert traces(ANN) == []
+    assert len(list(current_engine().log.read_all(types=["task_run.awaiting_retry"]))) == 1
+
+
+def test_cached_values_stay_personal() -> None:
+    """A cached value is read while the key is there, keeps its owner in other runs, and is made anew after an erasure."""
+
+    @task(cache_key_fn=lambda _, arguments: f"key of {arguments['email']}", cache_expiration=timedelta(hours=1))
+    def cached(email: Email) -> str:
+        ran.append("cached")
+        return f"value of {email}"
+
+    @flow
+    def use(email: Email) -> str:
+        return cached(email)
+
+    assert use(ANN) == use(ANN) == f"value of {ANN}"
+    assert ran == ["cached"]
+    assert traces(ANN) == []
+    close_engine()
+    assert use(ANN) == f"value of {ANN}"
+    forget(ANN)
+    assert use(ANN) == f"value of {ANN}"
+    assert ran == ["cached", "cached"]
+
+
+def test_results_in_a_storage_are_encrypted(tmp_path: Path) -> None:
+    """Files of results hold no plain text, under any serializer; one that a template would name is refused."""
+
+    @task(result_storage=tmp_path / "results", result_serializer="json")
+    def stored(email: Email) -> list[Any]:
+        return [email, True]
+
+    @task(result_storage=tmp_path / "results", result_storage_key="of-{parameters[email]}")
+    def named(email: Email) -> str:
+        return email
+
+    @flow
+    def main(email: Email) -> Any:
+        if broken[0]:
+            stored(email)
+            raise ValueError
+        return stored(email)
+
+    state = main(ANN, return_state=True)
+    files = [path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()]
+    assert len(files) == 1
+    assert ANN.encode() not in files[0]
+    broken[0] = False
+    assert resume_run(str(state.state_details.flow_run_id), flow=main) == [ANN, True]
+
+    @flow
+    def other() -> Any:
+        return named(ANN, return_state=True)
+
+    other(return_state=True)
+    [failed] = current_engine().log.read_all(types=["task_run.failed"])
+    message = current_engine().vault.revealed(failed.data["message"])
+    assert "would write personal values into the name of a file" in message
+    assert traces(ANN) == []
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda text: emit_event("personal", {"flightlog.resource.id": text}),
+        lambda text: create_markdown_artifact(text),
+    ],
+)
+def test_what_cannot_be_erased_is_refused(leave: Callable[[str], Any]) -> None:
+    """Events and artifacts of runs with personal values are refused in one sentence."""
+
+    @task
+    def tell(email: Email) -> None:
+        leave(email)
+
+    @flow
+    def main() -> None:
+        tell(ANN)
+
+    with pytest.raises(PersonalValues, match="could not be erased"):
+        main()
+    assert traces(ANN) == []
+
+
+@task
+def in_worker(email: Email) -> str:
+    print("in a worker", email)
+    if os.getpid() % 2 >= 0 and email == BOB:
+        raise ValueError(f"not {email}")
+    return email
+
+
+def test_workers() -> None:
+    """What tasks in worker processes print, return and raise is encrypted too."""
+
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=1), log_prints=True)
+    def main() -> None:
+        for email in (ANN, BOB):
+            in_worker.submit(email).wait()
+
+    main(return_state=True)
+    assert traces(ANN, BOB) == []
+    lines = [line[4] for event in current_engine().log.read_all(types=["log.lines"]) for line in event.data["lines"]]
+    assert [current_engine().vault.revealed(line) for line in lines] == [f"in a worker {ANN}", f"in a worker {BOB}"]
+
+
+def test_mistakes_are_told_without_values() -> None:
+    """Marks that name nothing, values without an owner, and arguments that do not fit, are refused in one sentence."""
+    with pytest.raises(TypeError, match="has no parameter of that name"):
+
+        @task
+        def wrong(street: Annotated[str, Personal(of="custommer")], customer: str) -> None: ...
+
+    @flow
+    def orphan(street: Annotated[str, Personal(of="customer")], customer: str | None = None) -> None: ...
+
+    with pytest.raises(ParameterTypeError, match="'customer', which says whose it is, is empty"):
+        orphan("1 Personal Street")
+    assert traces("1 Personal Street") == []
+
+    @flow
+    def main() -> None:
+        load(ANN, 1)  # type: ignore[call-arg]
+
+    with pytest.raises(ParameterBindError) as refused:
+        main()
+    assert ANN not in str(refused.value)
+
+
+def test_parameters_that_do_not_fit_are_not_told() -> None:
+    """What a validator of the user's says of a personal value stays out of the log."""
+
+    class Strict(BaseModel):
+        email: Email
+
+        @field_validator("email")
+        @classmethod
+        def fits(cls, email: str) -> str:
+            raise ValueError(f"{email} is not allowed")
+
+    @flow
+    def strict(who: Strict) -> None: ...
+
+    with pytest.raises(ParameterTypeError, match="is not allowed"):
+        strict({"email": ANN})  # type: ignore[arg-type]
+    assert traces(ANN) == []
+
+
+def test_futures_and_passed_on_models() -> None:
+    """A future of a personal run passed beside others makes the call belong, though nothing is marked there."""
+
+    @task
+    def join(parts: list[Any]) -> str:
+        return "+".join(part["name"] for part in parts)
+
+    @flow
+    def main() -> str:
+        first: Future[Any] = load.submit(ANN)
+        return join([first, {"name": "nobody"}])
+
+    assert main() == f"Dear {ANN}+nobody"
+    assert traces(ANN) == []
