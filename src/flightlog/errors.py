@@ -28,6 +28,7 @@
     ├── ReservedArgumentError        (TypeError) a parameter has a name that calls use themselves
     ├── ParameterBindError           (TypeError) the arguments do not fit the signature
     ├── ParameterTypeError           (TypeError) the arguments do not fit the annotations
+    ├── PersonalValues               what could not be erased was to be recorded
     ├── VisualizationUnsupportedError        a flow that cannot be drawn from its code
     ├── GraphvizExecutableNotFoundError      drawing an image needs Graphviz
     ├── MappingError                 (ValueError) `map` was given arguments that it cannot split
@@ -174,7 +175,7 @@ class ParameterTypeError(FlightlogError, TypeError):
 
 
 class PersonalValues(FlightlogError):
-    """Something that cannot be erased was to be recorded of a run that has personal values."""
+    """What could not be erased was to be recorded of a run that has personal values."""
 
 
 class VisualizationUnsupportedError(FlightlogError):

@@ -89,10 +89,10 @@ def _send_left(log: Log) -> None:
     facts = log.store.facts()
     if FACT not in facts or REPLAY in facts:
         return
+    from flightlog.events.subjects import outward
     from flightlog.plugins.companions import EXIT_SECONDS
     from flightlog.plugins.hooks import SERVICES
     from flightlog.plugins.host import current_host
-    from flightlog.events.subjects import outward
     from flightlog.plugins.offers import Surroundings
 
     if any(plugin.name == _NOTIFICATIONS for plugin in current_host(insist=False).usable(SERVICES)):

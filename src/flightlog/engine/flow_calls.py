@@ -90,6 +90,16 @@ class FlowCall:
         if self.caller_run.subjects:
             self.personal = self.parameters.keys()
 
+    def pass_on(self, progress: "Progress", state: State[Any]) -> None:
+        """Have the run that made the call belong to those whose personal values it gets to see by its end."""
+        subjects = progress.run.subjects
+        if self.caller is None or not subjects or (state.data is None and state.load is None):
+            return
+        if progress.mirror is not None:
+            self.caller.flow_context.personal_runs[progress.mirror.key] = subjects
+        if (run := self.caller_run) is not None:
+            belongs(run, subjects)
+
     def take_in(self, parameters: Mapping[str, Any]) -> Subjects:
         """Have the call belong to those whose personal values it is given; return those whom its parameters name.
 

@@ -33,7 +33,7 @@ from flightlog.engine.outcomes import (
     worth_retrying,
 )
 from flightlog.engine.parameters import Refused, learn_secrets
-from flightlog.engine.privacy import Personal, received
+from flightlog.engine.privacy import Personal, belongs
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runtime import Engine
@@ -59,7 +59,6 @@ from flightlog.errors import (
 from flightlog.events.store import Unit
 
 if TYPE_CHECKING:
-    from flightlog.engine.flows import Flow
     from flightlog.events.types import Cause
 
 
@@ -191,8 +190,8 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
             call.personal = parameters.keys()  # the code of today marks less than it did
         call.subjects |= members
     progress = create(call, parameters)
-    if call.flow.isgenerator and call.caller_run is not None:
-        received(call.caller_run, call.subjects, True)  # its pieces come before its end
+    if call.subjects and call.flow.isgenerator and call.caller_run is not None:
+        belongs(call.caller_run, call.subjects)  # its pieces come before its end
     if call.past is not None and not call.past.history.foreign:
         await _take_over(waits, call, progress)
     try:
@@ -218,10 +217,7 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
             _sum_up(progress, call.past)
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
-    if call.caller_run is not None and progress.run.subjects and (state.data is not None or state.load is not None):
-        if progress.mirror is not None:
-            progress.context.parent.flow_context.personal_runs[progress.mirror.key] = progress.run.subjects
-        received(call.caller_run, progress.run.subjects, state)
+    call.pass_on(progress, state)
     join(progress, state)
     return state, progress
 

@@ -94,7 +94,7 @@ class Marks:
             function = function.func
         try:
             return eval(given.annotation, getattr(function, "__globals__", {}))  # noqa: S307 - the user's own annotation
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an annotation may be any text
             if "Personal" in given.annotation:
                 raise TypeError(
                     f"The annotation of {given.name!r} in {self._name!r} cannot be read: {error}. Say what is personal "
@@ -160,7 +160,9 @@ def _marked_fields(kind: type) -> dict[str, list[Personal]]:
         else:
             return {}
         found = {
-            name: [mark for part in parts for mark in ([part] if isinstance(part, Personal) else _marks_in(part, set()))]
+            name: [
+                mark for part in parts for mark in ([part] if isinstance(part, Personal) else _marks_in(part, set()))
+            ]
             for name, parts in hints.items()
         }
         _fields[kind] = {name: marks for name, marks in found.items() if marks}
@@ -281,12 +283,6 @@ def belongs(run: "Run", subjects: Subjects) -> None:
             run.subjects = run.subjects | subjects
 
 
-def received(run: "Run", subjects: Subjects, value: Any) -> None:
-    """Have a run belong to those whose values the end of a call has brought it; None brings nothing."""
-    if subjects and value is not None:
-        belongs(run, subjects)
-
-
 def owners_of(context: "RunContext") -> Subjects:
     """Return the subjects that the code of a run may know values of."""
     run = getattr(context, "task_run", None) or context.flow_context.flow_run
@@ -307,4 +303,14 @@ def check_open(context: "RunContext", type_: str) -> None:
         )
 
 
-__all__ = ["Given", "Marks", "Personal", "belongs", "check_open", "given_to", "marks_of", "owners", "owners_of", "received"]
+__all__ = [
+    "Given",
+    "Marks",
+    "Personal",
+    "belongs",
+    "check_open",
+    "given_to",
+    "marks_of",
+    "owners",
+    "owners_of",
+]

@@ -155,9 +155,9 @@ def fetch(
         return reference["value"]
     digest, spec = reference["digest"], reference["serializer"]
     content = blob(digest) if "storage" not in reference else _from_storage(reference, keeping.storage)
-    if (
-        spec != "pickle" or "mark" in reference
-    ) and not hmac.compare_digest(reference.get("mark", b""), _mark(key, content)):
+    if (spec != "pickle" or "mark" in reference) and not hmac.compare_digest(
+        reference.get("mark", b""), _mark(key, content)
+    ):
         raise CorruptResult("A recorded value does not bear the mark of the log's key, so it is not loaded.")
     if "personal" in reference:
         try:

@@ -24,7 +24,7 @@ from flightlog.engine.outcomes import (
     worth_retrying,
 )
 from flightlog.engine.parameters import learn_secrets
-from flightlog.engine.privacy import Personal, belongs, received
+from flightlog.engine.privacy import Personal, belongs
 from flightlog.engine.recall import CannotRecall, check_new, recalled
 from flightlog.engine.results import PLAINLY, Keeping
 from flightlog.engine.run_logs import get_run_logger, logged_prints
@@ -90,15 +90,10 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     except Exception as error:  # noqa: BLE001 - an iterator among the arguments is the user's own code
         return failed(call, error)
     learn_secrets(parameters)
-    key = flow.engine.key
-    if Personal.used or flow.personal_runs:
-        try:
-            key = flow.engine.vault.digest_key(take_in(call, parameters))
-        except ParameterTypeError as error:
-            return failed(call, error)
-    if task.isgenerator:
-        received(call.caller, call.subjects, True)  # its pieces come before its end
-    digest = input_digest(key, parameters)
+    try:
+        digest = _digest(call, parameters)
+    except ParameterTypeError as error:
+        return failed(call, error)
     parent = None if call.parent is None else call.parent.task_run.key
     state = None
     if memory is not None and call.run is None and memory.has_past:
@@ -109,10 +104,30 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
         memory.add(parent, task.key, digest, Call(call.run, state, part=call.part, partial=call.partial))
     if state.type is StateType.COMPLETED and call.run is not None:
         flow.tracker.add(state.data, call.run.key)
-    if call.run is not None and call.run.subjects and (state.data is not None or state.load is not None):
-        flow.personal_runs[call.run.key] = call.run.subjects
-        received(call.caller, call.run.subjects, state)
+    if call.run is not None and call.run.subjects:
+        _pass_on(call, call.run, state)
     return state
+
+
+def _digest(call: TaskCall, parameters: dict[str, Any]) -> bytes | None:
+    """Return the digest of a call's arguments, and have it belong to those whose personal values are among them.
+
+    Raises:
+        ParameterTypeError: it cannot be told whose a value is.
+    """
+    engine, key = call.flow.engine, call.flow.engine.key
+    if Personal.used or call.flow.personal_runs:
+        key = engine.vault.digest_key(take_in(call, parameters))
+    if call.subjects and call.task.isgenerator:
+        belongs(call.caller, call.subjects)  # its pieces come before its end
+    return input_digest(key, parameters)
+
+
+def _pass_on(call: TaskCall, run: TaskRun, state: State[Any]) -> None:
+    """Have the run that made a call belong to those whose personal values it gets to see by its end."""
+    if state.data is not None or state.load is not None:
+        call.flow.personal_runs[run.key] = run.subjects
+        belongs(call.caller, run.subjects)
 
 
 async def _run(waits: Waits, call: TaskCall, parameters: dict[str, Any], digest: bytes | None) -> State[Any]:

@@ -121,7 +121,8 @@ class Vault:
     def close(self, subjects: Subjects, content: bytes) -> bytes:
         """Return content that only the keys of all these subjects open; those that have none yet get one."""
         nonce = os.urandom(_NONCE_BYTES)
-        return nonce + _cipher(self._joined(subjects, make=True)).encrypt(nonce, content, None)
+        closed: bytes = _cipher(self._joined(subjects, make=True)).encrypt(nonce, content, None)
+        return nonce + closed
 
     def open(self, group: bytes, content: bytes) -> bytes:
         """Return the content that was closed.
@@ -136,9 +137,10 @@ class Vault:
             raise Unknown
         nonce, rest = content[:_NONCE_BYTES], content[_NONCE_BYTES:]
         try:
-            return _cipher(self._joined(members, make=False)).decrypt(nonce, rest, None)
+            opened: bytes = _cipher(self._joined(members, make=False)).decrypt(nonce, rest, None)
         except (InvalidTag, ValueError):
             raise Erased from None
+        return opened
 
     def close_text(self, subjects: Subjects, text: str) -> str:
         """Return a text encrypted, as a text that says whose it is."""

@@ -6,7 +6,7 @@ from flightlog.events.vocabulary.parts import Identifier, Payload
 
 
 class SubjectsGrouped(Payload):
-    """Some subjects are known by one name from here on: what belongs to all of them is encrypted with all their keys."""
+    """Some subjects are known by one name from here on. What is theirs is encrypted with all their keys."""
 
     subjects: list[Identifier] = Field(description="Digests of their names, under the log's key.")
 
