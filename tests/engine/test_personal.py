@@ -1,6 +1,8 @@
 """Personal values: whose a call is, what of it is encrypted, and what is left once the key is gone."""
 
 import base64
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +20,8 @@ from flightlog.engine.runtime import close_engine, current_engine
 from flightlog.errors import CannotResume, ParameterBindError, ParameterTypeError, PersonalValues
 from flightlog.events.erasing import erase
 from flightlog.events.subjects import ERASED, groups_in
+from flightlog.events.vocabulary import payload
+from flightlog.flow_runs import pause_flow_run, resume_flow_run
 from flightlog.futures import Future
 from flightlog.privacy import Personal
 from flightlog.task_runners import ProcessPoolTaskRunner
@@ -486,4 +490,69 @@ def test_futures_and_passed_on_models() -> None:
         return join([first, {"name": "nobody"}])
 
     assert main() == f"Dear {ANN}+nobody"
+    assert traces(ANN) == []
+
+
+def test_answers_to_a_paused_run() -> None:
+    """What somebody answers to a run with personal values is encrypted, and read by the run."""
+
+    @flow
+    def asking(email: Email) -> str:
+        return pause_flow_run(wait_for_input=str, timeout=30, poll_interval=0.1)
+
+    def answer() -> None:
+        engine = current_engine()
+        while not (paused := list(engine.log.read_all(types=["flow_run.paused"]))):
+            time.sleep(0.02)
+        run = paused[0].stream.removeprefix("flow-run/")
+        resume_flow_run(run, run_input=f"ask {ANN}")
+
+    current_engine()
+    helper = threading.Thread(target=answer, daemon=True)
+    helper.start()
+    assert asking(BOB) == f"ask {ANN}"
+    helper.join(10)
+    assert traces(ANN, BOB) == []
+
+
+def test_all_events_validate() -> None:
+    """What is written of personal runs fits the vocabulary."""
+    order(ANN, return_state=True)
+    forget(ANN)
+    engine = current_engine()
+    engine.log.flush()
+    assert all(payload(event) is not None for event in engine.log.read_all())
+
+
+def test_text_that_only_looks_encrypted_is_encrypted() -> None:
+    """An exception cannot get around the encryption by beginning like something encrypted."""
+
+    @task
+    def fail(email: Email) -> None:
+        raise ValueError(f"<personal:{email}>")
+
+    @flow
+    def main() -> None:
+        fail(ANN)
+
+    main(return_state=True)
+    assert traces(ANN) == []
+
+
+def test_a_generator_hands_its_owner_on_with_its_pieces() -> None:
+    """Whoever takes pieces of a generator belongs to whom they belong to, before it has ended."""
+
+    @task
+    def pieces(email: Email) -> Iterator[str]:
+        yield f"{email} one"
+        yield f"{email} two"
+
+    @flow(log_prints=True)
+    def main() -> str:
+        for piece in pieces(ANN):
+            print(piece)
+            return piece
+        return ""
+
+    assert main() == f"{ANN} one"
     assert traces(ANN) == []

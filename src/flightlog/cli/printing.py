@@ -62,7 +62,7 @@ def nearest(wanted: str | None, known: Sequence[str], option: str) -> str:
 
 def complain(text: str) -> None:
     """Print one line about what is wrong, beside the data."""
-    click.echo(f"{click.style('Error:', fg='red')} {text}", err=True)
+    click.echo(f"{click.style('Error:', fg='red')} {revealed(text)}", err=True)
 
 
 def not_found(what: str, name: str, known: Sequence[str]) -> int:
@@ -164,7 +164,7 @@ def end_progress() -> None:
 
 def note(text: str) -> None:
     """Print a line about what goes on, beside the data."""
-    click.echo(text, err=True)
+    click.echo(revealed(text), err=True)
 
 
 def print_json(document: Any) -> None:

@@ -27,6 +27,7 @@ from flightlog.errors import (
 )
 from flightlog.events.model import NewEvent
 from flightlog.events.questions import question_text
+from flightlog.events.subjects import guarded
 from flightlog.events.types import ANSWER_REFUSED, ANSWERED, flow_run_stream
 from flightlog.ids import parse_id
 from flightlog.masking import MASKER
@@ -118,7 +119,8 @@ def _answer(context: FlowRunContext, key: str, after: int = 0) -> tuple[dict[str
 def _read(context: FlowRunContext, question: Question, key: str, answer: Mapping[str, Any]) -> Any:
     """Return what was answered; an answer that the model's own validators refuse is not taken up again."""
     try:
-        return question.read(answer.get("input"))
+        given = answer.get("input")
+        return question.read(given if given is None else context.engine.vault.revealed(given))
     except Exception:
         engine, run = context.engine, context.flow_run
         event = NewEvent(engine.ids.new(), ANSWER_REFUSED, {"key": key}, engine.clock.now(), run.cause)
@@ -251,6 +253,8 @@ def resume_flow_run(
             told["input"] = MASKER.mask(answer)
         if "shown" in pause:
             told["shown"] = pause["shown"]
+        if (group := pause.get("personal")) is not None:
+            told = guarded(engine.vault, told, engine.vault.members(group))
         event = NewEvent(engine.ids.new(), ANSWERED, told, engine.clock.now(), history.cause, actor=actor)
         try:
             engine.log.append(flow_run_stream(history.text), [event], expected_version=history.version)

@@ -205,6 +205,7 @@ class Vault:
         if key is None and make:
             try:
                 write_key(path, os.urandom(_KEY_BYTES))
+                _sync(path.parent)
             except OSError as error:
                 raise LogKeyError(f"The key of a subject cannot be written to {path}: {error.strerror}.") from None
             key = self._read(subject, path)
@@ -222,6 +223,7 @@ class Vault:
                 return known[1]
             key = path.read_bytes()
         except FileNotFoundError:
+            self._cached.pop(subject, None)
             return None
         except OSError as error:
             raise LogKeyError(f"The key of a subject at {path} cannot be read: {error.strerror}.") from None
@@ -263,7 +265,7 @@ def vault_of(log: "Log", settings: "Settings", key: bytes = b"") -> Vault:
 def guarded(vault: Vault, data: Mapping[str, Any], subjects: Subjects) -> dict[str, Any]:
     """Return the payload of an event of a run that belongs to subjects, with its texts encrypted."""
     told = {**data, "personal": vault.group(subjects)}
-    for name in ("message", "shown", "problem"):
+    for name in ("message", "shown", "problem", "input"):
         _close(vault, subjects, told, name)
     for name, inner in (("error", ("message", "traceback")), ("cache", ("uncached", "miss"))):
         if told.get(name) is not None:
@@ -282,7 +284,7 @@ def guarded(vault: Vault, data: Mapping[str, Any], subjects: Subjects) -> dict[s
 
 def _close(vault: Vault, subjects: Subjects, told: dict[str, Any], name: str) -> None:
     text = told.get(name)
-    if isinstance(text, str) and text and not text.startswith("<personal"):
+    if isinstance(text, str) and text and _TEXT.fullmatch(text) is None:
         told[name] = vault.close_text(subjects, text)
 
 

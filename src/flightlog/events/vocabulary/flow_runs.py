@@ -86,6 +86,7 @@ class FlowAnswered(Payload):
     key: str = Field(description="The pause that this is the answer to.")
     input: str | None = Field(None, description="The input, as JSON, secrets masked.")
     shown: str | None = Field(None, description="What was shown.")
+    personal: Personal = None
 
 
 class FlowAnswerRefused(Payload):
