@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,12 +65,12 @@ erase(engine.log, engine.vault, subject, "test")
 
 
 @pytest.fixture
-def place(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with flows in it, in which commands run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flows.py").write_text(FLOWS)
     (tmp_path / "killed.py").write_text(KILLED)
-    yield tmp_path
+    return tmp_path
 
 
 def run(*arguments: str | Path, code: int = 0) -> "subprocess.CompletedProcess[str]":
