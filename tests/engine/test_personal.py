@@ -1,5 +1,6 @@
 """Personal values: whose a call is, what of it is encrypted, and what is left once the key is gone."""
 
+import asyncio
 import base64
 import threading
 import time
@@ -18,8 +19,9 @@ from flightlog.engine.bridge import stop_background_loop
 from flightlog.engine.resuming import fork_run, resume_run
 from flightlog.engine.runtime import close_engine, current_engine
 from flightlog.errors import CannotResume, ParameterBindError, ParameterTypeError, PersonalValues
+from flightlog.events.codec import blob_digests
 from flightlog.events.erasing import erase
-from flightlog.events.subjects import ERASED, groups_in
+from flightlog.events.subjects import ERASED, HIDDEN, groups_in
 from flightlog.events.vocabulary import payload
 from flightlog.flow_runs import pause_flow_run, resume_flow_run
 from flightlog.futures import Future
@@ -498,7 +500,7 @@ def test_answers_to_a_paused_run() -> None:
 
     @flow
     def asking(email: Email) -> str:
-        return pause_flow_run(wait_for_input=str, timeout=30, poll_interval=0.1)
+        return str(pause_flow_run(wait_for_input=str, timeout=30, poll_interval=0.1))
 
     def answer() -> None:
         engine = current_engine()
@@ -556,3 +558,86 @@ def test_a_generator_hands_its_owner_on_with_its_pieces() -> None:
 
     assert main() == f"{ANN} one"
     assert traces(ANN) == []
+
+
+def test_a_key_that_is_missing_is_not_taken_for_an_erasure() -> None:
+    """Without its key, and with no erasure on record, a value is said to lack its key."""
+    state = order(ANN, return_state=True)
+    engine = current_engine()
+    [key] = engine.settings.home.glob("*.subject-keys/*")
+    key.rename(key.with_suffix(".aside"))
+    [failed] = engine.log.read_all(types=["flow_run.failed"])
+    assert engine.vault.revealed(failed.data["message"]) == HIDDEN
+    with pytest.raises(CannotResume, match="the key of somebody whose personal data it holds is not in"):
+        resume_run(str(state.state_details.flow_run_id), flow=order)
+    key.with_suffix(".aside").rename(key)
+    assert ANN.upper() in engine.vault.revealed(failed.data["message"])
+
+
+def test_a_log_in_a_server(postgres_url: str, monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
+    """In PostgreSQL nothing is in plain text either, and the keys are in the home folder."""
+    monkeypatch.setenv("FLIGHTLOG_LOG_URL", postgres_url)
+    order(ANN, return_state=True)
+    engine = current_engine()
+    engine.log.flush()
+    events = list(engine.log.read_all())
+    texts = [repr(event.data) for event in events]
+    blobs = [engine.log.blob(digest) for event in events for digest in blob_digests(event.envelope.data)]
+    assert len(blobs) >= 4
+    assert not any(ANN in text or ANN.upper() in text for text in texts)
+    assert not any(ANN.encode() in blob or ANN.upper().encode() in blob for blob in blobs)
+    assert len(list((own_home / "keys").glob("*.subject-keys/*.key"))) == 1
+    assert forget(ANN) > 10
+
+
+async def _async_main() -> None:
+    @task
+    async def fetch(email: Email) -> str:
+        await asyncio.sleep(0)
+        return f"fetched {email}"
+
+    @task
+    def fail(text: str) -> None:
+        raise ValueError(f"failed with {text}" * 3000)  # longer than an event may be
+
+    @flow(log_prints=True)
+    async def main(emails: list[Email]) -> list[str]:
+        found = await asyncio.gather(*(fetch(email) for email in emails))
+        mapped = fail.map(found)
+        for future in mapped:
+            print(str(future.result(raise_on_failure=False)))
+        return found
+
+    assert await main([ANN, BOB]) == [f"fetched {ANN}", f"fetched {BOB}"]
+
+
+def test_async_runs_maps_and_long_texts() -> None:
+    """Gathered and mapped calls, and texts that spill into blobs, are encrypted as all others are."""
+    asyncio.run(_async_main())
+    assert traces(ANN, BOB) == []
+    engine = current_engine()
+    [failed, _] = engine.log.read_all(types=["task_run.failed"])
+    assert len(failed.data["error"]["message"]) > 100_000
+    assert ANN in engine.vault.revealed(failed.data["error"]["message"])
+
+
+def test_hooks_methods_and_late_annotations() -> None:
+    """What hooks raise is encrypted; methods, and annotations that are text, are looked at as others are."""
+
+    class Desk:
+        @task
+        def note(self, email: "Email") -> str:
+            return f"noted {email}"
+
+    def tell(task: Any, run: Any, state: Any) -> None:
+        raise RuntimeError(f"hook: {state.result(raise_on_failure=False)}")
+
+    @flow
+    def main() -> None:
+        Desk.note.with_options(on_completion=[tell]).__get__(Desk())(ANN)
+
+    main()
+    assert traces(ANN) == []
+    [ended] = current_engine().log.read_all(types=["hook.ended"])
+    assert ANN in current_engine().vault.revealed(ended.data["problem"])
+    assert forget(ANN) > 3

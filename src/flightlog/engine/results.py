@@ -16,7 +16,7 @@ from flightlog.engine.pickles import NotRecordable, dumps, is_secret, knows_secr
 from flightlog.engine.serializers import PICKLE, Serializer, serializer_of
 from flightlog.engine.storages import ResultStorage, storage_of
 from flightlog.errors import CorruptResult, LogCorrupt, MissingResult
-from flightlog.events.subjects import Erased, Subjects, Vault
+from flightlog.events.subjects import Closed, Subjects, Vault
 from flightlog.masking import MASKER
 
 _NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
@@ -162,8 +162,8 @@ def fetch(
     if "personal" in reference:
         try:
             content = vault.open(reference["personal"], content)
-        except Erased as gone:
-            raise NotLoadable(str(gone)) from None
+        except Closed as why:
+            raise NotLoadable(str(why)) from None
     if spec == "pickle" and "mark" not in reference:
         return load(key, content)
     serializer = keeping.serializer if keeping.serializer.spec == spec else _named(spec)

@@ -42,15 +42,19 @@ _TEXT = re.compile(r"<personal:([\w=-]*)(>?)")  # without its end, if somebody h
 _in_memory: "WeakKeyDictionary[Log, dict[bytes, bytes]]" = WeakKeyDictionary()
 
 
-class Erased(Exception):
-    """The key that something was encrypted with is gone."""
+class Closed(Exception):
+    """Something that is encrypted cannot be opened; the text says why."""
+
+
+class Erased(Closed):
+    """The key that something was encrypted with was destroyed."""
 
     def __init__(self) -> None:
         super().__init__("it belonged to somebody whose personal data was erased")
 
 
-class Unknown(Erased):
-    """The log, a part of another one, does not say whose it is."""
+class KeyMissing(Closed):
+    """The key is not here, and no erasure is on record: it was lost, or left where the log was copied from."""
 
 
 def keys_folder(log: "Log", settings: "Settings") -> Path | None:
@@ -128,13 +132,13 @@ class Vault:
         """Return the content that was closed.
 
         Raises:
-            Erased: a key is gone, or is another one by now.
+            Closed: a key is gone, or is another one by now.
         """
         from cryptography.exceptions import InvalidTag
 
         members = self.members(group)
         if not members:
-            raise Unknown
+            raise KeyMissing("this part of the log does not say whose personal data it is")
         nonce, rest = content[:_NONCE_BYTES], content[_NONCE_BYTES:]
         try:
             opened: bytes = _cipher(self._joined(members, make=False)).decrypt(nonce, rest, None)
@@ -170,10 +174,10 @@ class Vault:
         try:
             closed = base64.urlsafe_b64decode(found[1])
             return self.open(closed[:_ID_BYTES], closed[_ID_BYTES:]).decode("utf-8", "surrogatepass")
-        except (ValueError, LogError, Unknown):
-            return HIDDEN
         except Erased:
             return ERASED
+        except (ValueError, LogError, Closed):
+            return HIDDEN
 
     def digest_key(self, subjects: Subjects) -> bytes:
         """Return the key for digests of what belongs to subjects: once it is erased, nobody can try a guess."""
@@ -199,7 +203,7 @@ class Vault:
         if path is None:
             kept = _in_memory.setdefault(self._log, {})
             if not make and subject not in kept:
-                raise Erased
+                raise self._why_missing(subject)
             return kept.setdefault(subject, os.urandom(_KEY_BYTES))
         key = self._read(subject, path)
         if key is None and make:
@@ -210,8 +214,14 @@ class Vault:
                 raise LogKeyError(f"The key of a subject cannot be written to {path}: {error.strerror}.") from None
             key = self._read(subject, path)
         if key is None:
-            raise Erased
+            raise self._why_missing(subject)
         return key
+
+    def _why_missing(self, subject: bytes) -> Closed:
+        if next(iter(self._log.read(subject_stream(subject))), None) is not None:
+            return Erased()
+        where = "in memory" if self._folder is None else f"in {self._folder}"
+        return KeyMissing(f"the key of somebody whose personal data it holds is not {where}")
 
     def _read(self, subject: bytes, path: Path) -> bytes | None:
         """Return the key in a file, or None; looked at each time, as another process may have erased it."""
@@ -344,7 +354,9 @@ __all__ = [
     "ERASED",
     "HIDDEN",
     "NOBODY",
+    "Closed",
     "Erased",
+    "KeyMissing",
     "Subjects",
     "Vault",
     "groups_in",
