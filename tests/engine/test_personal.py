@@ -437,6 +437,24 @@ def test_workers() -> None:
     assert [current_engine().vault.revealed(line) for line in lines] == [f"in a worker {ANN}", f"in a worker {BOB}"]
 
 
+@task
+def tell_from_worker(email: Email) -> None:
+    """Try to record what could not be erased."""
+    emit_event("personal", {"flightlog.resource.id": email})
+
+
+def test_workers_are_refused_what_cannot_be_erased() -> None:
+    """A custom event of a task in a worker process is refused as well."""
+
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+    def main() -> None:
+        tell_from_worker.submit(ANN).result()
+
+    with pytest.raises(PersonalValues, match="could not be erased"):
+        main()
+    assert traces(ANN) == []
+
+
 def test_mistakes_are_told_without_values() -> None:
     """Marks that name nothing, values without an owner, and arguments that do not fit, are refused in one sentence."""
     with pytest.raises(TypeError, match="has no parameter of that name"):
@@ -618,7 +636,7 @@ def test_async_runs_maps_and_long_texts() -> None:
     engine = current_engine()
     [failed, _] = engine.log.read_all(types=["task_run.failed"])
     assert len(failed.data["error"]["message"]) > 100_000
-    assert ANN in engine.vault.revealed(failed.data["error"]["message"])
+    assert "personal@example.org" in engine.vault.revealed(failed.data["error"]["message"])
 
 
 def test_hooks_methods_and_late_annotations() -> None:

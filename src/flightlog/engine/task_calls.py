@@ -89,7 +89,9 @@ def new_call(
     if parent is not None:
         check_room(task.name)
     call = TaskCall(task, flow, parent, listed(parameters), None if wait_for is None else list(_each(wait_for)))
-    call.inherited = call.subjects = call.caller.subjects
+    caller = flow.flow_run if parent is None else parent.task_run
+    if caller.subjects:
+        call.inherited = call.subjects = caller.subjects
     if Personal.used:
         take_in(call, call.parameters)
     if flow.memory is None or not flow.memory.has_past:
