@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, field_validator
@@ -659,3 +659,49 @@ def test_hooks_methods_and_late_annotations() -> None:
     [ended] = current_engine().log.read_all(types=["hook.ended"])
     assert ANN in current_engine().vault.revealed(ended.data["problem"])
     assert forget(ANN) > 3
+
+
+def test_annotations_as_text() -> None:
+    """Marks are found in text that names what is known where the function is decorated, also inside of other types."""
+    Own = Annotated[str, Personal()]  # noqa: N806 - a type
+
+    @task
+    def one(email: "Own") -> str:
+        return email
+
+    @task
+    def some(emails: "list[Own]", word: "Literal['a']" = "a") -> str:
+        return emails[0]
+
+    @task
+    def inside(emails: list["Own"]) -> str:
+        return emails[0]
+
+    @task
+    def later(email: "Later") -> str:
+        return email
+
+    @task
+    def never(email: "Annotated[Nowhere, Personal()]") -> str:  # type: ignore[name-defined]  # noqa: F821
+        return str(email)
+
+    @flow
+    def main() -> None:
+        one(ANN)
+        some([ANN])
+        inside([ANN])
+        later(ANN)
+
+    main()
+    assert traces(ANN) == []
+    assert subjects_of("task_run.completed") == [1] * 4
+
+    @flow
+    def mistaken() -> None:
+        never(ANN)
+
+    with pytest.raises(TypeError, match="'never'.* cannot be read. Say what is personal with names"):
+        mistaken()
+
+
+Later = Annotated[str, Personal()]

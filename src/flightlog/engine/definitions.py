@@ -69,7 +69,7 @@ class Definition(Generic[P, R]):
         self.isasync = is_async(fn) or inspect.isasyncgenfunction(fn)
         self.signature = Signature(fn, _RESERVED)
         self.marks = marks_of(self.signature, fn)
-        self.signature.hides_values = self.marks is not None and bool(self.marks.parameters)
+        self.signature.marks = self.marks
         self.name = checked_name(given.get("name"), self.default_name(fn), self.kind)
         self.version = given.get("version")
         self.description = given.get("description") or inspect.getdoc(fn) or None

@@ -27,7 +27,7 @@ class Signature:
         reserved: names that its parameters may not have.
 
     Attributes:
-        hides_values: whether arguments are in no message, since some are personal.
+        marks: which parameters are personal; their values are in no message then. None if none is.
 
     Raises:
         ReservedArgumentError: a parameter has a reserved name.
@@ -52,7 +52,7 @@ class Signature:
         self._kinds = {parameter.kind for parameter in parameters}
         self._plain = self._kinds <= {Parameter.POSITIONAL_OR_KEYWORD}
         self.keywords = next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None)
-        self.hides_values = False
+        self.marks: Callable[[], Mapping[str, Any]] | None = None
         self.defaults = {p.name: p.default for p in parameters if p.default is not Parameter.empty}
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Signature:
 
     def _refuse(self, error: TypeError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         text = MASKER.mask(f"args {_short(args)}, kwargs {_short(kwargs)}")
-        if self.hides_values:
+        if self.marks is not None and self.marks():
             text = f"{len(args)} positional arguments and the keywords {sorted(kwargs)}"
         raise ParameterBindError(f"{self._name}{self.signature} cannot be called with {text}: {error}.") from None
 

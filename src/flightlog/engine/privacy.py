@@ -7,10 +7,13 @@ without any marks does not get here: `Personal.used` stays False.
 
 import dataclasses
 import inspect
+import logging
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, ForwardRef, Literal, get_args, get_origin, get_type_hints
 
 from flightlog.engine.annotations import Annotation
 from flightlog.engine.arguments import Found, are_plain, items_of, look
@@ -64,7 +67,6 @@ class Marks:
 
     Attributes:
         parameters: the marks by parameter.
-        is_open: whether annotations are still to be read.
 
     Raises:
         TypeError: a mark names a parameter that is not there.
@@ -72,46 +74,87 @@ class Marks:
 
     def __init__(self, name: str, signature: inspect.Signature, function: Any) -> None:
         self._name = name
-        self._function = function
-        self._signature = signature
-        self.is_open = any(isinstance(given.annotation, str) for given in signature.parameters.values())
+        self._globals = _globals_of(function)
+        self._texts: dict[str, Any] = {}
+        self._names = frozenset(signature.parameters)
         self.parameters: dict[str, list[Personal]] = {}
-        if not self.is_open:
-            self._read({parameter: given.annotation for parameter, given in signature.parameters.items()})
+        for parameter, given in signature.parameters.items():
+            self._take(parameter, given.annotation)
+        if self._texts:
+            here = _locals_of_caller()
+            self._texts = {
+                parameter: hint for parameter, hint in self._texts.items() if not self._read(parameter, here)
+            }
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are annotations whose names are not there yet."""
+        return bool(self._texts)
 
     def __call__(self) -> Mapping[str, list[Personal]]:
-        """Return the marks by parameter; annotations that are text are looked at now, when all they name is there."""
-        if self.is_open:
-            self.is_open = False
-            self._read({parameter: self._hint(given) for parameter, given in self._signature.parameters.items()})
+        """Return the marks by parameter; what could not be read before is read now."""
+        if self._texts:
+            with _lock:
+                for parameter in [parameter for parameter in self._texts if not self._read(parameter, {})]:
+                    self._give_up(parameter)
+                self._texts = {}
         return self.parameters
 
-    def _hint(self, given: inspect.Parameter) -> Any:
-        if not isinstance(given.annotation, str):
-            return given.annotation
-        function = inspect.unwrap(self._function)
-        while isinstance(function, partial):
-            function = function.func
-        try:
-            return eval(given.annotation, getattr(function, "__globals__", {}))  # noqa: S307 - the user's own annotation
-        except Exception as error:  # noqa: BLE001 - an annotation may be any text
-            if "Personal" in given.annotation:
+    def _take(self, parameter: str, hint: Any) -> None:
+        if _has_text(hint):
+            self._texts[parameter] = hint
+            return
+        if marks := list(_marks_in(hint, set())):
+            self.parameters[parameter] = marks
+        for mark in marks:
+            if mark.of is not None and mark.of not in self._names:
                 raise TypeError(
-                    f"The annotation of {given.name!r} in {self._name!r} cannot be read: {error}. Say what is personal "
-                    "with names that the module defines."
-                ) from None
-            return Any
+                    f"{self._name!r} marks {parameter!r} as personal of {mark.of!r}, and has no parameter of that name."
+                )
 
-    def _read(self, hints: Mapping[str, Any]) -> None:
-        for parameter, hint in hints.items():
-            if marks := list(_marks_in(hint, set())):
-                self.parameters[parameter] = marks
-            for mark in marks:
-                if mark.of is not None and mark.of not in hints:
-                    raise TypeError(
-                        f"{self._name!r} marks {parameter!r} as personal of {mark.of!r}, and has no parameter of that "
-                        "name."
-                    )
+    def _read(self, parameter: str, names: Mapping[str, Any]) -> bool:
+        """Take an annotation that is text, or has some in it; tell whether that could be done."""
+        told = SimpleNamespace(__annotations__={parameter: self._texts[parameter]})
+        try:
+            hint = get_type_hints(told, self._globals, dict(names), include_extras=True)[parameter]
+        except Exception:  # noqa: BLE001 - an annotation may be any text
+            return False
+        self._take(parameter, hint)
+        return True
+
+    def _give_up(self, parameter: str) -> None:
+        """Refuse an annotation that speaks of personal values and cannot be read; warn of any other one."""
+        told = f"The annotation of {parameter!r} in {self._name!r}, {self._texts[parameter]!r}, cannot be read"
+        if "Personal" in str(self._texts[parameter]):
+            raise TypeError(f"{told}. Say what is personal with names that the module defines.")
+        logging.getLogger("flightlog.engine").warning("%s, so its values are not taken for personal.", told)
+
+
+def _globals_of(function: Any) -> dict[str, Any]:
+    function = inspect.unwrap(function)
+    while isinstance(function, partial):
+        function = function.func
+    if not hasattr(function, "__globals__"):
+        function = type(function).__call__
+    found: dict[str, Any] = getattr(function, "__globals__", {})
+    return found
+
+
+def _locals_of_caller() -> Mapping[str, Any]:
+    """Return the names that are known where a function is decorated."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("flightlog."):
+        frame = frame.f_back
+    return frame.f_locals
+
+
+def _has_text(hint: Any) -> bool:
+    """Tell whether an annotation is text, or has some inside of it that stands for a type."""
+    if isinstance(hint, (str, ForwardRef)):
+        return True
+    if get_origin(hint) is Annotated:
+        return _has_text(hint.__origin__)
+    return get_origin(hint) is not Literal and any(_has_text(inner) for inner in get_args(hint) if inner is not hint)
 
 
 def marks_of(signature: Any, function: Any) -> Marks | None:
