@@ -700,7 +700,7 @@ def test_annotations_as_text() -> None:
     def mistaken() -> None:
         never(ANN)
 
-    with pytest.raises(TypeError, match="'never'.* cannot be read. Say what is personal with names"):
+    with pytest.raises(TypeError, match=r"'never'.* cannot be read. Say what is personal with names"):
         mistaken()
 
 
