@@ -102,14 +102,16 @@ def test_nothing_personal_is_in_plain_text(tmp_path_factory: Any, plan: Plan) ->
     folder: Path = tmp_path_factory.mktemp("home")
     settings = load({"FLIGHTLOG_HOME": str(folder), "FLIGHTLOG_LOGGING_LEVEL": "INFO"})
     engine = Engine(Log(MemoryStore()), b"k" * 32, settings)
-    with using(engine):
-        above(plan, return_state=True)
-        log = current_engine().log
-        log.flush()
-        events = list(log.read_all())
-        assert not [event.type for event in events if plain(event.envelope.data)]
-        assert not any(plain(log.blob(digest)) for event in events for digest in blob_digests(event.envelope.data))
-        for name in _given:
-            erase(log, engine.vault, engine.vault.subject(name), "test")
-        assert not [event.type for event in events if plain(engine.vault.revealed_in(event.data))]
-    engine.log.close()
+    try:
+        with using(engine):
+            above(plan, return_state=True)
+            log = current_engine().log
+            log.flush()
+            events = list(log.read_all())
+            assert not [event.type for event in events if plain(event.envelope.data)]
+            assert not any(plain(log.blob(digest)) for event in events for digest in blob_digests(event.envelope.data))
+            for name in _given:
+                erase(log, engine.vault, engine.vault.subject(name), "test")
+            assert not [event.type for event in events if plain(engine.vault.revealed_in(event.data))]
+    finally:
+        engine.log.close()

@@ -198,7 +198,12 @@ def _marked_fields(kind: type) -> dict[str, list[Personal]]:
         elif dataclasses.is_dataclass(kind):
             try:
                 hints = {name: [hint] for name, hint in get_type_hints(kind, include_extras=True).items()}
-            except Exception:  # noqa: BLE001 - an annotation may be any text
+            except Exception as error:  # noqa: BLE001 - an annotation may be any text
+                if "Personal" in repr(vars(kind).get("__annotations__")):
+                    raise TypeError(
+                        f"The annotations of {kind.__qualname__!r} cannot be read: {error}. Say what is personal with "
+                        "names that the module defines."
+                    ) from None
                 hints = {}
         else:
             return {}
