@@ -36,10 +36,16 @@ broken = [True]
 
 @pytest.fixture(autouse=True)
 def engine(own_home: Path) -> Iterator[None]:
-    """Give each test a world and a log of its own, in a file: what is scanned is what is on the disk."""
+    """Give each test a world and a log of its own, in a file, so that what is scanned is what is on the disk.
+
+    What was written fits the vocabulary.
+    """
     ran.clear()
     broken[0] = True
     yield
+    log = current_engine().log
+    log.flush()
+    assert all(payload(event) is not None for event in log.read_all())
     close_engine()
     stop_background_loop()
 
@@ -533,15 +539,6 @@ def test_answers_to_a_paused_run() -> None:
     assert asking(BOB) == f"ask {ANN}"
     helper.join(10)
     assert traces(ANN, BOB) == []
-
-
-def test_all_events_validate() -> None:
-    """What is written of personal runs fits the vocabulary."""
-    order(ANN, return_state=True)
-    forget(ANN)
-    engine = current_engine()
-    engine.log.flush()
-    assert all(payload(event) is not None for event in engine.log.read_all())
 
 
 def test_text_that_only_looks_encrypted_is_encrypted() -> None:

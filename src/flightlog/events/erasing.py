@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from flightlog.clock import Clock, SystemClock
+from flightlog.events.codec import spilled_digests
 from flightlog.events.log import Log
 from flightlog.events.model import Event, NewEvent
 from flightlog.events.subjects import Vault, groups_in
@@ -28,6 +29,9 @@ class Erasure(NamedTuple):
 def touched(log: Log, vault: Vault, subject: bytes) -> Iterator[Event]:
     """Yield the events that hold something of a subject, oldest first."""
     for event in log.read_all():
+        raw = event.envelope.data
+        if b"personal" not in raw and not spilled_digests(raw):
+            continue
         if any(subject in vault.members(group) for group in groups_in(event.data)):
             yield event
 
