@@ -21,10 +21,12 @@ from flightlog.engine.runtime import close_engine, current_engine
 from flightlog.errors import CannotResume, ParameterBindError, ParameterTypeError, PersonalValues
 from flightlog.events.codec import blob_digests
 from flightlog.events.erasing import erase
+from flightlog.events.questions import question_text, shell_command
 from flightlog.events.subjects import ERASED, HIDDEN, groups_in
 from flightlog.events.vocabulary import payload
 from flightlog.flow_runs import pause_flow_run, resume_flow_run
 from flightlog.futures import Future
+from flightlog.input import RunInput
 from flightlog.privacy import Personal
 from flightlog.task_runners import ProcessPoolTaskRunner
 
@@ -519,26 +521,41 @@ def test_futures_and_passed_on_models() -> None:
     assert traces(ANN) == []
 
 
-def test_answers_to_a_paused_run() -> None:
-    """What somebody answers to a run with personal values is encrypted, and read by the run."""
+class Question(RunInput):
+    """What is asked of somebody."""
+
+    text: str
+    address: str = ""
+
+
+def test_questions_of_a_paused_run_and_their_answers() -> None:
+    """What a run with personal values asks, and what somebody answers, is encrypted, and can be read while it is."""
 
     @flow
     def asking(email: Email) -> str:
-        return str(pause_flow_run(wait_for_input=str, timeout=30, poll_interval=0.1))
+        asked = Question.with_initial_data(f"Of {email}?", address=email)
+        answer = pause_flow_run(wait_for_input=asked, timeout=30, poll_interval=0.1)
+        return f"{answer.text} to {answer.address}"
 
     def answer() -> None:
         engine = current_engine()
         while not (paused := list(engine.log.read_all(types=["flow_run.paused"]))):
             time.sleep(0.02)
         run = paused[0].stream.removeprefix("flow-run/")
-        resume_flow_run(run, run_input=f"ask {ANN}")
+        shown.append(shell_command(run, paused[0].data["input_schema"]))
+        shown.append(question_text(run, paused[0].data, suspended=False))
+        resume_flow_run(run, run_input={"text": f"ask {ANN}"})
 
+    shown: list[str] = []
     current_engine()
     helper = threading.Thread(target=answer, daemon=True)
     helper.start()
-    assert asking(BOB) == f"ask {ANN}"
+    assert asking(BOB) == f"ask {ANN} to {BOB}"
     helper.join(10)
     assert traces(ANN, BOB) == []
+    assert shown[0].endswith("--input '...'")
+    assert BOB not in shown[1]
+    assert BOB in current_engine().vault.revealed(shown[1])
 
 
 def test_text_that_only_looks_encrypted_is_encrypted() -> None:

@@ -169,7 +169,7 @@ def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any], 
     if "value" in reference:
         return reference["value"]
     if (reason := reference.get("not_recorded")) is not None:
-        raise CannotRecall(f"its result was not recorded ({reason})")
+        raise CannotRecall(f"its result was not recorded ({context.engine.vault.revealed(reason)})")
     if "digest" not in reference:
         return MISSING
     log = context.engine.log

@@ -275,7 +275,7 @@ def vault_of(log: "Log", settings: "Settings", key: bytes = b"") -> Vault:
 def guarded(vault: Vault, data: Mapping[str, Any], subjects: Subjects) -> dict[str, Any]:
     """Return the payload of an event of a run that belongs to subjects, with its texts encrypted."""
     told = {**data, "personal": vault.group(subjects)}
-    for name in ("message", "shown", "problem", "input"):
+    for name in ("message", "shown", "problem", "input", "input_schema"):
         _close(vault, subjects, told, name)
     for name, inner in (("error", ("message", "traceback")), ("cache", ("uncached", "miss"))):
         if told.get(name) is not None:
