@@ -26,9 +26,10 @@ from flightlog.events.subjects import ERASED, HIDDEN, groups_in
 from flightlog.events.vocabulary import payload
 from flightlog.flow_runs import pause_flow_run, resume_flow_run
 from flightlog.futures import Future
-from flightlog.input import RunInput
+from flightlog.input import RunInput, send_input
 from flightlog.privacy import Personal
 from flightlog.task_runners import ProcessPoolTaskRunner
+from flightlog.variables import Variable
 
 ANN, BOB = "ann.personal@example.org", "bob.personal@example.org"
 Email = Annotated[str, Personal()]
@@ -404,10 +405,12 @@ def test_results_in_a_storage_are_encrypted(tmp_path: Path) -> None:
     [
         lambda text: emit_event("personal", {"flightlog.resource.id": text}),
         lambda text: create_markdown_artifact(text),
+        lambda text: Variable.set("person", text),
+        lambda text: send_input(text, flow_run_id="01a21356-689d-77fe-a1e1-4e846b369a6a"),
     ],
 )
 def test_what_cannot_be_erased_is_refused(leave: Callable[[str], Any]) -> None:
-    """Events and artifacts of runs with personal values are refused in one sentence."""
+    """Events, artifacts, variables and messages of runs with personal values are refused in one sentence."""
 
     @task
     def tell(email: Email) -> None:

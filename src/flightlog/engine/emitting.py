@@ -27,8 +27,7 @@ def put_on_record(
         event = NewEvent(engine.ids.new(), type_, data, occurred_at or engine.clock.now(), follows)
         engine.log.append(stream, [event])
         return
-    if context.flow_context.relay is None:
-        check_open(context, type_)
+    check_open(context, type_)
     flow = context.flow_context
     told = {**data, "flow_run_id": flow.flow_run.key}
     if isinstance(context, TaskRunContext):

@@ -20,8 +20,8 @@ from flightlog.engine.arguments import Found, are_plain, items_of, look
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.states import State
 from flightlog.errors import ParameterTypeError, PersonalValues
-from flightlog.events.subjects import NOBODY, Subjects, Vault
-from flightlog.events.types import EVENT_EMITTED
+from flightlog.events.subjects import Subjects, Vault
+from flightlog.events.types import EVENT_EMITTED, INPUT_SENT, VARIABLE_SET
 
 if TYPE_CHECKING:
     from flightlog.engine.context import RunContext
@@ -331,23 +331,26 @@ def belongs(run: "Run", subjects: Subjects) -> None:
             run.subjects = run.subjects | subjects
 
 
-def owners_of(context: "RunContext") -> Subjects:
-    """Return the subjects that the code of a run may know values of."""
-    run = getattr(context, "task_run", None) or context.flow_context.flow_run
-    return getattr(run, "subjects", NOBODY)
+_REFUSED = {EVENT_EMITTED: "An event", VARIABLE_SET: "A variable", INPUT_SENT: "An input for a run"}
 
 
-def check_open(context: "RunContext", type_: str) -> None:
-    """Refuse to record what is not encrypted, in a run that knows personal values.
+def check_open(context: "RunContext | None", type_: str) -> None:
+    """Refuse to record what is not encrypted, in a run that has personal values.
+
+    Args:
+        context: the run; None outside of runs.
+        type_: the type of the event that is to be recorded.
 
     Raises:
         PersonalValues: it is such a run.
     """
-    if owners_of(context):
-        what = "An event" if type_ == EVENT_EMITTED else "An artifact"
+    if context is None:
+        return
+    run: Any = getattr(context, "task_run", None) or context.flow_context.flow_run
+    if run.personal:
         raise PersonalValues(
-            f"{what} is recorded as it is, and this run has personal values, which could not be erased from it. Make "
-            "it in a run that is given none of them, and none of what was made of them."
+            f"{_REFUSED.get(type_, 'An artifact')} is recorded as it is, and this run has personal values, which could "
+            "not be erased from it. Make it in a run that is given none of them, and none of what was made of them."
         )
 
 
@@ -360,5 +363,4 @@ __all__ = [
     "given_to",
     "marks_of",
     "owners",
-    "owners_of",
 ]

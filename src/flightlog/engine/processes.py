@@ -264,6 +264,7 @@ def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *,
         context.log_prints,
         log_settings(flow.engine.settings),
         timed,
+        bool(run.subjects),
     )
 
 

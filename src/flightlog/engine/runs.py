@@ -99,6 +99,11 @@ class Run:
         return self._rules.policy
 
     @property
+    def personal(self) -> bool:
+        """Whether its code may know personal values."""
+        return bool(self.subjects)
+
+    @property
     def run_count(self) -> int:
         """How many attempts have begun."""
         return self._rules.attempt
