@@ -722,3 +722,49 @@ def test_annotations_as_text() -> None:
 
 
 Later = Annotated[str, Personal()]
+
+
+def test_returned_values_are_marked_too() -> None:
+    """A task that is given nothing personal and returns it belongs to whom it names; so does whoever gets that."""
+
+    @task
+    def fetch(customer: str) -> Customer:
+        return Customer(id=customer, email=ANN)
+
+    @task
+    def find(customer: str) -> Annotated[str, Personal(of="customer")]:
+        get_run_logger().info("Found %s.", BOB)
+        return BOB
+
+    @flow(log_prints=True)
+    def one(customer: str) -> None:
+        print(fetch(customer).email, find(customer))
+
+    @flow
+    def everyone() -> None:
+        for customer in ("c-1", "c-2"):
+            one(customer)
+
+    everyone()
+    assert traces(ANN, BOB) == []
+    assert subjects_of("flow_run.completed") == [1, 1, 0]
+    forget("c-1")
+    vault = current_engine().vault
+    lines = [line[4] for event in current_engine().log.read_all(types=["log.lines"]) for line in event.data["lines"]]
+    assert sorted(map(vault.revealed, lines)) == [ERASED, ERASED, f"Found {BOB}.", f"{ANN} {BOB}"]
+
+
+def test_a_returned_value_without_an_owner() -> None:
+    """A personal value whose owner is not named is not recorded: the run fails with a sentence that says why."""
+
+    @task
+    def find(customer: str | None) -> Annotated[str, Personal(of="customer")]:
+        return ANN
+
+    @flow
+    def main() -> None:
+        find(None)
+
+    with pytest.raises(ParameterTypeError, match=r"'return' of 'find' is personal, and 'customer'.* is empty"):
+        main()
+    assert traces(ANN) == []

@@ -30,6 +30,7 @@ from flightlog.engine.outcomes import (
     end_of,
     explained,
     unsuccessful,
+    with_owners,
     worth_retrying,
 )
 from flightlog.engine.parameters import Refused, learn_secrets
@@ -400,7 +401,7 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if flow.hooks and context.flow_run.run_count == 1:
             await _hooks(waits, progress, State(StateType.RUNNING).of_run(context.flow_run.id))
         outcome = await call_user(waits, context, flow.function, arguments, flow.timeout_seconds)
-        outcome = spelled_out(context, outcome)
+        outcome = with_owners(spelled_out(context, outcome), flow, context.flow_run, context.parameters)
         if isinstance(outcome.error, RunSuspended):
             return await _suspend(waits, progress, outcome.error)
         if (request := _request(progress, outcome.error)) is not None:

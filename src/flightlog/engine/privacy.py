@@ -27,15 +27,17 @@ if TYPE_CHECKING:
     from flightlog.engine.context import RunContext
     from flightlog.engine.runs import Run
 
+RETURNED = "return"
+"""Stands for what a function returns, among its parameters: no parameter can have that name."""
 _lock = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
 class Personal:
-    """Marks a parameter, or a field of a pydantic model or dataclass, as personal data.
+    """Marks a parameter, a returned value, or a field of a pydantic model or dataclass, as personal data.
 
-    Results, exceptions and log lines of a call that is given such a value are encrypted under the key of the person
-    (the subject) before they are recorded. ``flightlog audit erase`` destroys that key.
+    Results, exceptions and log lines of a call that is given such a value, or returns one, are encrypted under the key
+    of the person (the subject) before they are recorded. ``flightlog audit erase`` destroys that key.
 
     Args:
         of: the parameter, or the field beside this one, whose value names the subject; the value itself by default.
@@ -80,6 +82,7 @@ class Marks:
         self.parameters: dict[str, list[Personal]] = {}
         for parameter, given in signature.parameters.items():
             self._take(parameter, given.annotation)
+        self._take(RETURNED, signature.return_annotation)
         if self._texts:
             here = _locals_of_caller()
             self._texts = {
@@ -239,6 +242,10 @@ class Given:
         self.parameters: set[str] = set()
         for parameter, found in (marks() if marks is not None else {}).items():
             value = parameters.get(parameter)
+            if parameter == RETURNED and value is None:
+                # Whose it will be is known before it is there, so that what is logged meanwhile is theirs too.
+                self.names.update(name for mark in found if mark.of for name in _names_in(parameters.get(mark.of)))
+                continue
             if any(_names_in(value)):
                 self.parameters.add(parameter)
                 self._take(found, parameter, value, parameters)
@@ -324,6 +331,23 @@ def given_to(definition: Any, parameters: Mapping[str, Any]) -> Given | None:
     return given if given.names else None
 
 
+def learn_owners(definition: Any, run: "Run", parameters: Mapping[str, Any], value: Any) -> None:
+    """Have a run belong to those whose personal values it returns, marked by its annotation or by their fields.
+
+    Args:
+        definition: the flow or task.
+        run: the run.
+        parameters: what it was given, by name.
+        value: what it returns.
+
+    Raises:
+        ParameterTypeError: it cannot be told whose a value is.
+    """
+    given = given_to(definition, {**parameters, RETURNED: value})
+    if given is not None:
+        belongs(run, owners(run.journal.engine.vault, given))
+
+
 def belongs(run: "Run", subjects: Subjects) -> None:
     """Have a run belong to some subjects from now on, besides those that it belongs to."""
     if not subjects <= run.subjects:
@@ -361,6 +385,7 @@ __all__ = [
     "belongs",
     "check_open",
     "given_to",
+    "learn_owners",
     "marks_of",
     "owners",
 ]

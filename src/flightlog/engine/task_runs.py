@@ -21,6 +21,7 @@ from flightlog.engine.outcomes import (
     failure,
     unsuccessful,
     value_facts,
+    with_owners,
     worth_retrying,
 )
 from flightlog.engine.parameters import learn_secrets
@@ -361,7 +362,8 @@ async def _called(
         keeping = _keeping(call, context)
     except InvalidNameError as error:
         return Outcome(error=error), call.flow.keeping
-    return await call_user(waits, context, task.function, arguments, task.timeout_seconds), keeping
+    outcome = await call_user(waits, context, task.function, arguments, task.timeout_seconds)
+    return with_owners(outcome, task, context.task_run, context.parameters), keeping
 
 
 async def _conclude(
