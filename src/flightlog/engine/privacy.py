@@ -305,6 +305,8 @@ def _names_in(value: Any) -> Iterator[str]:
         if isinstance(item, (str, int, float)):
             if text := str(item):
                 yield text
+        elif hasattr(item, "get_secret_value"):
+            waiting.append(item.get_secret_value())
         elif isinstance(item, bytes):
             yield item.decode("utf-8", "surrogateescape")
         elif isinstance(item, (list, tuple, set, frozenset, dict)) or (inner := items_of(item)):
@@ -328,7 +330,7 @@ def given_to(definition: Any, parameters: Mapping[str, Any]) -> Given | None:
     if not Personal.used:
         return None
     given = Given(definition.name, definition.marks, parameters)
-    return given if given.names else None
+    return given if given.names or given.parameters else None
 
 
 def learn_owners(definition: Any, run: "Run", parameters: Mapping[str, Any], value: Any) -> None:

@@ -9,12 +9,14 @@ from flightlog.engine.arguments import replace, sources
 from flightlog.engine.caching import Lookup
 from flightlog.engine.context import CURRENT, IN_HOOK, TAGS, FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.depth import check_room
+from flightlog.engine.digests import input_digest
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.iterators import listed
 from flightlog.engine.names import run_name
 from flightlog.engine.privacy import Personal, belongs, given_to, owners
 from flightlog.engine.runs import Run, TaskRun
 from flightlog.engine.slots import Slots
+from flightlog.engine.states import State
 from flightlog.engine.transitions import Create, Policy
 from flightlog.engine.upstream import value_of
 from flightlog.events.model import Append, NewEvent
@@ -114,6 +116,27 @@ def take_in(call: TaskCall, parameters: Mapping[str, Any]) -> Subjects:
     if call.run is not None:
         belongs(call.run, call.subjects)
     return own
+
+
+def digest_of(call: TaskCall, parameters: dict[str, Any]) -> bytes | None:
+    """Return the digest of a call's arguments, and have it belong to those whose personal values are among them.
+
+    Raises:
+        ParameterTypeError: it cannot be told whose a value is.
+    """
+    engine, key = call.flow.engine, call.flow.engine.key
+    if Personal.used or call.flow.personal_runs:
+        key = engine.vault.digest_key(take_in(call, parameters))
+    if call.subjects and call.task.isgenerator:
+        belongs(call.caller, call.subjects)  # its pieces come before its end
+    return input_digest(key, parameters)
+
+
+def pass_on(call: TaskCall, run: TaskRun, state: State[Any]) -> None:
+    """Have the run that made a call belong to those whose personal values it gets to see by its end."""
+    if state.data is not None or state.load is not None:
+        call.flow.personal_runs[run.key] = run.subjects
+        belongs(call.caller, run.subjects)
 
 
 def brought_by(flow: FlowRunContext, runs: Iterable[bytes]) -> Subjects:

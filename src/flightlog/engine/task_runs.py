@@ -10,7 +10,6 @@ from flightlog.engine.bridge import Waits
 from flightlog.engine.caching import Lookup, look_up, lookup_of
 from flightlog.engine.calls import Call, CallMemory
 from flightlog.engine.context import TaskRunContext, check
-from flightlog.engine.digests import input_digest
 from flightlog.engine.hooks import beside, call_hooks
 from flightlog.engine.keeping import kept, named, privately
 from flightlog.engine.outcomes import (
@@ -25,14 +24,14 @@ from flightlog.engine.outcomes import (
     worth_retrying,
 )
 from flightlog.engine.parameters import learn_secrets
-from flightlog.engine.privacy import Personal, belongs
+from flightlog.engine.privacy import belongs
 from flightlog.engine.recall import CannotRecall, check_new, recalled
 from flightlog.engine.results import PLAINLY, Keeping
 from flightlog.engine.run_logs import get_run_logger, logged_prints
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.slots import NoSlots, Slots
 from flightlog.engine.states import State, StateType
-from flightlog.engine.task_calls import TaskCall, create, tags_of, take_in
+from flightlog.engine.task_calls import TaskCall, create, digest_of, pass_on, tags_of
 from flightlog.engine.tracking import Tracker
 from flightlog.engine.transaction_parts import RecalledTask, SettledTask, TaskPart
 from flightlog.engine.transactions import TRANSACTION
@@ -92,7 +91,7 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
         return failed(call, error)
     learn_secrets(parameters)
     try:
-        digest = _digest(call, parameters)
+        digest = digest_of(call, parameters)
     except ParameterTypeError as error:
         return failed(call, error)
     parent = None if call.parent is None else call.parent.task_run.key
@@ -106,29 +105,8 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     if state.type is StateType.COMPLETED and call.run is not None:
         flow.tracker.add(state.data, call.run.key)
     if call.run is not None and call.run.subjects:
-        _pass_on(call, call.run, state)
+        pass_on(call, call.run, state)
     return state
-
-
-def _digest(call: TaskCall, parameters: dict[str, Any]) -> bytes | None:
-    """Return the digest of a call's arguments, and have it belong to those whose personal values are among them.
-
-    Raises:
-        ParameterTypeError: it cannot be told whose a value is.
-    """
-    engine, key = call.flow.engine, call.flow.engine.key
-    if Personal.used or call.flow.personal_runs:
-        key = engine.vault.digest_key(take_in(call, parameters))
-    if call.subjects and call.task.isgenerator:
-        belongs(call.caller, call.subjects)  # its pieces come before its end
-    return input_digest(key, parameters)
-
-
-def _pass_on(call: TaskCall, run: TaskRun, state: State[Any]) -> None:
-    """Have the run that made a call belong to those whose personal values it gets to see by its end."""
-    if state.data is not None or state.load is not None:
-        call.flow.personal_runs[run.key] = run.subjects
-        belongs(call.caller, run.subjects)
 
 
 async def _run(waits: Waits, call: TaskCall, parameters: dict[str, Any], digest: bytes | None) -> State[Any]:
