@@ -418,9 +418,9 @@ def test_secrets_may_be_personal() -> None:
 
     @flow
     def main() -> str:
-        return take(SecretStr(ANN))
+        return take(SecretStr("t0ken-of-somebody"))
 
-    assert main() == ANN
-    assert traces(ANN) == []
+    assert main() == "t0ken-of-somebody"
+    assert traces("t0ken-of-somebody") == []
     assert forget("**********") == 0
-    assert forget(ANN) > 0
+    assert forget("t0ken-of-somebody") > 0
