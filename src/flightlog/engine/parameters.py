@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from flightlog.engine import results
 from flightlog.engine.arguments import are_plain, items_of
+from flightlog.engine.serializers import PICKLE
 from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArgumentError
 from flightlog.events.subjects import HIDDEN
 from flightlog.masking import MASKER
@@ -285,7 +286,7 @@ def recorded(
     exact, refused = {}, []
     for name, value in parameters.items():
         try:
-            results.dumps(value)
+            PICKLE.dumps_checked(value)
         except results.NotRecordable:
             refused.append(name)
         else:
