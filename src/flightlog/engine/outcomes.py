@@ -85,8 +85,9 @@ def with_owners(outcome: Outcome, definition: Any, run: "Run", parameters: Mappi
     """
     if not Personal.used or outcome.value is None:
         return outcome
+    value = outcome.value.data if isinstance(outcome.value, State) else outcome.value
     try:
-        learn_owners(definition, run, parameters, outcome.value)
+        learn_owners(definition, run, parameters, value)
     except ParameterTypeError as error:
         return Outcome(error=error)
     return outcome

@@ -23,6 +23,7 @@ from flightlog.flow_runs import pause_flow_run, resume_flow_run
 from flightlog.futures import Future
 from flightlog.input import RunInput
 from flightlog.privacy import Personal
+from flightlog.states import Completed
 
 
 class Customer(BaseModel):
@@ -351,8 +352,13 @@ def test_returned_values_are_marked_too() -> None:
         get_run_logger().info("Found %s.", BOB)
         return BOB
 
+    @task
+    def by_state(customer: str) -> Any:
+        return Completed(data=Customer(id=customer, email=ANN), message=f"found {ANN}")
+
     @flow(log_prints=True)
     def one(customer: str) -> None:
+        by_state(customer)
         print(fetch(customer).email, find(customer))
 
     @flow
