@@ -28,6 +28,7 @@
     ├── ReservedArgumentError        (TypeError) a parameter has a name that calls use themselves
     ├── ParameterBindError           (TypeError) the arguments do not fit the signature
     ├── ParameterTypeError           (TypeError) the arguments do not fit the annotations
+    ├── PersonalValues               what could not be erased was to be recorded
     ├── VisualizationUnsupportedError        a flow that cannot be drawn from its code
     ├── GraphvizExecutableNotFoundError      drawing an image needs Graphviz
     ├── MappingError                 (ValueError) `map` was given arguments that it cannot split
@@ -171,6 +172,10 @@ class ParameterBindError(FlightlogError, TypeError):
 
 class ParameterTypeError(FlightlogError, TypeError):
     """The arguments of a flow do not fit its annotations."""
+
+
+class PersonalValues(FlightlogError):
+    """What could not be erased was to be recorded of a run that has personal values."""
 
 
 class VisualizationUnsupportedError(FlightlogError):

@@ -10,10 +10,12 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from tests.engine.conftest import History
 
 from flightlog import flow, task
 from flightlog.engine.digests import input_digest
 from flightlog.errors import ParameterBindError, ParameterTypeError
+from flightlog.masking import MASKER
 
 
 class Colour(Enum):
@@ -460,3 +462,16 @@ def test_arguments_that_share_parts_many_times_have_no_digest() -> None:
         shared = [shared, shared]
     assert input_digest(bytes(32), {"x": shared}) is None
     assert input_digest(bytes(32), {"x": list(range(100_000))}) is not None
+
+
+def test_a_known_secret_keeps_the_other_parameters_recorded(history: History) -> None:
+    """A parameter that holds a secret which is known from elsewhere is not recorded; the others are."""
+    MASKER.learn("known-from-elsewhere-71")
+
+    @flow
+    def some(text: str, number: int) -> None: ...
+
+    some("with known-from-elsewhere-71 in it", 3)
+    [created] = history.data("flow_run.created")
+    assert created["not_recorded"] == ["text"]
+    assert "digest" in created["exact"]

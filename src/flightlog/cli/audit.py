@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flightlog.cli.erasing import erase_subject
 from flightlog.cli.exporting import export
 from flightlog.cli.main import FAILED, OK
 from flightlog.cli.printing import (
@@ -276,3 +277,4 @@ def forget_checkpoint() -> None:
 
 
 audit.add_command(export)
+audit.add_command(erase_subject)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flightlog.cli.printing import clean, color_option, json_option, print_json, say, state_color, table
+from flightlog.cli.printing import clean, color_option, json_option, print_json, revealed, say, state_color, table
 from flightlog.cli.reading import projected
 from flightlog.clock import duration
 
@@ -92,7 +92,7 @@ def _row(difference: "Difference") -> tuple[str, str, str]:
 
 
 def _first_line(text: str | None) -> str:
-    return clean(text).split("\n")[0][:80] if text else "-"
+    return clean(revealed(text)).split("\n")[0][:80] if text else "-"
 
 
 def _say_more(differences: "list[Difference]") -> None:

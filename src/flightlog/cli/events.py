@@ -19,6 +19,7 @@ from flightlog.cli.printing import (
     note,
     print_json,
     print_json_line,
+    revealed,
     say,
     state_color,
     table,
@@ -270,7 +271,7 @@ def _row(event: "Event") -> tuple[str, ...]:
         detail = f"{len(data['lines'])} lines"
     elif not detail and (run := data.get("task_run_id")) is not None:
         detail = id_text(run)
-    first = str(detail).splitlines()[0][:_DETAIL] if detail else ""
+    first = revealed(str(detail)).splitlines()[0][:_DETAIL] if detail else ""
     return str(event.position), isoformat(event.occurred_at), event.type, event.stream, first
 
 

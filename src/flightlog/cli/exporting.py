@@ -91,7 +91,7 @@ def _print_range(start: str | None, end: str | None, *, as_cloudevents: bool) ->
         after = 0 if start is None else position_of(log, start) - (start.isascii() and start.isdigit())
         until = log.head().position if end is None else position_of(log, end)
         for event in _between(log, after, until):
-            print_json_line(_cloudevent(log, event) if as_cloudevents else event_document(event))
+            print_json_line(_cloudevent(log, event) if as_cloudevents else event_document(event), as_recorded=True)
 
 
 def _between(log: "Log", after: int, until: int) -> "Iterator[Event]":

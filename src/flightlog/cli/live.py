@@ -5,7 +5,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flightlog.cli.printing import state_color, state_label
+from flightlog.cli.printing import revealed, state_color, state_label
 from flightlog.clock import duration
 from flightlog.projections.queries import FlowRunView, TaskCounts, TaskRunView
 
@@ -57,7 +57,7 @@ def _running(runs: list[TaskRunView], now: int) -> list[Text]:
 def _failed(runs: list[TaskRunView]) -> list[Text]:
     failed = [run for run in runs if run.state_type in ("FAILED", "CRASHED")]
     return [
-        Text.assemble((f"    {state_label(run.state_type, run.name)}", "red"), f"  {(run.message or '')[:100]}")
+        Text.assemble((f"    {state_label(run.state_type, run.name)}", "red"), f"  {revealed(run.message or '')[:100]}")
         for run in failed[-_MOST_OPEN:]
     ]
 

@@ -26,6 +26,8 @@ for _command in (archive, list_archives, restore):
 def backup_log(target: Path) -> None:
     """Copy the log's file while flows go on: as it is at one moment, verified, with its keys beside it.
 
+    The keys that make personal data erasable are not copied: a copy of them would outlive an erasure.
+
     For a log in PostgreSQL: flightlog log copy --to FILE, or the server's own tools.
 
     \b

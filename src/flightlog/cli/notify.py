@@ -245,13 +245,13 @@ def _deliver(*, watch: bool = False) -> int:
     import math
     import threading
 
-    from flightlog.masking import MASKER
+    from flightlog.events.subjects import outward
     from flightlog.notifications.files import find_file
     from flightlog.notifications.service import Working, synchronise
     from flightlog.plugins.offers import Surroundings
 
     with writing() as engine:
-        surroundings = Surroundings(engine.log, engine.key, engine.settings, engine.clock, engine.ids, MASKER.mask)
+        surroundings = Surroundings(engine.log, engine.key, engine.settings, engine.clock, engine.ids, outward)
         stop = threading.Event()
         if (file := find_file(Path.cwd(), engine.settings.home)) is not None:
             synchronise(surroundings, file)

@@ -6,12 +6,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from flightlog.events.narration import ICONS, NO_ICON
+from flightlog.events.subjects import hidden
 from flightlog.names import did_you_mean
+
+if TYPE_CHECKING:
+    from flightlog.events.subjects import Vault
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +35,24 @@ _COLORS = {
 }
 
 
+_vault: "Vault | None" = None
+
+
+def reveal_with(vault: "Vault") -> None:
+    """Show from here on what is encrypted as personal data of somebody, as far as the keys are there."""
+    global _vault  # noqa: PLW0603 - one command, one log
+    _vault = vault
+
+
+def revealed(text: str) -> str:
+    """Return a text as it is shown: with what is encrypted in it, as far as the keys are there."""
+    return hidden(text) if _vault is None else _vault.revealed(text, clean)
+
+
+def _revealed_in(document: Any) -> Any:
+    return document if _vault is None else _vault.revealed_in(document)
+
+
 def nearest(wanted: str | None, known: Sequence[str], option: str) -> str:
     """Return what somebody may have meant by the value of an option that fits nothing; empty if that is no question."""
     if wanted is None or wanted in known:
@@ -40,7 +62,7 @@ def nearest(wanted: str | None, known: Sequence[str], option: str) -> str:
 
 def complain(text: str) -> None:
     """Print one line about what is wrong, beside the data."""
-    click.echo(f"{click.style('Error:', fg='red')} {text}", err=True)
+    click.echo(f"{click.style('Error:', fg='red')} {revealed(text)}", err=True)
 
 
 def not_found(what: str, name: str, known: Sequence[str]) -> int:
@@ -103,7 +125,7 @@ def is_terminal() -> bool:
 def say(text: str = "", **style: Any) -> None:
     """Print a line of data."""
     context = click.get_current_context(silent=True)
-    text = _writable(text)
+    text = _writable(revealed(text))
     click.echo(click.style(text, **style) if style else text, color=None if context is None else context.color)
 
 
@@ -142,16 +164,22 @@ def end_progress() -> None:
 
 def note(text: str) -> None:
     """Print a line about what goes on, beside the data."""
-    click.echo(text, err=True)
+    click.echo(revealed(text), err=True)
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document."""
-    click.echo(_writable(json.dumps(document, ensure_ascii=False, indent=2, default=str)))
+    click.echo(_writable(json.dumps(_revealed_in(document), ensure_ascii=False, indent=2, default=str)))
 
 
-def print_json_line(document: Any) -> None:
-    """Print one line of JSON."""
+def print_json_line(document: Any, *, as_recorded: bool = False) -> None:
+    """Print one line of JSON.
+
+    Args:
+        document: what to print.
+        as_recorded: whether what is encrypted stays so.
+    """
+    document = document if as_recorded else _revealed_in(document)
     click.echo(_writable(json.dumps(document, ensure_ascii=False, default=str)))
 
 
@@ -173,7 +201,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], colors: Sequenc
         rows: the cells.
         colors: per row, the colour of its first cell.
     """
-    rows = [[clean(cell).replace("\t", " ").replace("\n", " ") for cell in row] for row in rows]
+    rows = [[clean(revealed(cell)).replace("\t", " ").replace("\n", " ") for cell in row] for row in rows]
     if not is_terminal():
         for row in rows:
             say("\t".join(row))

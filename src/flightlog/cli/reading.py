@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flightlog.cli.printing import reveal_with
 from flightlog.errors import LogUnavailable, LogWriteError
 from flightlog.events.log import Log
 from flightlog.events.opening import is_memory, open_log, path_of
@@ -46,12 +47,14 @@ def reading(*, read_only: bool = False, rewound: bool = False) -> Iterator[Log]:
         log = open_log(chosen.log_url, read_only=True)
         read_only = True
     from flightlog.events.checkpoints import SeenCheckpoint
+    from flightlog.events.subjects import vault_of
     from flightlog.plugins.event_types import learn_event_types
 
     try:
         if not rewound:
             SeenCheckpoint(chosen.home, log).check()
         learn_event_types()
+        reveal_with(vault_of(log, chosen))
         yield log
         if not read_only:
             _send_left(log)
@@ -86,6 +89,7 @@ def _send_left(log: Log) -> None:
     facts = log.store.facts()
     if FACT not in facts or REPLAY in facts:
         return
+    from flightlog.events.subjects import outward
     from flightlog.plugins.companions import EXIT_SECONDS
     from flightlog.plugins.hooks import SERVICES
     from flightlog.plugins.host import current_host
@@ -94,7 +98,7 @@ def _send_left(log: Log) -> None:
     if any(plugin.name == _NOTIFICATIONS for plugin in current_host(insist=False).usable(SERVICES)):
         for secret in credentials():
             MASKER.learn(secret)
-        surroundings = Surroundings(log, b"", load(), SystemClock(), RandomIds(), MASKER.mask)
+        surroundings = Surroundings(log, b"", load(), SystemClock(), RandomIds(), outward)
         NotificationService().send_left(surroundings, EXIT_SECONDS)
 
 

@@ -23,6 +23,7 @@ from flightlog.cli.printing import (
     note,
     print_json,
     print_json_line,
+    revealed,
     say,
     state_color,
     state_label,
@@ -176,7 +177,7 @@ def _show_head(run: "FlowRunView", now: int) -> None:
         ("result", f"not recorded: {run.not_recorded}" if run.not_recorded else None),
     ]
     for name, value in facts:
-        lines = (value or "").splitlines()
+        lines = revealed(value or "").splitlines()
         # What is asked has to be read in full.
         for number, line in enumerate(lines if run.state_type == "PAUSED" else lines[:_MOST_LINES]):
             say(f"  {name if number == 0 else '':<11} {clean(line)}")
@@ -200,7 +201,7 @@ def _show_tasks(tasks: "list[TaskRunView]", now: int) -> None:
             task.name,
             _took(task, now),
             str(task.run_count) if task.run_count != 1 else "",
-            (task.message or "").splitlines()[0][:80] if task.message else "",
+            revealed(task.message).splitlines()[0][:80] if task.message else "",
             ", ".join(task.tags),
         )
         for task in kept

@@ -21,6 +21,7 @@ from flightlog.events.inline import Kept
 from flightlog.events.liveness import this_process
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
+from flightlog.events.subjects import HIDDEN
 from flightlog.events.types import CACHE_CLAIMED, CACHE_RELEASED, CACHE_STORED, cache_stream
 from flightlog.ids import id_text
 from flightlog.masking import MASKER
@@ -139,6 +140,8 @@ def lookup_of(context: TaskRunContext, keeping: "Keeping") -> Lookup | str:
     key = parts["key"] if isinstance(task.cache_policy, CacheKeyFnPolicy) else key_of(parts)
     text = key.encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(text, key=engine.key, digest_size=32, person=b"flightlog cache").digest()
+    if context.task_run.subjects:
+        return Lookup(context, {"key": HIDDEN}, cache_stream(digest))
     shown = {name: MASKER.mask(part)[:_SHOWN] for name, part in parts.items()}
     return Lookup(context, {"key": MASKER.mask(key)[:_SHOWN], "parts": shown}, cache_stream(digest))
 
@@ -228,7 +231,7 @@ async def _take(
     def blob(digest: bytes) -> bytes:
         return blobs.get(digest) or engine.log.blob(digest)
 
-    fetch = partial(results.fetch, engine.key, reference, blob, keeping)
+    fetch = partial(results.fetch, engine.key, reference, blob, keeping, vault=engine.vault)
     try:
         lookup.value = await waits.elsewhere(fetch) if "storage" in reference else fetch()
     except (results.NotLoadable, MissingResult, CorruptResult, LogCorrupt) as error:

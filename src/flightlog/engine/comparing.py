@@ -11,6 +11,7 @@ from flightlog.errors import RunNotFound
 from flightlog.events.log import Log
 from flightlog.events.model import Event
 from flightlog.events.narration import state_of
+from flightlog.events.subjects import HIDDEN, hidden
 from flightlog.events.types import STATES, TERMINAL, flow_run_stream
 from flightlog.ids import id_text
 
@@ -179,6 +180,8 @@ def _shown(values: dict[str, Any], name: str) -> str | None:
 
 
 def _digest(reference: dict[str, Any] | None) -> str | None:
+    if reference is not None and "personal" in reference:
+        return HIDDEN
     return None if reference is None else _text(reference.get("digest"))
 
 
@@ -295,11 +298,13 @@ def _outcome(run: _Run, call: RecordedCall | None) -> str:
     event = run.events[None if call is None else call.key][-1]
     _, name = state_of(event.type, event.data)
     error = event.data.get("error")
-    return f"{name}: {error['type']}: {error['message']}" if error else name
+    return f"{name}: {error['type']}: {hidden(error['message'])}" if error else name
 
 
 def _result(reference: dict[str, Any] | None) -> str | None:
     reference = reference or {}
+    if "personal" in reference:
+        return HIDDEN  # what is encrypted twice never looks the same
     return str(reference["value"]) if "value" in reference else _hex(reference.get("digest"))
 
 

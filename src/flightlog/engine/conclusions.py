@@ -7,7 +7,7 @@ from flightlog.engine.bridge import Waits
 from flightlog.engine.context import CURRENT, FlowRunContext
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.iterators import listed_value
-from flightlog.engine.keeping import kept
+from flightlog.engine.keeping import kept, privately
 from flightlog.engine.outcomes import Outcome
 from flightlog.engine.states import State, StateType, Tally
 from flightlog.engine.upstream import settled_state, value_of
@@ -50,7 +50,7 @@ async def conclude(
         return *found, {}
     state = await _final_state(waits, context.tally, value)
     if state.type is StateType.COMPLETED:
-        keeping = context.flow.keeping(context.keeping)
+        keeping = privately(context.flow.keeping(context.keeping), context.flow_run)
         facts, blobs = await kept(waits, context.engine, state, keeping)
         if context.flow.isgenerator and waits.partial:
             facts["partial"] = True

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flightlog.engine.task_runners import TaskRunner
     from flightlog.engine.tracking import Tracker
     from flightlog.engine.worker import Relay
+    from flightlog.events.subjects import Subjects
     from flightlog.events.types import Cause
 
 
@@ -77,6 +78,7 @@ class FlowRunContext:
         tags: the run's tags.
         relay: in a worker process, the way to the process that has the run; else None.
         keeping: how values are kept in it, where nobody says otherwise.
+        personal_runs: whose values its task runs have returned, where these are personal.
         left_behind: what stops code of it that may go on in threads, and that nobody waits for; None for none.
     """
 
@@ -124,6 +126,7 @@ class FlowRunContext:
         self.open_streams: dict[asyncio.Task[Any], Callable[[], None]] = {}
         self.open_generators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self.started: set[Started[Any]] = set()
+        self.personal_runs: dict[bytes, Subjects] = {}
         self.open_futures: set[BaseFuture[Any]] = set()
 
     @property

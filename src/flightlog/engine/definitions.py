@@ -23,6 +23,7 @@ from flightlog.engine.options import (
 )
 from flightlog.engine.outcomes import interrupt_of
 from flightlog.engine.parameters import Signature
+from flightlog.engine.privacy import marks_of
 from flightlog.engine.results import Keeping
 from flightlog.engine.serializers import serializer_of
 from flightlog.engine.states import State
@@ -43,6 +44,7 @@ class Definition(Generic[P, R]):
         isgenerator: whether it is a generator function, sync or async.
         options: the options that were given, by name.
         key: what tells the function apart: module and qualified name.
+        marks: which parameters are personal; None if none is.
     """
 
     kind: ClassVar[str]
@@ -66,6 +68,8 @@ class Definition(Generic[P, R]):
         self.isgenerator = inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
         self.isasync = is_async(fn) or inspect.isasyncgenfunction(fn)
         self.signature = Signature(fn, _RESERVED)
+        self.marks = marks_of(self.signature, fn)
+        self.signature.marks = self.marks
         self.name = checked_name(given.get("name"), self.default_name(fn), self.kind)
         self.version = given.get("version")
         self.description = given.get("description") or inspect.getdoc(fn) or None

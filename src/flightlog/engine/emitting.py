@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flightlog.engine.context import CURRENT, TaskRunContext
+from flightlog.engine.privacy import check_open
 from flightlog.engine.runtime import current_engine
 from flightlog.events.model import Append, NewEvent
 
@@ -26,6 +27,7 @@ def put_on_record(
         event = NewEvent(engine.ids.new(), type_, data, occurred_at or engine.clock.now(), follows)
         engine.log.append(stream, [event])
         return
+    check_open(context, type_)
     flow = context.flow_context
     told = {**data, "flow_run_id": flow.flow_run.key}
     if isinstance(context, TaskRunContext):

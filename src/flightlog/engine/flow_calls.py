@@ -1,8 +1,8 @@
 """Calls of flows, and the runs that are made of them: new ones, and recorded ones that go on."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from flightlog.engine.context import CURRENT, TAGS, FlowRunContext, RunContext, 
 from flightlog.engine.history import FLOW
 from flightlog.engine.names import entrypoint, run_name, source_file
 from flightlog.engine.parameters import Refused, recorded
-from flightlog.engine.results import blob_of
+from flightlog.engine.privacy import belongs, given_to, owners
+from flightlog.engine.results import PLAINLY, Closing, blob_of
 from flightlog.engine.run_logs import ENGINE, say
-from flightlog.engine.runs import FlowRun, Journal, TaskRun
+from flightlog.engine.runs import FlowRun, Journal, Run, TaskRun
 from flightlog.engine.runtime import Engine
 from flightlog.engine.states import State, StateType, Tally
-from flightlog.engine.task_calls import new_task_run
+from flightlog.engine.task_calls import brought_by, new_task_run
 from flightlog.engine.task_runners import SequentialTaskRunner
 from flightlog.engine.tracking import Tracker
 from flightlog.engine.transitions import Cancel, Create, End, Pause, Refuse, Rerun, RollBack, Start
@@ -26,6 +27,7 @@ from flightlog.errors import RunCancelled
 from flightlog.events.liveness import this_process
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
+from flightlog.events.subjects import NOBODY, Subjects
 
 if TYPE_CHECKING:
     from flightlog.engine.flows import Flow
@@ -49,6 +51,8 @@ class FlowCall:
         replaces: the task run that stood for it before, 16 bytes, if the subflow failed then.
         actor: who asked for the run to go on.
         about: more facts for its first event.
+        subjects: those whose personal values it is given, or the code knew that made it.
+        personal: its parameters whose values are personal.
     """
 
     flow: "Flow[Any, Any]"
@@ -63,6 +67,52 @@ class FlowCall:
     replaces: bytes | None = None
     actor: str = "engine"
     about: dict[str, Any] = field(default_factory=dict)
+    subjects: Subjects = NOBODY
+    personal: Collection[str] = ()
+
+    @property
+    def caller_run(self) -> Run | None:
+        """The run whose code makes the call."""
+        if self.caller is None:
+            return None
+        return self.caller.task_run if isinstance(self.caller, TaskRunContext) else self.caller.flow_context.flow_run
+
+    def inherit(self) -> None:
+        """Have the call belong to whom the run that makes it belongs, and the runs whose values it is given."""
+        if self.caller_run is None or self.caller is None:
+            return
+        parent = self.caller.flow_context
+        self.subjects = self.caller_run.subjects
+        for name, runs in self.inputs.items():
+            if parent.personal_runs and (found := brought_by(parent, runs)):
+                self.subjects |= found
+                self.personal = {*self.personal, name}
+        if self.caller_run.subjects:
+            self.personal = self.parameters.keys()
+
+    def pass_on(self, progress: "Progress", state: State[Any]) -> None:
+        """Have the run that made the call belong to those whose personal values it gets to see by its end."""
+        subjects = progress.run.subjects
+        if self.caller is None or not subjects or (state.data is None and state.load is None):
+            return
+        if progress.mirror is not None:
+            self.caller.flow_context.personal_runs[progress.mirror.key] = subjects
+        if (run := self.caller_run) is not None:
+            belongs(run, subjects)
+
+    def take_in(self, parameters: Mapping[str, Any]) -> Subjects:
+        """Have the call belong to those whose personal values it is given; return those whom its parameters name.
+
+        Raises:
+            ParameterTypeError: it cannot be told whose a value is.
+        """
+        given = given_to(self.flow, parameters)
+        if given is None:
+            return NOBODY
+        own = owners(self.engine.vault, given)
+        self.subjects |= own
+        self.personal = {*self.personal, *given.parameters}
+        return own
 
 
 class Progress:
@@ -178,8 +228,10 @@ def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
     mirror = call.mirror
     if caller is not None and parent is not None:
         mirror = mirror or _mirror(flow, caller, parent)
+        belongs(mirror, call.subjects)
     going_on = past is not None and not past.history.foreign
     run = _recorded_run(call, past) if past is not None and going_on else _new_run(call, parameters, refused, mirror)
+    belongs(run, call.subjects)
     context = FlowRunContext(
         call.engine,
         flow,
@@ -198,7 +250,7 @@ def create(call: FlowCall, parameters: dict[str, Any]) -> Progress:
         _count_on(context, past)
         _announce(context, "Resuming flow run {} of flow {}")
         return Progress(context, mirror, call.digest, {})
-    if callable(flow.flow_run_name) and not refused:
+    if callable(flow.flow_run_name) and not refused and not call.personal:
         run.name = run.journal.flow_run_name = _named_inside(context)
     _announce(context, "Created flow run {} for flow {}")
     facts, blobs = _facts(call, parameters, run.name, context.task_runner)
@@ -261,7 +313,7 @@ def _mirror_facts(call: FlowCall, mirror: TaskRun, run: FlowRun) -> dict[str, An
 
 def _name(call: FlowCall, parameters: dict[str, Any], refused: bool) -> str:
     flow = call.flow
-    given = None if refused or callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters)
+    given = None if refused or callable(flow.flow_run_name) else run_name(flow.flow_run_name, parameters, call.personal)
     return given or call.engine.ids.slug()
 
 
@@ -307,7 +359,8 @@ def _prints(flow: "Flow[Any, Any]", engine: Engine, parent: FlowRunContext | Non
 def _facts(call: FlowCall, parameters: dict[str, Any], name: str, runner: Any) -> tuple[dict[str, Any], Any]:
     """Return all that running the flow again needs."""
     flow = call.flow
-    told, blobs = recorded(call.engine.key, parameters)
+    keeping = replace(PLAINLY, closing=Closing(call.engine.vault, call.subjects)) if call.subjects else PLAINLY
+    told, blobs = recorded(call.engine.key, parameters, keeping, call.personal)
     code, _ = provenance.source_digests(source_file(flow.fn))
     packages, package_blob = blob_of(provenance.packages(), "text")
     facts = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flightlog.clock import to_datetime
 from flightlog.engine.abandoning import NOTICE_SECONDS, let_go
+from flightlog.engine.arguments import are_plain
 from flightlog.engine.bridge import SYNC, SyncWaits, Waits
 from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.conclusions import conclude, spelled_out
@@ -29,9 +30,11 @@ from flightlog.engine.outcomes import (
     end_of,
     explained,
     unsuccessful,
+    with_owners,
     worth_retrying,
 )
 from flightlog.engine.parameters import Refused, learn_secrets
+from flightlog.engine.privacy import Personal, belongs
 from flightlog.engine.recall import CannotRecall, check_new, prefetch, recalled
 from flightlog.engine.run_logs import ENGINE, logged_prints, say
 from flightlog.engine.runtime import Engine
@@ -57,7 +60,6 @@ from flightlog.errors import (
 from flightlog.events.store import Unit
 
 if TYPE_CHECKING:
-    from flightlog.engine.flows import Flow
     from flightlog.events.types import Cause
 
 
@@ -73,8 +75,10 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
     if parent is not None:
         call.parameters = listed(call.parameters)
         call.inputs = inputs_of(parent, call.parameters, call.wait_for)
+        call.inherit()
         parameters = await resolved(waits, call.parameters, None)
-    call.digest = input_digest(call.engine.key, parameters)
+        call.inherit()  # what it rests on has ended by now
+    call.digest = input_digest(_digest_key(call, parameters), parameters)
     if parent is None:
         call.engine.accompany()
         with call.engine.heart:
@@ -86,6 +90,15 @@ async def run_flow(waits: Waits, call: FlowCall) -> State[Any]:
     if parent is not None and not isinstance(call.caller, TaskRunContext):
         parent.tally.add(state, next(parent.numbers))
     return state
+
+
+def _digest_key(call: FlowCall, parameters: dict[str, Any]) -> bytes:
+    if not Personal.used:
+        return call.engine.key
+    try:
+        return call.engine.vault.digest_key(call.take_in(parameters))
+    except ParameterTypeError:
+        return call.engine.key  # the run is refused
 
 
 async def _remembered(
@@ -171,13 +184,20 @@ def _child_of(call: Call) -> bytes | None:
 
 async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tuple[State[Any], Progress]:
     engine = call.engine
-    parameters, refusal = _checked(call.flow, parameters)
+    parameters, refusal = _checked(call, parameters)
+    if call.past is not None and (group := call.past.history.created.get("personal")) is not None:
+        members = engine.vault.members(group)
+        if not members <= call.subjects:
+            call.personal = parameters.keys()  # the code of today marks less than it did
+        call.subjects |= members
     progress = create(call, parameters)
+    if call.subjects and call.flow.isgenerator and call.caller_run is not None:
+        belongs(call.caller_run, call.subjects)  # its pieces come before its end
     if call.past is not None and not call.past.history.foreign:
         await _take_over(waits, call, progress)
     try:
         if refusal is not None:
-            unit, state = _invalid(progress, refusal)
+            unit, state = _invalid(progress, refusal, hide=bool(call.personal))
         else:
             await resolved(waits, {}, call.wait_for)
             unit, state = await _listening(waits, progress, call.past)
@@ -198,6 +218,7 @@ async def _run(waits: Waits, call: FlowCall, parameters: dict[str, Any]) -> tupl
             _sum_up(progress, call.past)
         engine.lines.put(progress.run.id)
         await _commit_end(waits, engine, unit, state)
+    call.pass_on(progress, state)
     join(progress, state)
     return state, progress
 
@@ -308,15 +329,19 @@ def _leave(progress: Progress, error: LogError) -> None:
             progress.end(end_of(state, facts, 0, retriable=False), {})
 
 
-def _checked(flow: "Flow[Any, Any]", parameters: dict[str, Any]) -> tuple[dict[str, Any], ParameterTypeError | None]:
+def _checked(call: FlowCall, parameters: dict[str, Any]) -> tuple[dict[str, Any], ParameterTypeError | None]:
     """Return the parameters as the function gets them, and why they do not fit, if they do not."""
     learn_secrets(parameters)
-    if flow.should_validate_parameters:
-        try:
-            parameters = flow.validate(parameters)
+    try:
+        if call.flow.should_validate_parameters:
+            parameters = call.flow.validate(parameters)
             learn_secrets(parameters)  # what was given as text may be a secret by its annotation
-        except ParameterTypeError as error:
-            return {name: Refused(value) for name, value in parameters.items()}, error
+        if Personal.used:
+            call.take_in(parameters)
+    except ParameterTypeError as error:
+        if Personal.used and (call.flow.marks is not None or not are_plain(parameters.values())):
+            call.personal = parameters.keys()  # what the message says of them may be personal
+        return {name: Refused(value) for name, value in parameters.items()}, error
     return parameters, None
 
 
@@ -354,10 +379,13 @@ async def _commit_end(waits: Waits, engine: Engine, unit: Unit, state: State[Any
         await waits.commit(engine.log, unit)
 
 
-def _invalid(progress: Progress, error: ParameterTypeError) -> tuple[Unit, State[Any]]:
+def _invalid(progress: Progress, error: ParameterTypeError, *, hide: bool) -> tuple[Unit, State[Any]]:
     """End a run whose parameters do not fit: it never started."""
     state: State[Any] = State(StateType.FAILED, None, str(error), error)
-    facts = {"cause": "user_error", "error": {"type": "ParameterTypeError", "message": str(error)}}
+    told = str(error)
+    if hide and not progress.run.subjects:
+        told = f"{told.splitlines()[0]} what does not fit is not recorded, as it may be personal."
+    facts = {"cause": "user_error", "message": told, "error": {"type": "ParameterTypeError", "message": told}}
     unit, _ = progress.end(end_of(state, facts, 0, retriable=False), {})
     return unit, state
 
@@ -373,7 +401,7 @@ async def _attempts(waits: Waits, progress: Progress) -> tuple[Unit, State[Any]]
         if flow.hooks and context.flow_run.run_count == 1:
             await _hooks(waits, progress, State(StateType.RUNNING).of_run(context.flow_run.id))
         outcome = await call_user(waits, context, flow.function, arguments, flow.timeout_seconds)
-        outcome = spelled_out(context, outcome)
+        outcome = with_owners(spelled_out(context, outcome), flow, context.flow_run, context.parameters)
         if isinstance(outcome.error, RunSuspended):
             return await _suspend(waits, progress, outcome.error)
         if (request := _request(progress, outcome.error)) is not None:

@@ -15,6 +15,7 @@ from flightlog.engine.context import CURRENT, IN_HOOK, RunContext
 from flightlog.engine.outcomes import Outcome, text_of
 from flightlog.engine.run_logs import get_run_logger
 from flightlog.events.model import NewEvent
+from flightlog.events.subjects import guarded
 from flightlog.events.types import HOOK_ENDED, TASK_RUN
 from flightlog.masking import MASKER
 
@@ -109,6 +110,8 @@ async def _call(
         logger.error("An error was encountered while running hook %r", name, exc_info=outcome.error)
     else:
         logger.info("Hook %r finished running successfully", name)
+    if run.subjects:
+        told = guarded(engine.vault, told, run.subjects)
     run.journal.put([NewEvent(engine.ids.new(), HOOK_ENDED, told, engine.clock.now(), run.cause)])
 
 

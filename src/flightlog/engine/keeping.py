@@ -16,6 +16,7 @@ from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.context import TaskRunContext
+    from flightlog.engine.runs import Run
     from flightlog.engine.runtime import Engine
 
 
@@ -32,6 +33,13 @@ async def kept(waits: Waits, engine: "Engine", state: State[Any], keeping: Keepi
     return told, blobs
 
 
+def privately(keeping: Keeping, run: "Run") -> Keeping:
+    """Return how a value of a run is kept: encrypted, if the run knows personal values."""
+    if not run.subjects:
+        return keeping
+    return replace(keeping, closing=results.Closing(run.journal.engine.vault, run.subjects))
+
+
 def _warn(why: str) -> None:
     from flightlog.engine.run_logs import ENGINE, say
 
@@ -41,7 +49,7 @@ def _warn(why: str) -> None:
 def _load(engine: "Engine", reference: dict[str, Any], keeping: Keeping) -> Any:
     engine.log.flush()  # its blob may still be in line
     try:
-        return results.fetch(engine.key, reference, engine.log.blob, keeping)
+        return results.fetch(engine.key, reference, engine.log.blob, keeping, vault=engine.vault)
     except results.NotLoadable as error:
         raise MissingResult(f"The recorded value cannot be loaded: {error}.") from None
 
@@ -58,6 +66,11 @@ def named(keeping: Keeping, home: Path, template: str, context: "TaskRunContext"
     Raises:
         InvalidNameError: the template cannot be filled in.
     """
+    if context.task_run.subjects and "parameters" in template:
+        raise InvalidNameError(
+            f"The result_storage_key {template!r} would write personal values into the name of a file, from which "
+            "they could not be erased. Make the name of something else."
+        )
     runs = {"flow_run": facts.flow_run, "task_run": facts.task_run, "deployment": facts.deployment}
     token = CURRENT.set(context)
     try:

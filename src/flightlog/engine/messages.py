@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from flightlog.engine.context import CURRENT, check, get_run_context
+from flightlog.engine.privacy import check_open
 from flightlog.engine.promises import running_loop
 from flightlog.engine.runtime import Engine, current_engine
 from flightlog.errors import RunNotFound
@@ -66,8 +67,10 @@ def send_input(run_input: Any, flow_run_id: str, *, engine: Engine | None = None
 
     Raises:
         RunNotFound: that is no id of a flow run.
+        PersonalValues: it is sent by a run that has personal values.
     """
     context = CURRENT.get()
+    check_open(context, INPUT_SENT)
     engine = engine or (current_engine() if context is None else context.flow_context.engine)
     try:
         text = id_text(parse_id(str(flow_run_id)))

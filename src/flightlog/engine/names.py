@@ -3,12 +3,13 @@
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from flightlog.errors import InvalidNameError
+from flightlog.events.subjects import HIDDEN
 from flightlog.masking import MASKER
 
 _RESERVED = "/%&><"
@@ -75,8 +76,13 @@ def entrypoint(function: Callable[..., Any]) -> str:
     return f"{module}:{name}"
 
 
-def run_name(template: Any, parameters: Mapping[str, Any]) -> str | None:
+def run_name(template: Any, parameters: Mapping[str, Any], personal: Collection[str] = ()) -> str | None:
     """Return a run's name from its template (`str.format` over the parameters) or function; None if it has none.
+
+    Args:
+        template: the template or function.
+        parameters: the values by parameter.
+        personal: parameters whose values are in no name. A function is not asked then: it might name any of them.
 
     Raises:
         TypeError: the template is neither, or the function returns no string.
@@ -84,12 +90,15 @@ def run_name(template: Any, parameters: Mapping[str, Any]) -> str | None:
     if template is None:
         return None
     if callable(template):
+        if personal:
+            return None
         name = template(parameters=dict(parameters)) if _asks_for_parameters(template) else template()
         if not isinstance(name, str):
             raise TypeError(f"The function that gives a run's name returned {type(name).__name__}, not a string.")
         return MASKER.mask(name)
     try:
-        return MASKER.mask(str(template.format(**parameters)))
+        values = {**parameters, **dict.fromkeys(personal, HIDDEN)} if personal else parameters
+        return MASKER.mask(str(template.format(**values)))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InvalidNameError(f"The run-name template {template!r} cannot be filled in: {error}.") from None
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from flightlog.engine import results
 from flightlog.engine.bridge import Stopped, SyncWaits, TimedOut, Waits, out_of_time
 from flightlog.engine.context import CURRENT, STRUCK, Abandoned, FlowRunContext, stop_of
+from flightlog.engine.privacy import Personal, learn_owners
 from flightlog.engine.states import DEFAULT_NAMES, State, StateType
 from flightlog.engine.transitions import End
-from flightlog.errors import CallsDiffer, LogError, LostWorker, RunCancelled, TakenOver
+from flightlog.errors import CallsDiffer, LogError, LostWorker, ParameterTypeError, RunCancelled, TakenOver
 from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
     from flightlog.engine.context import RunContext, TaskRunContext
+    from flightlog.engine.runs import Run
     from flightlog.events.types import Cause
 
 _OURS = str(Path(__file__).parent)
@@ -70,6 +72,25 @@ async def call_user(
         return Outcome(error=error)
     finally:
         CURRENT.reset(token)
+
+
+def with_owners(outcome: Outcome, definition: Any, run: "Run", parameters: Mapping[str, Any]) -> Outcome:
+    """Return an outcome, and have its run belong to those whose personal values it has; an error if that is unknown.
+
+    Args:
+        outcome: how the call ended.
+        definition: the flow or task.
+        run: its run.
+        parameters: what it was given, by name.
+    """
+    if not Personal.used or outcome.value is None:
+        return outcome
+    value = outcome.value.data if isinstance(outcome.value, State) else outcome.value
+    try:
+        learn_owners(definition, run, parameters, value)
+    except ParameterTypeError as error:
+        return Outcome(error=error)
+    return outcome
 
 
 def _leave(waits: Waits, context: "FlowRunContext | TaskRunContext", stop: Abandoned) -> None:

@@ -4,14 +4,16 @@ import inspect
 import json
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from inspect import Parameter
 from itertools import islice
 from typing import Any, NoReturn
 
 from flightlog.engine import results
 from flightlog.engine.arguments import are_plain, items_of
+from flightlog.engine.serializers import PICKLE
 from flightlog.errors import ParameterBindError, ParameterTypeError, ReservedArgumentError
+from flightlog.events.subjects import HIDDEN
 from flightlog.masking import MASKER
 
 _MANY = 2000
@@ -24,6 +26,9 @@ class Signature:
     Args:
         function: the function.
         reserved: names that its parameters may not have.
+
+    Attributes:
+        marks: which parameters are personal; their values are in no message then. None if none is.
 
     Raises:
         ReservedArgumentError: a parameter has a reserved name.
@@ -48,6 +53,7 @@ class Signature:
         self._kinds = {parameter.kind for parameter in parameters}
         self._plain = self._kinds <= {Parameter.POSITIONAL_OR_KEYWORD}
         self.keywords = next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None)
+        self.marks: Callable[[], Mapping[str, Any]] | None = None
         self.defaults = {p.name: p.default for p in parameters if p.default is not Parameter.empty}
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +87,8 @@ class Signature:
 
     def _refuse(self, error: TypeError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         text = MASKER.mask(f"args {_short(args)}, kwargs {_short(kwargs)}")
+        if self.marks is not None and self.marks():
+            text = f"{len(args)} positional arguments and the keywords {sorted(kwargs)}"
         raise ParameterBindError(f"{self._name}{self.signature} cannot be called with {text}: {error}.") from None
 
     def call_with(self, parameters: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -219,14 +227,22 @@ def schema(signature: Signature) -> dict[str, Any]:
     return {**found, "title": "Parameters", "required": required}
 
 
-def shown(parameters: Mapping[str, Any]) -> str:
-    """Return the parameters as JSON, to be looked at: secrets masked, what has no JSON as ``"<TypeName>"``."""
+def shown(parameters: Mapping[str, Any], personal: Collection[str] = ()) -> str:
+    """Return the parameters as JSON, to be looked at: secrets masked, what has no JSON as ``"<TypeName>"``.
+
+    Args:
+        parameters: the values by parameter.
+        personal: parameters that are not shown, as their values are personal.
+    """
     if not parameters:
         return "{}"
     from pydantic_core import to_jsonable_python
 
     view: dict[str, Any] = {}
     for name, value in parameters.items():
+        if name in personal:
+            view[name] = HIDDEN
+            continue
         view[name] = f"<{value.type if isinstance(value, Refused) else type(value).__name__}>"
         if _has_iterator(value):
             continue  # what is read here would be lost to the function
@@ -251,25 +267,32 @@ def _has_iterator(value: Any) -> bool:
     return False
 
 
-def recorded(key: bytes, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[bytes, bytes]]:
+def recorded(
+    key: bytes,
+    parameters: Mapping[str, Any],
+    keeping: results.Keeping = results.PLAINLY,
+    personal: Collection[str] = (),
+) -> tuple[dict[str, Any], dict[bytes, bytes]]:
     """Return what ``flow_run.created`` says of the parameters, and the blob of their exact values.
 
     Args:
         key: the log's key.
         parameters: the values by parameter.
+        keeping: how the exact values are kept.
+        personal: parameters that are not shown, as their values are personal.
     """
     if not parameters:
         return {}, {}
     exact, refused = {}, []
     for name, value in parameters.items():
         try:
-            results.dumps(value)
+            PICKLE.dumps_checked(value)
         except results.NotRecordable:
             refused.append(name)
         else:
             exact[name] = value
-    reference, blobs = results.record(key, exact)
-    facts: dict[str, Any] = {"parameters": shown(parameters), "exact": reference}
+    reference, blobs = results.record(key, exact, keeping)
+    facts: dict[str, Any] = {"parameters": shown(parameters, personal), "exact": reference}
     if refused:
         facts["not_recorded"] = refused
     return facts, blobs

@@ -19,6 +19,7 @@ from flightlog.engine.runtime import current_engine
 from flightlog.engine.transitions import Continue, Pause
 from flightlog.errors import (
     FlowPauseTimeout,
+    InvalidInput,
     MissingContextError,
     NotPausedError,
     RunNotFound,
@@ -27,6 +28,7 @@ from flightlog.errors import (
 )
 from flightlog.events.model import NewEvent
 from flightlog.events.questions import question_text
+from flightlog.events.subjects import ERASED, HIDDEN, guarded
 from flightlog.events.types import ANSWER_REFUSED, ANSWERED, flow_run_stream
 from flightlog.ids import parse_id
 from flightlog.masking import MASKER
@@ -118,7 +120,8 @@ def _answer(context: FlowRunContext, key: str, after: int = 0) -> tuple[dict[str
 def _read(context: FlowRunContext, question: Question, key: str, answer: Mapping[str, Any]) -> Any:
     """Return what was answered; an answer that the model's own validators refuse is not taken up again."""
     try:
-        return question.read(answer.get("input"))
+        given = answer.get("input")
+        return question.read(given if given is None else context.engine.vault.revealed(given))
     except Exception:
         engine, run = context.engine, context.flow_run
         event = NewEvent(engine.ids.new(), ANSWER_REFUSED, {"key": key}, engine.clock.now(), run.cause)
@@ -247,16 +250,32 @@ def resume_flow_run(
             mark_lost(engine.log, [key], actor=actor, clock=engine.clock, ids=engine.ids)
             raise FlowPauseTimeout(f"The run {history.name!r} was to be resumed before {isoformat(pause['deadline'])}.")
         told: dict[str, Any] = {"key": pause["key"]}
-        if (answer := checked_answer(pause.get("input_schema"), run_input)) is not None:
+        if (answer := checked_answer(_asked(engine, pause), run_input)) is not None:
             told["input"] = MASKER.mask(answer)
         if "shown" in pause:
             told["shown"] = pause["shown"]
+        if (group := pause.get("personal")) is not None:
+            told = guarded(engine.vault, told, engine.vault.members(group))
         event = NewEvent(engine.ids.new(), ANSWERED, told, engine.clock.now(), history.cause, actor=actor)
         try:
             engine.log.append(flow_run_stream(history.text), [event], expected_version=history.version)
         except VersionConflict:
             continue  # something has happened meanwhile: look again
         return Answered("suspended" if history.suspended else "paused")
+
+
+def _asked(engine: "Engine", pause: Mapping[str, Any]) -> str | None:
+    """Return the JSON Schema of what a paused run asks for.
+
+    Raises:
+        InvalidInput: it is personal, and its key is gone.
+    """
+    schema = pause.get("input_schema")
+    if schema is None or (told := engine.vault.revealed(schema)) is schema:
+        return schema
+    if told in (ERASED, HIDDEN):
+        raise InvalidInput(f"What the run asks for is {told} and cannot be read: the key is gone. Cancel the run.")
+    return told
 
 
 __all__ = ["pause_flow_run", "resume_flow_run", "suspend_flow_run"]

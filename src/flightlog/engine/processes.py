@@ -19,7 +19,9 @@ from flightlog.engine.bridge import PooledWaits, Stopped, TimedOut, run_sync
 from flightlog.engine.context import Abandoned, FlowRunContext, RunContext, TaskRunContext, get_run_context
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.outcomes import FROM_WORKER, too_late
+from flightlog.engine.privacy import check_open
 from flightlog.engine.reductions import send_whole
+from flightlog.engine.run_logs import recorded_text
 from flightlog.engine.runtime import log_settings
 from flightlog.engine.task_runners import Pool, TaskRunner
 from flightlog.engine.travel import CannotTravel, Way, packed, unpacked
@@ -27,6 +29,7 @@ from flightlog.engine.worker import ANSWER, BROKEN, CALL, DONE, EVENT, LACKS, LI
 from flightlog.engine.worker_process import Worker
 from flightlog.errors import LostWorker
 from flightlog.events.model import Append, NewEvent
+from flightlog.masking import MASKER
 
 _END_SECONDS = 5.0
 
@@ -152,8 +155,7 @@ class RelayedWaits(PooledWaits):
                     return None, CannotTravel(f"Workers cannot import the module {message!r}, which the task needs.")
                 worker.begin(body)
             elif kind == LINE:
-                journal = get_run_context().flow_context.flow_run.journal
-                journal.engine.lines.add(journal, message)
+                _take_line(message)
             elif kind == EVENT:
                 _append(*message)
             elif kind == CALL:
@@ -192,8 +194,16 @@ def _raised(raised: Raised) -> BaseException:
     return error
 
 
+def _take_line(line: Any) -> None:
+    """Keep a line that code in a worker has logged."""
+    context: Any = get_run_context()
+    run = getattr(context, "task_run", context.flow_context.flow_run)
+    run.journal.engine.lines.add(run.journal, (*line[:4], recorded_text(run, MASKER.mask(line[4]))))
+
+
 def _append(stream: str, type_: str, data: dict[str, Any], occurred_at: int | None, follows: bytes | None) -> None:
     """Put an event in line that code in a worker made."""
+    check_open(get_run_context(), type_)
     engine = get_run_context().flow_context.engine
     event = NewEvent(engine.ids.new(), type_, data, occurred_at or engine.clock.now(), follows)
     engine.log.enqueue([Append(stream, [event])])
@@ -254,6 +264,7 @@ def _body(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *,
         context.log_prints,
         log_settings(flow.engine.settings),
         timed,
+        bool(run.subjects),
     )
 
 

@@ -8,6 +8,7 @@ from flightlog.engine import results
 from flightlog.engine.calls import Call, CallMemory, Past
 from flightlog.engine.history import FLOW, RecordedCall
 from flightlog.engine.outcomes import end_of
+from flightlog.engine.privacy import belongs
 from flightlog.engine.results import PLAINLY, Keeping
 from flightlog.engine.runs import Journal, TaskRun
 from flightlog.engine.states import MISSING, State, StateType
@@ -122,6 +123,8 @@ def _adopted(
         policy=ONCE,
         cause=recorded.cause,
     )
+    if (group := (recorded.result or {}).get("personal")) is not None:
+        belongs(run, context.engine.vault.members(group))
     facts: dict[str, Any] = {
         "task": recorded.task,
         "key": recorded.function.removeprefix(FLOW),
@@ -157,7 +160,8 @@ def _state(
         type_, value = StateType.FAILED, _error(context, past, recorded)
     else:
         return None
-    state: State[Any] = State(type_, recorded.state_name, recorded.message, value)
+    message = None if recorded.message is None else context.engine.vault.revealed(recorded.message)
+    state: State[Any] = State(type_, recorded.state_name, message, value)
     return state.of_run(context.flow_run.flow_run_id, recorded.key)
 
 
@@ -165,7 +169,7 @@ def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any], 
     if "value" in reference:
         return reference["value"]
     if (reason := reference.get("not_recorded")) is not None:
-        raise CannotRecall(f"its result was not recorded ({reason})")
+        raise CannotRecall(f"its result was not recorded ({context.engine.vault.revealed(reason)})")
     if "digest" not in reference:
         return MISSING
     log = context.engine.log
@@ -174,7 +178,7 @@ def _value(context: "FlowRunContext", past: Past, reference: Mapping[str, Any], 
         return past.contents.pop(digest, None) or log.blob(digest)
 
     try:
-        return results.fetch(context.engine.key, reference, blob, keeping)
+        return results.fetch(context.engine.key, reference, blob, keeping, vault=context.engine.vault)
     except results.NotLoadable as error:
         raise CannotRecall(f"its recorded result cannot be loaded: {error}") from None
     except (MissingResult, CorruptResult) as error:
@@ -195,7 +199,8 @@ def _error(context: "FlowRunContext", past: Past, recorded: RecordedCall) -> Bas
         if isinstance(value, BaseException):
             return value
     error = recorded.error or {}
-    return FailedRun(f"{error.get('type', 'Failed')}: {error.get('message') or recorded.message}")
+    told = f"{error.get('type', 'Failed')}: {error.get('message') or recorded.message}"
+    return FailedRun(context.engine.vault.revealed(told))
 
 
 def check_new(

@@ -110,7 +110,7 @@ def _value(recording: _Recording, call: RecordedCall) -> str:
 def _fetched(engine: Engine, reference: Mapping[str, Any]) -> Any:
     if "value" not in reference and "digest" not in reference:
         raise NotRecordable(reference.get("not_recorded", "not recorded"))
-    return results.fetch(engine.key, reference, engine.log.blob)
+    return results.fetch(engine.key, reference, engine.log.blob, vault=engine.vault)
 
 
 def _outcome(call: RecordedCall) -> str:
@@ -127,7 +127,7 @@ def _parameters(engine: Engine, history: History) -> tuple[list[tuple[str, str]]
     values: dict[str, Any] = {}
     if "digest" in exact:
         try:
-            values = results.load(engine.key, engine.log.blob(exact["digest"]))
+            values = results.fetch(engine.key, exact, engine.log.blob, vault=engine.vault)
         except results.NotLoadable as error:
             raise CannotResume(f"The parameters of run {history.name!r} cannot be loaded: {error}") from None
     given = [(name, source_of(value)) for name, value in values.items()]

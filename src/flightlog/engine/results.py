@@ -16,6 +16,7 @@ from flightlog.engine.pickles import NotRecordable, dumps, is_secret, knows_secr
 from flightlog.engine.serializers import PICKLE, Serializer, serializer_of
 from flightlog.engine.storages import ResultStorage, storage_of
 from flightlog.errors import CorruptResult, LogCorrupt, MissingResult
+from flightlog.events.subjects import Closed, Subjects, Vault
 from flightlog.masking import MASKER
 
 _NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
@@ -24,6 +25,19 @@ _PERSON = b"flightlog pickle"
 
 class NotLoadable(Exception):
     """A recorded value that cannot be had back; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Whose a value is: it is encrypted so that it is gone once the key of any of them is.
+
+    Attributes:
+        vault: has their keys.
+        subjects: they.
+    """
+
+    vault: Vault
+    subjects: Subjects
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,7 @@ class Keeping:
         storage: where they are kept; None for the log.
         key: under which name in the storage; None for one made of the digest.
         in_memory: whether a value stays in memory once it is recorded.
+        closing: whose the values are, if they are personal.
     """
 
     persist: bool = True
@@ -43,6 +58,7 @@ class Keeping:
     storage: ResultStorage | None = None
     key: str | None = None
     in_memory: bool = True
+    closing: Closing | None = None
 
 
 PLAINLY = Keeping()
@@ -65,17 +81,22 @@ def record(key: bytes, value: Any, keeping: Keeping = PLAINLY) -> tuple[dict[str
     """
     if not keeping.persist:
         return {"not_recorded": "persist_result=False"}, _NOTHING
-    if (value is None or value is True or value is False) and keeping.key is None:
+    closing = keeping.closing
+    if (value is None or ((value is True or value is False) and closing is None)) and keeping.key is None:
         return {"value": value}, _NOTHING
     try:
         content = _serialized(keeping.serializer, value)
     except NotRecordable as reason:
         return {"not_recorded": str(reason)}, _NOTHING
     if keeping.serializer is PICKLE:
-        reference, blobs = blob_of(_mark(key, content) + content, "pickle")
-    else:
-        reference, blobs = blob_of(content, keeping.serializer.spec)
+        content = _mark(key, content) + content
+    if closing is not None:
+        content = closing.vault.close(closing.subjects, content)
+    reference, blobs = blob_of(content, "pickle" if keeping.serializer is PICKLE else keeping.serializer.spec)
+    if keeping.serializer is not PICKLE:
         reference["mark"] = _mark(key, content)
+    if closing is not None:
+        reference["personal"] = closing.vault.group(closing.subjects)
     if keeping.storage is None:
         return reference, blobs
     return _stored(reference, blobs[reference["digest"]], keeping.storage, keeping.key), _NOTHING
@@ -108,7 +129,14 @@ def _mark(key: bytes, content: bytes) -> bytes:
     return hashlib.blake2b(content, key=key, digest_size=32, person=_PERSON).digest()
 
 
-def fetch(key: bytes, reference: Mapping[str, Any], blob: Callable[[bytes], bytes], keeping: Keeping = PLAINLY) -> Any:
+def fetch(
+    key: bytes,
+    reference: Mapping[str, Any],
+    blob: Callable[[bytes], bytes],
+    keeping: Keeping = PLAINLY,
+    *,
+    vault: Vault,
+) -> Any:
     """Return the value that an event refers to.
 
     Args:
@@ -116,6 +144,7 @@ def fetch(key: bytes, reference: Mapping[str, Any], blob: Callable[[bytes], byte
         reference: what the event says of it.
         blob: gives a blob of the log by its SHA-256.
         keeping: how the values of that run are kept today: it may know the way into the storage.
+        vault: has the keys of those whose personal value it may be.
 
     Raises:
         LogCorrupt, CorruptResult: it is not what was recorded.
@@ -126,10 +155,17 @@ def fetch(key: bytes, reference: Mapping[str, Any], blob: Callable[[bytes], byte
         return reference["value"]
     digest, spec = reference["digest"], reference["serializer"]
     content = blob(digest) if "storage" not in reference else _from_storage(reference, keeping.storage)
+    if (spec != "pickle" or "mark" in reference) and not hmac.compare_digest(
+        reference.get("mark", b""), _mark(key, content)
+    ):
+        raise CorruptResult("A recorded value does not bear the mark of the log's key, so it is not loaded.")
+    if "personal" in reference:
+        try:
+            content = vault.open(reference["personal"], content)
+        except Closed as why:
+            raise NotLoadable(str(why)) from None
     if spec == "pickle" and "mark" not in reference:
         return load(key, content)
-    if not hmac.compare_digest(reference.get("mark", b""), _mark(key, content)):
-        raise CorruptResult("A recorded value does not bear the mark of the log's key, so it is not loaded.")
     serializer = keeping.serializer if keeping.serializer.spec == spec else _named(spec)
     return _loaded(serializer.loads, content)
 

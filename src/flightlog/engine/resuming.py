@@ -304,10 +304,10 @@ def _parameters(
     values: dict[str, Any] = {}
     if "digest" in exact:
         try:
-            values = results.load(engine.key, engine.log.blob(exact["digest"]))
+            values = results.fetch(engine.key, exact, engine.log.blob, vault=engine.vault)
         except results.NotLoadable as error:
             if not change or set(names) - set(given):
-                raise CannotResume(f"The parameters of run {history.name!r} cannot be loaded: {error}") from None
+                raise CannotResume(f"The parameters of run {history.name!r} cannot be loaded: {error}.") from None
     values |= given
     values |= dict(zip(names, flow.bound, strict=False))  # a method's own object, rather than a copy of it
     if lacking := sorted(missing - set(values)):
@@ -326,7 +326,7 @@ def _complete_digests(engine: Engine, history: History) -> None:
         try:
             created = read_history(engine.log, call.child).created
             exact = created.get("exact")
-            values = {} if exact is None else results.load(engine.key, engine.log.blob(exact["digest"]))
+            values = {} if exact is None else results.fetch(engine.key, exact, engine.log.blob, vault=engine.vault)
         except (RunNotFound, KeyError, results.NotLoadable):
             continue  # it was never begun, or cannot be told from others: it runs again
         if not created.get("not_recorded"):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flightlog.engine.context import CURRENT, RunContext, TaskRunContext, get_run_context
 from flightlog.engine.runs import FlowRun, Journal, Run, TaskRun
 from flightlog.events.model import Append, NewEvent
+from flightlog.events.subjects import NOBODY, Subjects
 from flightlog.events.types import LOG_LINES, logs_stream
 from flightlog.masking import MASKER
 
@@ -170,10 +171,17 @@ class _RecordingHandler(logging.Handler):
             run = context if isinstance(context, Run) else _run_of(context)
             journal = run.journal
             task_run = run.key if isinstance(context, (TaskRunContext, TaskRun)) else None
+            text = recorded_text(run, MASKER.mask(text))
             moment = journal.engine.clock.now()
             journal.engine.lines.add(journal, (moment, record.levelno, record.name, task_run, text))
         except Exception:  # noqa: BLE001 - logging's own way with errors: a note on stderr
             self.handleError(record)
+
+
+def recorded_text(run: Any, text: str) -> str:
+    """Return what the log is told of a line of a run: encrypted, if the run knows personal values."""
+    subjects: Subjects = getattr(run, "subjects", NOBODY)  # a worker leaves it to the process that has the run
+    return run.journal.engine.vault.close_text(subjects, text) if subjects else text
 
 
 def _run_of(context: RunContext) -> Any:

@@ -7,6 +7,7 @@ from flightlog.engine.transitions import Command, Policy, RunState, decide, evol
 from flightlog.errors import TakenOver
 from flightlog.events.model import Append, NewEvent
 from flightlog.events.store import Unit
+from flightlog.events.subjects import NOBODY, Subjects, guarded
 from flightlog.events.types import FLOW_RUN, TASK_RUN, TERMINAL, flow_run_stream
 from flightlog.ids import id_text, parse_id
 
@@ -65,9 +66,13 @@ class Journal:
 
 
 class Run:
-    """What flow runs and task runs have in common."""
+    """What flow runs and task runs have in common.
 
-    __slots__ = ("_rules", "cause", "journal", "key", "name")
+    Attributes:
+        subjects: those whose personal values its code may know: what it leaves in the log is encrypted for them.
+    """
+
+    __slots__ = ("_rules", "cause", "journal", "key", "name", "subjects")
     kind = ""
 
     def __init__(self, journal: Journal, key: bytes, name: str, *, policy: Policy, cause: bytes | None) -> None:
@@ -75,6 +80,7 @@ class Run:
         self.key = key
         self.name = name
         self.cause = cause
+        self.subjects: Subjects = NOBODY
         self._rules = RunState(self.kind, policy)
 
     @property
@@ -91,6 +97,11 @@ class Run:
     def policy(self) -> Policy:
         """How often a failed attempt is tried again, and when."""
         return self._rules.policy
+
+    @property
+    def personal(self) -> bool:
+        """Whether its code may know personal values."""
+        return bool(self.subjects)
 
     @property
     def run_count(self) -> int:
@@ -124,6 +135,8 @@ class Run:
         self._rules = evolve(self._rules, fact)
         engine = self.journal.engine
         data = fact.data if self.kind == FLOW_RUN else {"task_run_id": self.key, **fact.data}
+        if self.subjects:
+            data = guarded(engine.vault, data, self.subjects)
         event = NewEvent(engine.ids.new(), fact.type, data, engine.clock.now(), self.cause, actor=actor)
         self.cause = event.id
         return event

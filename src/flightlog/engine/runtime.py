@@ -25,6 +25,7 @@ from flightlog.events.model import NewEvent
 from flightlog.events.narration import INFO, Line, created_line, narrate, state_text
 from flightlog.events.opening import open_log
 from flightlog.events.store import REPLAY
+from flightlog.events.subjects import Vault, keys_folder, outward
 from flightlog.events.types import FLOW_RUN
 from flightlog.ids import Ids, RandomIds
 from flightlog.masking import MASKER
@@ -80,6 +81,7 @@ class Engine:
         self.ids = ids or RandomIds()
         self.apply(settings)
         self.fresh = Fresh()
+        self.vault = Vault(log, keys_folder(log, settings), key, clock=self.clock, ids=self.ids)
         self.gates = Gates()
         self.inbox = Inbox(log)
         self._keeps_inline = False
@@ -133,7 +135,7 @@ class Engine:
         """What plug-ins work with."""
         from flightlog.plugins.offers import Surroundings
 
-        return Surroundings(self.log, self.key, self.settings, self.clock, self.ids, MASKER.mask)
+        return Surroundings(self.log, self.key, self.settings, self.clock, self.ids, outward)
 
     def close(self) -> None:
         """Let what runs beside flows end, and the log go.
@@ -176,6 +178,8 @@ class Engine:
     def tell(self, run: Run, event: NewEvent) -> None:
         """Show on the console what an event of a run says."""
         data = event.data
+        if run.subjects:
+            data = self.vault.revealed_in(data)  # as the lines of the run itself are shown
         lines: Iterable[Line]
         # Nine of ten are one of these two, without asking what else they could be.
         if event.type == _COMPLETED and not data.keys() & _UNUSUAL:

@@ -1,6 +1,6 @@
 """Calls of tasks, and the task runs that are made of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -9,14 +9,18 @@ from flightlog.engine.arguments import replace, sources
 from flightlog.engine.caching import Lookup
 from flightlog.engine.context import CURRENT, IN_HOOK, TAGS, FlowRunContext, RunContext, TaskRunContext
 from flightlog.engine.depth import check_room
+from flightlog.engine.digests import input_digest
 from flightlog.engine.futures import BaseFuture
 from flightlog.engine.iterators import listed
 from flightlog.engine.names import run_name
-from flightlog.engine.runs import TaskRun
+from flightlog.engine.privacy import Personal, belongs, given_to, owners
+from flightlog.engine.runs import Run, TaskRun
 from flightlog.engine.slots import Slots
+from flightlog.engine.states import State
 from flightlog.engine.transitions import Create, Policy
 from flightlog.engine.upstream import value_of
 from flightlog.events.model import Append, NewEvent
+from flightlog.events.subjects import NOBODY, Subjects
 
 if TYPE_CHECKING:
     from flightlog.engine.tasks import Task
@@ -42,6 +46,8 @@ class TaskCall:
         slots: the slots of concurrency limits that its present attempt holds.
         part: what it is to the transaction that it is made in, once it has completed.
         partial: whether it is a generator's, which was left before its end.
+        inherited: those whose personal values the code knew that made it.
+        subjects: they, and those whose values it is given.
     """
 
     task: "Task[Any, Any]"
@@ -56,6 +62,13 @@ class TaskCall:
     slots: Slots | None = None
     part: "Part | None" = None
     partial: bool = False
+    inherited: Subjects = NOBODY
+    subjects: Subjects = NOBODY
+
+    @property
+    def caller(self) -> Run:
+        """The run whose code makes the call."""
+        return self.flow.flow_run if self.parent is None else self.parent.task_run
 
     def given_back(self, *, ended: bool) -> list[Append]:
         """Return what gives back all that the call holds; a claim on a cache key, only once it has ended."""
@@ -78,9 +91,57 @@ def new_call(
     if parent is not None:
         check_room(task.name)
     call = TaskCall(task, flow, parent, listed(parameters), None if wait_for is None else list(_each(wait_for)))
+    caller = flow.flow_run if parent is None else parent.task_run
+    if caller.subjects:
+        call.inherited = call.subjects = caller.subjects
+    if Personal.used:
+        take_in(call, call.parameters)
     if flow.memory is None or not flow.memory.has_past:
         create(call)
     return call
+
+
+def take_in(call: TaskCall, parameters: Mapping[str, Any]) -> Subjects:
+    """Have a call belong to those whose personal values it is given; return those whom its own parameters name.
+
+    Raises:
+        ParameterTypeError: it cannot be told whose a value is.
+    """
+    given = given_to(call.task, parameters)
+    own = NOBODY if given is None else owners(call.flow.engine.vault, given)
+    call.subjects |= own
+    if call.flow.personal_runs:
+        for runs in inputs_of(call.flow, call.parameters, call.wait_for).values():
+            call.subjects |= brought_by(call.flow, runs)
+    if call.run is not None:
+        belongs(call.run, call.subjects)
+    return own
+
+
+def digest_of(call: TaskCall, parameters: dict[str, Any]) -> bytes | None:
+    """Return the digest of a call's arguments, and have it belong to those whose personal values are among them.
+
+    Raises:
+        ParameterTypeError: it cannot be told whose a value is.
+    """
+    engine, key = call.flow.engine, call.flow.engine.key
+    if Personal.used or call.flow.personal_runs:
+        key = engine.vault.digest_key(take_in(call, parameters))
+    if call.subjects and call.task.isgenerator:
+        belongs(call.caller, call.subjects)  # its pieces come before its end
+    return input_digest(key, parameters)
+
+
+def pass_on(call: TaskCall, run: TaskRun, state: State[Any]) -> None:
+    """Have the run that made a call belong to those whose personal values it gets to see by its end."""
+    if state.data is not None or state.load is not None:
+        call.flow.personal_runs[run.key] = run.subjects
+        belongs(call.caller, run.subjects)
+
+
+def brought_by(flow: FlowRunContext, runs: Iterable[bytes]) -> Subjects:
+    """Return those whose personal values some task runs of a flow run have returned."""
+    return NOBODY.union(*(flow.personal_runs.get(run, NOBODY) for run in runs))
 
 
 def _each(wait_for: Any) -> Iterable[Any]:
@@ -96,6 +157,7 @@ def create(call: TaskCall) -> TaskRun:
     policy = task.policy(flow.engine.task_policy)
     call.run = run = new_task_run(flow, call.parent, task.name, task.name, policy)
     run.tags = tags_of(task, flow)
+    run.subjects = call.subjects
     run.name = _given_name(call, run) or f"{task.name}-{task.key_hash}-{next(counter)}"
     facts: dict[str, Any] = {"task": task.name, "key": task.key, "name": run.name}
     if call.parent is not None:
@@ -117,8 +179,9 @@ def _given_name(call: TaskCall, run: TaskRun) -> str | None:
     if template is None:
         return None
     parameters = {name: replace(value, _as_it_is_known) for name, value in call.parameters.items()}
-    if not callable(template):
-        return run_name(template, parameters)
+    personal = _personal_parameters(call, parameters) if call.subjects or Personal.used else ()
+    if personal or not callable(template):
+        return run_name(template, parameters, personal)
     context = TaskRunContext(call.flow, call.task, run, parameters, log_prints=False, parent=call.parent)
     token, inside = CURRENT.set(context), IN_HOOK.set(context)
     try:
@@ -126,6 +189,18 @@ def _given_name(call: TaskCall, run: TaskRun) -> str | None:
     finally:
         IN_HOOK.reset(inside)
         CURRENT.reset(token)
+
+
+def _personal_parameters(call: TaskCall, parameters: dict[str, Any]) -> Collection[str]:
+    """Return the parameters whose values are personal, or may be."""
+    if call.inherited:
+        return parameters.keys()
+    given = given_to(call.task, parameters)
+    found = set() if given is None else given.parameters
+    for name, runs in inputs_of(call.flow, call.parameters, None).items():
+        if brought_by(call.flow, runs):
+            found.add(name)
+    return found
 
 
 def _as_it_is_known(source: Any) -> Any:

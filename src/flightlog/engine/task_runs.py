@@ -10,9 +10,8 @@ from flightlog.engine.bridge import Waits
 from flightlog.engine.caching import Lookup, look_up, lookup_of
 from flightlog.engine.calls import Call, CallMemory
 from flightlog.engine.context import TaskRunContext, check
-from flightlog.engine.digests import input_digest
 from flightlog.engine.hooks import beside, call_hooks
-from flightlog.engine.keeping import kept, named
+from flightlog.engine.keeping import kept, named, privately
 from flightlog.engine.outcomes import (
     Outcome,
     call_user,
@@ -21,16 +20,18 @@ from flightlog.engine.outcomes import (
     failure,
     unsuccessful,
     value_facts,
+    with_owners,
     worth_retrying,
 )
 from flightlog.engine.parameters import learn_secrets
+from flightlog.engine.privacy import belongs
 from flightlog.engine.recall import CannotRecall, check_new, recalled
 from flightlog.engine.results import PLAINLY, Keeping
 from flightlog.engine.run_logs import get_run_logger, logged_prints
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.slots import NoSlots, Slots
 from flightlog.engine.states import State, StateType
-from flightlog.engine.task_calls import TaskCall, create, tags_of
+from flightlog.engine.task_calls import TaskCall, create, digest_of, pass_on, tags_of
 from flightlog.engine.tracking import Tracker
 from flightlog.engine.transaction_parts import RecalledTask, SettledTask, TaskPart
 from flightlog.engine.transactions import TRANSACTION
@@ -41,6 +42,7 @@ from flightlog.errors import (
     ConcurrencySlotAcquisitionError,
     InvalidNameError,
     LogError,
+    ParameterTypeError,
     TakenOver,
     UpstreamTaskError,
 )
@@ -88,7 +90,10 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
     except Exception as error:  # noqa: BLE001 - an iterator among the arguments is the user's own code
         return failed(call, error)
     learn_secrets(parameters)
-    digest = input_digest(flow.engine.key, parameters)
+    try:
+        digest = digest_of(call, parameters)
+    except ParameterTypeError as error:
+        return failed(call, error)
     parent = None if call.parent is None else call.parent.task_run.key
     state = None
     if memory is not None and call.run is None and memory.has_past:
@@ -99,6 +104,8 @@ async def _resolve_and_run(waits: Waits, call: TaskCall) -> State[Any]:
         memory.add(parent, task.key, digest, Call(call.run, state, part=call.part, partial=call.partial))
     if state.type is StateType.COMPLETED and call.run is not None:
         flow.tracker.add(state.data, call.run.key)
+    if call.run is not None and call.run.subjects:
+        pass_on(call, call.run, state)
     return state
 
 
@@ -137,6 +144,7 @@ async def _repeat(
     except CannotRecall as error:
         reason = f"The call runs again: {error}."
     call.run = earlier.run
+    _take_back(call, earlier)
     if call.run is None and earlier.recorded is not None:
         memory.stand_for(create(call).key, earlier.recorded.key)
     if reason is None and earlier.counts:
@@ -152,6 +160,14 @@ async def _repeat(
         call.pending.append(rerun := call.run.record(Rerun(_rerun_facts(call.run, tags, reason))))
         call.run.tell(rerun)
     return None
+
+
+def _take_back(call: TaskCall, earlier: Call) -> None:
+    """Have a recorded run belong to whom it belonged."""
+    if earlier.recorded is not None and (group := (earlier.recorded.result or {}).get("personal")) is not None:
+        call.subjects |= call.flow.engine.vault.members(group)
+    if call.run is not None and call.subjects:
+        belongs(call.run, call.subjects)
 
 
 def _rejoin(call: TaskCall, earlier: Call, parameters: dict[str, Any]) -> None:
@@ -232,6 +248,8 @@ def _cached(call: TaskCall, run: TaskRun, lookup: Lookup, digest: bytes | None) 
     """End a call whose value was in the cache, without calling the function."""
     state: State[Any] = State(StateType.COMPLETED, "Cached", None, lookup.value)
     state.of_run(run.flow_run_id, run.key)
+    if (group := (lookup.reference or {}).get("personal")) is not None:
+        belongs(run, call.flow.engine.vault.members(group))
     facts: dict[str, Any] = {"result": dict(lookup.reference or {}), "cache": lookup.facts}
     if digest is not None:
         facts["digest"] = digest
@@ -322,7 +340,8 @@ async def _called(
         keeping = _keeping(call, context)
     except InvalidNameError as error:
         return Outcome(error=error), call.flow.keeping
-    return await call_user(waits, context, task.function, arguments, task.timeout_seconds), keeping
+    outcome = await call_user(waits, context, task.function, arguments, task.timeout_seconds)
+    return with_owners(outcome, task, context.task_run, context.parameters), keeping
 
 
 async def _conclude(
@@ -337,7 +356,7 @@ async def _conclude(
         state, told = found
     state.of_run(context.task_run.flow_run_id, context.task_run.key)
     if state.type is StateType.COMPLETED:
-        told, blobs = await kept(waits, call.flow.engine, state, keeping)
+        told, blobs = await kept(waits, call.flow.engine, state, privately(keeping, context.task_run))
         if call.task.isgenerator and waits.partial:
             call.partial = told["partial"] = True
         if call.lookup is not None:
@@ -390,7 +409,8 @@ async def _unsuccessful_end(
     blobs: Any = _NOTHING
     if state.type is StateType.FAILED and not retriable:
         # Exceptions are for resuming only: they go the usual way, whatever is said of values.
-        result, blobs = value_facts(engine.key, state.data, PLAINLY if task.persist_result is not False else _NOT_KEPT)
+        keeping = privately(PLAINLY if task.persist_result is not False else _NOT_KEPT, run)
+        result, blobs = value_facts(engine.key, state.data, keeping)
         facts = {**facts, **result}
     end = end_of(state, facts, engine.clock.now(), retriable=retriable)  # when its retry is due depends on the time
     if retriable and task.retry_jitter_factor:

@@ -6,7 +6,9 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from flightlog.awaiting import as_asked
+from flightlog.engine.context import CURRENT
 from flightlog.engine.options import checked_tags
+from flightlog.engine.privacy import check_open
 from flightlog.engine.runtime import current_engine
 from flightlog.errors import VersionConflict
 from flightlog.events.model import NewEvent
@@ -57,8 +59,10 @@ class Variable:
 
         Raises:
             ValueError: it has a value already, or name or value do not fit.
+            PersonalValues: it is set in a run that has personal values.
         """
         _check_name(name)
+        check_open(CURRENT.get(), VARIABLE_SET)
         try:
             text = json.dumps(value)
         except (TypeError, ValueError) as error:

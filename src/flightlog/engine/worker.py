@@ -80,6 +80,7 @@ class Body:
         log_prints: whether prints become log lines.
         logging: how log lines are shown and kept.
         timed: whether it has a time limit.
+        personal: whether the run has personal values.
     """
 
     function: Callable[..., Any]
@@ -94,6 +95,7 @@ class Body:
     log_prints: bool
     logging: run_logs.LogSettings
     timed: bool
+    personal: bool = False
 
 
 def packed_body(body: Body, way: Way, beside: Mapping[int, int] = {}) -> bytes:
@@ -297,6 +299,7 @@ class _Run:
     task_name: str
     flow_run_id: str
     journal: _Journal
+    personal: bool
 
     @property
     def id(self) -> str:
@@ -340,12 +343,12 @@ class WorkerFlowContext:
 def _context(relay: Relay, body: Body) -> Any:
     journal = _Journal(_Engine(_Lines(relay)))
     key, name, tags, flow_name, _, count = body.flow_run
-    flow_run = _Run(key, name, count, tags, flow_name, id_text(key), journal)
+    flow_run = _Run(key, name, count, tags, flow_name, id_text(key), journal, body.personal)
     flow: Any = WorkerFlowContext(relay, body, flow_run, {} if body.is_task else body.parameters)
     if not body.is_task:
         return flow
     task_key, task_run_name, run_count, task_tags, task_name = body.run
-    task_run: Any = _Run(task_key, task_run_name, run_count, task_tags, task_name, id_text(key), journal)
+    task_run: Any = _Run(task_key, task_run_name, run_count, task_tags, task_name, id_text(key), journal, body.personal)
     task = _Named(task_name, isasync=body.isasync)
     return TaskRunContext(flow, task, task_run, body.parameters, log_prints=body.log_prints)
 

@@ -13,6 +13,7 @@ from flightlog.clock import isoformat
 VALUE = "value"
 """The one field of an input that is a plain type."""
 _DEEPEST = 3
+_ENCRYPTED, _UNKNOWN = "<personal:", "--input '...'"
 _SHORT_ID = 18
 _LONGEST = 2000
 _CONSTRAINTS = {
@@ -135,12 +136,16 @@ def shell_command(run: str, schema: str | None) -> str:
         schema: the JSON Schema of the input, as JSON; None if there is nothing to say but that it may go on.
     """
     command = f"flightlog runs resume {run[:_SHORT_ID]}"
-    return command if schema is None else f"{command} {shell_input(json.loads(schema))}"
+    if schema is None:
+        return command
+    return f"{command} {_UNKNOWN if schema.startswith(_ENCRYPTED) else shell_input(json.loads(schema))}"
 
 
 def python_call(run: str, schema: str | None, *, suspended: bool) -> str:
     """Return the call that answers a paused or suspended run; see `shell_command`."""
-    given = None if schema is None else repr(example_of(json.loads(schema)))
+    given = schema
+    if schema is not None:
+        given = "..." if schema.startswith(_ENCRYPTED) else repr(example_of(json.loads(schema)))
     if suspended:
         return f'flightlog.resume_run("{run}"{"" if given is None else f", run_input={given}"})'
     return f'flightlog.resume_flow_run("{run}"{"" if given is None else f", {given}"})'
@@ -161,7 +166,9 @@ def question_text(run: str, facts: Mapping[str, Any], *, suspended: bool) -> str
         lines += [f"  {line}" for line in str(shown).splitlines()]
     lines.append(f"To go on: {shell_command(run, schema)}")
     lines.append(f"In Python: {python_call(run, schema, suspended=suspended)}")
-    if schema is not None:
+    if schema is not None and schema.startswith(_ENCRYPTED):
+        lines.append(f"The input: {schema}")
+    elif schema is not None:
         lines.append("The input:")
         lines += [f"  {line}" for line in fields_of(json.loads(schema))]
     text = "\n".join(lines)

@@ -63,6 +63,8 @@ PLUGIN_SWITCHED_OFF: Final = "plugin.switched_off"
 LOG_SEALED: Final = "log.sealed"
 LOG_ARCHIVED: Final = "log.archived"
 LOG_RESTORED: Final = "log.restored"
+SUBJECTS_GROUPED: Final = "subjects.grouped"
+SUBJECT_ERASED: Final = "subject.erased"
 BLOCKS: Final = "block/"
 """How the name of every block's stream begins."""
 BLOCK_KEY_STREAM: Final = "block-key"
@@ -112,7 +114,7 @@ SCHEMAS: Final[dict[str, int]] = {
     **dict.fromkeys((PLUGIN_SKIPPED, PLUGIN_FAILED, PLUGIN_LAGGED, PLUGIN_SWITCHED_OFF), 1),
     **dict.fromkeys((ARTIFACT_CREATED, ARTIFACT_UPDATED, VARIABLE_SET, VARIABLE_UNSET, EVENT_EMITTED), 1),
     **dict.fromkeys((BLOCK_SAVED, BLOCK_REENCRYPTED, BLOCK_DELETED, BLOCK_SECRETS_READ, BLOCK_KEY_CHANGED), 1),
-    **dict.fromkeys((LOG_SEALED, LOG_ARCHIVED, LOG_RESTORED), 1),
+    **dict.fromkeys((LOG_SEALED, LOG_ARCHIVED, LOG_RESTORED, SUBJECTS_GROUPED, SUBJECT_ERASED), 1),
 }
 
 
@@ -213,6 +215,16 @@ def notification_stream(key: str) -> str:
 def plugin_stream(name: str) -> str:
     """Return the name of the stream of a plug-in."""
     return f"plugin/{name}"
+
+
+def subject_stream(subject: bytes) -> str:
+    """Return the name of the stream of somebody whose personal data is in the log, known by a digest."""
+    return f"subject/{subject.hex()}"
+
+
+def subjects_stream(group: bytes) -> str:
+    """Return the name of the stream that says who belongs to a group of such subjects."""
+    return f"subjects/{group.hex()}"
 
 
 def run_id_of(stream: str) -> str | None:

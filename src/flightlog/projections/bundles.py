@@ -18,6 +18,7 @@ from flightlog.events.merkle import missing_parts
 from flightlog.events.opening import open_log
 from flightlog.events.sealing import Seal, part_root
 from flightlog.events.store import PARTIAL, IndexedRow, Row
+from flightlog.events.subjects import hidden
 from flightlog.events.types import flow_run_stream
 from flightlog.projections.bundle_report import report
 from flightlog.projections.projection import Projection
@@ -58,7 +59,7 @@ def export(
         bundles.PROOF: _text({"size": seal.last, "parts": _proof(log, rows, seal.last, progress)}),
         bundles.RESULTS: _text(bundles.results_of(events, spilled)),
         bundles.ENVIRONMENT: _text(bundles.environment_of(events, spilled)),
-        bundles.REPORT: report(projector, found, seal, note).encode("utf-8", "backslashreplace"),
+        bundles.REPORT: hidden(report(projector, found, seal, note)).encode("utf-8", "backslashreplace"),
         bundles.PROGRAM: inspect.getsource(bundles).encode(),
         **{f"{bundles.BLOBS}{digest.hex()}": content for digest, content in spilled.items()},
     }

@@ -209,5 +209,5 @@ def _attempt(event: Event, suffix: str, data: dict[str, Any], flow_run: bytes, r
 
 
 def _short(text: str | None) -> str | None:
-    """Cut what is for people to look at; the event has all of it."""
-    return text if text is None or len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + " ..."
+    """Cut what is for people to look at; the event has all of it. What is encrypted cannot be cut."""
+    return text if text is None or len(text) <= _MAX_TEXT or "<personal:" in text else text[:_MAX_TEXT] + " ..."

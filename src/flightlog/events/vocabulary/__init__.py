@@ -22,6 +22,7 @@ from flightlog.events.vocabulary import (
     notifications,
     plugins,
     seals,
+    subjects,
     task_runs,
     transactions,
 )
@@ -40,6 +41,7 @@ _SUBJECTS = (
     notifications,
     seals,
     archives,
+    subjects,
 )
 MODELS: dict[str, type[BaseModel]] = {name: model for subject in _SUBJECTS for name, model in subject.MODELS.items()}
 

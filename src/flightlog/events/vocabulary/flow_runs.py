@@ -8,6 +8,7 @@ from flightlog.events.vocabulary.parts import (
     Identifier,
     Microseconds,
     Payload,
+    Personal,
     Result,
     StateChange,
 )
@@ -39,6 +40,7 @@ class FlowRunCreated(Payload):
     parent_task_run_id: Identifier | None = Field(
         None, description="The task run in the parent that stands for this run."
     )
+    personal: Personal = None
 
 
 class ProcessFacts(StateChange):
@@ -84,6 +86,7 @@ class FlowAnswered(Payload):
     key: str = Field(description="The pause that this is the answer to.")
     input: str | None = Field(None, description="The input, as JSON, secrets masked.")
     shown: str | None = Field(None, description="What was shown.")
+    personal: Personal = None
 
 
 class FlowAnswerRefused(Payload):

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from flightlog.events.vocabulary.parts import Identifier, Payload
+from flightlog.events.vocabulary.parts import Identifier, Payload, Personal
 
 
 class HookEnded(Payload):
@@ -13,6 +13,7 @@ class HookEnded(Payload):
     task_run_id: Identifier | None = Field(None, description="The task run that it was called for, if it was one.")
     took: int = Field(ge=0, description="How long it took, in microseconds.")
     problem: str | None = Field(None, description="What went wrong, secrets masked.")
+    personal: Personal = None
 
 
 MODELS: dict[str, type[Payload]] = {"hook.ended": HookEnded}

@@ -17,6 +17,12 @@ class Payload(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, ser_json_bytes="base64", val_json_bytes="base64")
 
 
+Personal = Annotated[
+    Identifier | None,
+    Field(description="Whose personal data it holds: a group of subjects. Texts and values in it are encrypted."),
+]
+
+
 class Result(Payload):
     """Where a value is: a blob, or here in line, or nowhere, with the reason."""
 
@@ -30,6 +36,7 @@ class Result(Payload):
     path: str | None = Field(None, description="Under which name it has them.")
     value: bool | None = Field(None, description="None, True or False themselves, which need no blob.")
     not_recorded: str | None = Field(None, description="Why the value is not recorded.")
+    personal: Personal = None
 
 
 class Error(Payload):
@@ -66,6 +73,7 @@ class StateChange(Payload):
 
     name: str | None = Field(None, description="The state's name, where it is not its type's usual one.")
     message: str | None = Field(None, description="What the state says of itself.")
+    personal: Personal = None
 
 
 class End(StateChange):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flightlog.events.vocabulary.parts import Cache, End, Identifier, Microseconds, Payload, StateChange
+from flightlog.events.vocabulary.parts import Cache, End, Identifier, Microseconds, Payload, Personal, StateChange
 
 InputDigest = Annotated[
     bytes, Field(min_length=16, max_length=16, description="Of the arguments, under the log's key: 16 bytes.")
@@ -30,6 +30,7 @@ class TaskRunCreated(Payload):
     replaces: Identifier | None = Field(
         None, description="The task run of the same call of a subflow that failed before this one was made."
     )
+    personal: Personal = None
 
 
 class TaskRunning(StateChange):

@@ -1,0 +1,5 @@
+"""Personal data that can be erased: ``from flightlog.privacy import Personal``."""
+
+from flightlog.engine.privacy import Personal
+
+__all__ = ["Personal"]
