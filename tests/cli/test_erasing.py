@@ -124,6 +124,32 @@ def test_erasing_somebody(place: Path, own_home: Path) -> None:
     assert "Its key was gone already." in command("audit", "erase", ANN)
 
 
+def test_erasing_somebody_whose_runs_are_archived(place: Path, own_home: Path) -> None:
+    """Segments hold what is encrypted, too: all that is listed before is listed after, and nothing can be read."""
+    run("flows.py", ANN)
+    before = json.loads(run("-m", "flightlog", "audit", "erase", ANN, "--dry-run", "--json").stdout)
+    command("log", "archive", "--older-than", "0s")
+    assert list(own_home.rglob("*.segment"))
+    assert ANN in command("runs", "logs", "@last")
+    assert holders(place, ANN) == []
+    document = json.loads(run("-m", "flightlog", "audit", "erase", ANN, "--json").stdout)
+    assert document["events"] == before["events"]
+    assert ANN not in command("runs", "logs", "@last")
+    assert holders(place, ANN) == []
+    command("audit", "verify")
+    command("log", "restore", "--all")
+    assert ANN not in command("runs", "logs", "@last")
+    command("audit", "verify")
+
+
+def test_a_test_made_of_a_run_says_that_it_is_out_of_reach(place: Path) -> None:
+    """What is in a file of somebody's is theirs to look after; once the key is gone there is nothing to write."""
+    run("flows.py", ANN)
+    assert "which erasing somebody does not reach" in command("runs", "to-test", "@last", "-o", "test_it.py")
+    command("audit", "erase", ANN)
+    assert "personal data was erased" in command("runs", "to-test", "@last", "-o", "-", code=1)
+
+
 def test_nobody_of_that_name(place: Path) -> None:
     """A name that nothing belongs to is told apart, also while there is other personal data."""
     run("flows.py", ANN)

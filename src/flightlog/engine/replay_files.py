@@ -76,8 +76,16 @@ def replay_file(engine: Engine, run: bytes, folder: Path) -> ReplayFile:
         file.remarks.append(f"These calls run, since their values cannot be had: {', '.join(recording.lacking)}.")
     if history.rules.type == "CRASHED":
         file.remarks.append("The run crashed: what ended its process from outside is not in the test.")
+    if _is_personal(history):
+        file.remarks.append("It holds personal values in plain text, which erasing somebody does not reach.")
     file.remarks.append("The file holds values of the run: look at it before you share it.")
     return file
+
+
+def _is_personal(history: History) -> bool:
+    """Tell whether a run, or a call of it, knows personal values."""
+    references = [history.created.get("exact"), *(call.result for call in history.calls.values())]
+    return any("personal" in (reference or {}) for reference in references)
 
 
 # --- what is on record ----------------------------------------------------------------------------------
