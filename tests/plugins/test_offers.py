@@ -112,7 +112,7 @@ def test_flows_name_what_plug_ins_bring(place: Place) -> None:
         from flightlog.engine.runtime import current_engine
         engine = current_engine()
         for event in engine.log.read_all(types=["task_run.completed"]):
-            print(fetch(engine.key, event.data["result"], engine.log.blob))
+            print(fetch(engine.key, event.data["result"], engine.log.blob, vault=engine.vault))
     """
     assert place.python(program).stdout == "a\nA\na\n"
 
