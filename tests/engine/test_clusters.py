@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -368,6 +369,28 @@ def test_a_time_limit_stops_the_code_with_all_that_it_called(history: History, w
         (crashed,) = history.data("task_run.crashed")
         assert re.fullmatch(r"Abandoned: the task run 'has_beaten-.*' exceeded its time limit.", crashed["message"])
         assert crashed["cause"] == "timed_out"
+
+
+def test_python_looks_for_nothing_once_a_call_that_was_stopped_has_ended() -> None:
+    """One taken back on its way would have all threads look for it for good, and CPython 3.11 trace for ever."""
+
+    @flow(task_runner=ThreadsTaskRunner)
+    def f() -> Any:
+        state: Any = beat.with_options(timeout_seconds=0.1).submit().wait()
+        return state.name
+
+    assert f() == "TimedOut"
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "flightlog-timed"])
+    traced = threading.Event()
+
+    def trace() -> None:
+        sys.settrace(lambda *_: None)
+        shared()
+        sys.settrace(None)
+        traced.set()
+
+    threading.Thread(target=trace, daemon=True).start()
+    assert traced.wait(10)
 
 
 def test_a_flow_that_a_task_calls_may_have_such_a_runner_itself() -> None:

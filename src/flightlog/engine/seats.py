@@ -120,7 +120,7 @@ class Seat:
                     frame.done.set()
             for thread in {frame.thread for frame in going_on}:
                 # It comes at the next instruction of Python code; what waits in C goes on until it is back.
-                _raise_in(thread, Stopped)
+                _raise_in(thread)
             self._changed.notify_all()
 
     def send(self, kind: str, number: int, content: Any) -> None:
@@ -166,16 +166,32 @@ class Seat:
                 with self._changed:
                     if frame in self._frames:
                         self._frames.remove(frame)
-                    if all(other.thread != frame.thread for other in self._frames):
-                        _raise_in(frame.thread, None)
+                    if frame.stopped and not self._is_stopped(frame.thread):
+                        _let_come()
                 return
 
+    def _is_stopped(self, thread: int | None) -> bool:
+        """Tell whether a call that goes on in a thread is to go on no more."""
+        return any(frame.stopped for frame in self._frames if frame.thread == thread)
 
-def _raise_in(thread: int | None, kind: type[BaseException] | None) -> None:
-    """Raise an exception in a thread; with None, keep one that is on its way from coming."""
+
+def _raise_in(thread: int | None) -> None:
+    """Raise `Stopped` in a thread."""
     if thread is not None:
-        what = ctypes.py_object() if kind is None else ctypes.py_object(kind)
+        what = ctypes.py_object(Stopped)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
+
+
+def _let_come() -> None:
+    """Have a `Stopped` that may be on its way to this thread come here, where it does no harm.
+
+    Taken back with PyThreadState_SetAsyncExc(thread, NULL), it would leave the interpreter looking for it for good: at
+    each call and jump of all threads, without end where code is traced (CPython 3.11).
+    """
+    with suppress(Stopped):
+        _raise_in(threading.get_ident())
+        while True:  # it comes at the jump back
+            pass
 
 
 class SeatRelay(Relay):
