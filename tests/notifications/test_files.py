@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from flightlog.errors import SettingsError
-from flightlog.notifications.files import find_file, read_file
+from flightlog.notifications.files import read_file
+from flightlog.notifications.finding import find_file
 from flightlog.notifications.toml_lines import line_of
 
 DOCUMENT = '''\

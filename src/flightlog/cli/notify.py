@@ -246,7 +246,7 @@ def _deliver(*, watch: bool = False) -> int:
     import threading
 
     from flightlog.events.subjects import outward
-    from flightlog.notifications.files import find_file
+    from flightlog.notifications.finding import find_file
     from flightlog.notifications.service import Working, synchronise
     from flightlog.plugins.offers import Surroundings
 

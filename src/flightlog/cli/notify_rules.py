@@ -190,7 +190,8 @@ def check(file: Path | None) -> int:
     """
     from flightlog.errors import SettingsError
     from flightlog.notifications.configuring import present, problems_of
-    from flightlog.notifications.files import find_file, read_file
+    from flightlog.notifications.files import read_file
+    from flightlog.notifications.finding import find_file
 
     file = file or find_file(Path.cwd(), load().home)
     if file is None:

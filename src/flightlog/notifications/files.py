@@ -13,42 +13,16 @@ from pydantic import ValidationError
 
 from flightlog.errors import SettingsError
 from flightlog.names import did_you_mean
+from flightlog.notifications.finding import ENCODING, SHARED_FILE, TABLE
 from flightlog.notifications.rules import Configuration
 from flightlog.notifications.toml_lines import Place, line_of
 
-OWN_FILE: Final = "notifications.toml"
-SHARED_FILE: Final = "flightlog.toml"
-TABLE: Final = "notifications"
-_ENCODING: Final = "utf-8-sig"  # some editors put a mark in front
 _KINDS: Final = ("function-", "literal[")
 _WORDS: Final = {
     "missing": "this key is missing",
     "tuple_type": "a list belongs here, such as [[rules]]",
     "model_type": "a table belongs here",
 }
-
-
-def find_file(directory: Path, home: Path) -> Path | None:
-    """Return the file that configures notifications: in a directory, else in the home folder; None if there is none.
-
-    Args:
-        directory: the working directory.
-        home: the folder of all files that Flightlog keeps.
-    """
-    for folder in (directory, home):
-        if (own := folder / OWN_FILE).is_file():
-            return own
-        shared = folder / SHARED_FILE
-        if shared.is_file() and _has_table(shared):
-            return shared
-    return None
-
-
-def _has_table(file: Path) -> bool:
-    try:
-        return re.search(rf"^\s*\[+\s*{TABLE}\b", file.read_text(_ENCODING), re.MULTILINE) is not None
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def read_file(file: Path) -> Configuration:
@@ -81,7 +55,7 @@ def _text(file: Path) -> str:
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
     try:
-        return content.decode(_ENCODING)
+        return content.decode(ENCODING)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{file}:{line}: this is not UTF-8, as TOML has to be. Save the file as UTF-8.") from None

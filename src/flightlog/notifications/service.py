@@ -28,7 +28,7 @@ class NotificationService:
 
     def start(self, surroundings: Surroundings) -> None:
         """Begin, if there is a file that configures notifications, or the log has rules."""
-        from flightlog.notifications.files import find_file
+        from flightlog.notifications.finding import find_file
 
         file = find_file(Path.cwd(), surroundings.settings.home)
         if file is None and FACT not in surroundings.log.store.facts():
