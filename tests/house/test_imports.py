@@ -57,6 +57,36 @@ def test_paths_for_users_cost_nothing_at_the_start() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
+SYNC_FLOW = """
+import sys
+from flightlog import flow, task
+
+tries = []
+
+@task(retries=1)
+def double(n):
+    tries.append(n)
+    if len(tries) == 1:
+        raise ValueError("once")
+    return n * 2
+
+@flow
+def doubles():
+    return double(1), double.submit(2).result(), double.map([3, 4]).result()
+
+@flow
+def fails():
+    raise ValueError("as it should")
+
+print(doubles(), fails(return_state=True).type.name, "asyncio" in sys.modules)
+"""
+
+
+def test_a_sync_flow_does_without_asyncio() -> None:
+    """Calls, futures, retries and failures load no event loop: it would double the time to import the package."""
+    assert run(SYNC_FLOW).stdout == "(2, 4, [6, 8]) FAILED False\n"
+
+
 def test_submodules_are_there_without_being_imported() -> None:
     """`import flightlog` is enough for `flightlog.states.Completed()`, as with Prefect."""
     code = "import flightlog; print(flightlog.states.Completed(), flightlog.runtime.flow_run.id, flightlog.artifacts)"

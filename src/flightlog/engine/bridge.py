@@ -5,7 +5,6 @@ and returns, so the coroutine runs from its start to its end in one step. In asy
 the waits of `AsyncWaits` let other coroutines run.
 """
 
-import asyncio
 import concurrent.futures
 import threading
 import time
@@ -23,6 +22,7 @@ from flightlog.engine.depth import is_deep, on_fresh_stack, start_above
 from flightlog.engine.promises import Promise
 from flightlog.events.log import Log
 from flightlog.events.store import Unit
+from flightlog.later import asyncio
 
 T = TypeVar("T")
 _LOOK_SECONDS = 0.2
@@ -265,11 +265,11 @@ class AsyncWaits:
         return True
 
 
-_limits: dict[RunContext | None, asyncio.Timeout] = {}
+_limits: "dict[RunContext | None, asyncio.Timeout]" = {}
 
 
 @contextmanager
-def limited(seconds: float | None) -> Iterator[asyncio.Timeout]:
+def limited(seconds: float | None) -> "Iterator[asyncio.Timeout]":
     """Give the run that this code belongs to a time limit; while it is being stopped, `out_of_time` knows.
 
     Raises:
@@ -373,11 +373,11 @@ def _call_in_thread(function: Callable[..., Any], args: Any, kwargs: Any, timeou
 # --- async code that is called from sync code -------------------------------------------------------
 
 _loop_lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
+_loop: "asyncio.AbstractEventLoop | None" = None
 _loop_thread: threading.Thread | None = None
 
 
-def background_loop() -> asyncio.AbstractEventLoop:
+def background_loop() -> "asyncio.AbstractEventLoop":
     """Return the event loop that runs async tasks for sync flows, in a thread of its own."""
     global _loop, _loop_thread  # noqa: PLW0603 - one loop for the process
     with _loop_lock:
@@ -413,14 +413,14 @@ class Started(Generic[T]):
         loop: the loop, if others share it.
     """
 
-    loop: asyncio.AbstractEventLoop | None = None
+    loop: "asyncio.AbstractEventLoop | None" = None
 
     def __init__(self) -> None:
         self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._task: asyncio.Task[T] | None = None
         self._stopped = False
 
-    def begin(self, loop: asyncio.AbstractEventLoop, awaitable: Coroutine[Any, Any, T], context: Context) -> None:
+    def begin(self, loop: "asyncio.AbstractEventLoop", awaitable: Coroutine[Any, Any, T], context: Context) -> None:
         """Start the coroutine; called in the loop."""
         self._task = task = loop.create_task(awaitable, context=context)
         task.add_done_callback(lambda done: _pass_on(done, self.outcome))

@@ -6,7 +6,6 @@ engine then always has room to keep its books, and decorating a recursive functi
 are as much as a recursion may take; beyond, the user's call raises `RecursionError`, before anything is recorded of it.
 """
 
-import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flightlog.engine.context import CURRENT, RunContext
 from flightlog.engine.promises import Promise
+from flightlog.later import asyncio
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -1,6 +1,5 @@
 """How a flow run goes: from the call to its final state. One coroutine for sync and async."""
 
-import asyncio
 import copy
 import threading
 from collections.abc import AsyncIterator
@@ -58,6 +57,7 @@ from flightlog.errors import (
     VersionConflict,
 )
 from flightlog.events.store import Unit
+from flightlog.later import asyncio
 
 if TYPE_CHECKING:
     from flightlog.events.types import Cause

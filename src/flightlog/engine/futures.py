@@ -1,6 +1,5 @@
 """Futures: task runs that were submitted and may not have ended yet."""
 
-import asyncio
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -9,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from flightlog.engine.bridge import ASYNC, SYNC, Waits, run_sync
 from flightlog.engine.depth import HERE, check_room
-from flightlog.engine.promises import Promise, running_loop
+from flightlog.engine.promises import Promise
 from flightlog.engine.runs import TaskRun
 from flightlog.engine.states import State, StateType
 from flightlog.errors import BlockedLoop
+from flightlog.later import asyncio, running_loop
 
 R = TypeVar("R")
 Work = Callable[[Waits], Coroutine[Any, Any, None]]
@@ -39,7 +39,7 @@ class BaseFuture(Generic[R]):
         rests_on: what has to end before the work is given to a thread.
     """
 
-    loop: asyncio.AbstractEventLoop | None = None
+    loop: "asyncio.AbstractEventLoop | None" = None
     rests_on: "Sequence[BaseFuture[Any]]" = ()
 
     def __init__(self, name: str, task_run: TaskRun | None) -> None:
@@ -134,7 +134,7 @@ class BaseFuture(Generic[R]):
         if seconds != 0 and not self.done():
             self._refuse_to_block()
 
-    def needed_from(self, loop: asyncio.AbstractEventLoop) -> "BaseFuture[Any] | None":
+    def needed_from(self, loop: "asyncio.AbstractEventLoop") -> "BaseFuture[Any] | None":
         """Return what that event loop has to settle first: this future, or one that it rests on; None for nothing."""
         waiting: list[BaseFuture[Any]] = [self]
         seen: set[int] = set()

@@ -1,6 +1,5 @@
 """Waiting for several futures: all of them, each as it comes, or the list that `map` returns."""
 
-import asyncio
 import queue
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
@@ -8,6 +7,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from flightlog.engine.futures import AsyncFuture, BaseFuture
 from flightlog.errors import BlockedLoop
+from flightlog.later import asyncio
 
 R = TypeVar("R")
 

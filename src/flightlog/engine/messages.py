@@ -9,12 +9,12 @@ from pydantic import BaseModel, TypeAdapter
 
 from flightlog.engine.context import CURRENT, check, get_run_context
 from flightlog.engine.privacy import check_open
-from flightlog.engine.promises import running_loop
 from flightlog.engine.runtime import Engine, current_engine
 from flightlog.errors import RunNotFound
 from flightlog.events.model import Event, NewEvent
 from flightlog.events.types import INPUT_SENT, input_stream
 from flightlog.ids import id_text, parse_id
+from flightlog.later import running_loop
 from flightlog.masking import MASKER
 
 _POLL = 0.02

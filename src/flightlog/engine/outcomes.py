@@ -1,6 +1,5 @@
 """What came of calling a user's function, and what the log is told of it."""
 
-import asyncio
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from flightlog.engine.privacy import Personal, learn_owners
 from flightlog.engine.states import DEFAULT_NAMES, State, StateType
 from flightlog.engine.transitions import End
 from flightlog.errors import CallsDiffer, LogError, LostWorker, ParameterTypeError, RunCancelled, TakenOver
+from flightlog.later import is_cancellation
 from flightlog.masking import MASKER
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def too_late(context: "RunContext") -> Abandoned:
 
 def explained(context: "RunContext", error: BaseException) -> BaseException:
     """Return what ended an attempt: what stopped its run, if the error comes of that, else the error itself."""
-    cancelled, stop = isinstance(error, asyncio.CancelledError), stop_of(context)
+    cancelled, stop = is_cancellation(error), stop_of(context)
     if cancelled and stop is None and (late := out_of_time(context)) is not None:
         stop = too_late(late)
     return stop if stop is not None and (cancelled or _comes_of(error, stop)) else error
@@ -151,7 +151,6 @@ _CRASHES: tuple[tuple[type[BaseException], str, str], ...] = (
     (KeyboardInterrupt, "Execution was aborted by an interrupt signal.", "cancelled"),
     (Terminated, "Execution was aborted by a termination signal.", "cancelled"),
     (SystemExit, "Execution was aborted by Python system exit call.", "user_error"),
-    (asyncio.CancelledError, "Execution was cancelled by the runtime environment.", "cancelled"),
 )
 
 
@@ -163,9 +162,11 @@ def crash(error: BaseException) -> tuple[State[Any], dict[str, Any]]:
     if isinstance(error, Abandoned):
         return State(StateType.CRASHED, None, str(error), error), {"message": str(error), "cause": error.cause}
     unexpected = f"Execution was interrupted by an unexpected exception: {type(error).__name__}: {text_of(error)}"
-    struck = STRUCK[-1] if STRUCK and isinstance(error, asyncio.CancelledError) else error
-    known = ((message, cause) for kind, message, cause in _CRASHES if isinstance(struck, kind))
-    message, cause = next(known, (_shortened(MASKER.mask(unexpected)), "infrastructure"))
+    struck = STRUCK[-1] if STRUCK and is_cancellation(error) else error
+    known = [(message, cause) for kind, message, cause in _CRASHES if isinstance(struck, kind)]
+    if is_cancellation(struck):
+        known.append(("Execution was cancelled by the runtime environment.", "cancelled"))
+    message, cause = known[0] if known else (_shortened(MASKER.mask(unexpected)), "infrastructure")
     state: State[Any] = State(StateType.CRASHED, None, message, error)
     return state, {"message": message, "error": error_facts(error), "cause": cause}
 
@@ -192,7 +193,7 @@ def crash_of(context: "RunContext", error: BaseException) -> tuple[State[Any], d
     """Return the state that an interruption of a run leads to, and what the log is told: what it came of."""
     told = explained(context, error)
     state, facts = crash(told)
-    if isinstance(told, Abandoned) and isinstance(error, asyncio.CancelledError):
+    if isinstance(told, Abandoned) and is_cancellation(error):
         state.data = error  # whoever cancelled the coroutine waits for just that
     return state, facts
 

@@ -4,23 +4,16 @@ What `concurrent.futures.Future` does without its condition variable, which take
 the engine's work on a task: here a lock is made only by those who really have to wait.
 """
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from flightlog.later import asyncio
+
 T = TypeVar("T")
 _changing = threading.Lock()  # shared by all: it is held for two assignments
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in this thread."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class Promise(Generic[T]):

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar, overload
 from uuid import UUID
 
 from flightlog.clock import SystemClock, to_datetime
-from flightlog.engine.promises import running_loop
 from flightlog.errors import (
     CancelledRun,
     CrashedRun,
@@ -22,6 +21,7 @@ from flightlog.errors import (
 )
 from flightlog.events.narration import state_text
 from flightlog.ids import RandomIds, id_text
+from flightlog.later import running_loop
 
 R = TypeVar("R")
 _CLOCK = SystemClock()

@@ -6,7 +6,6 @@ way, the next one begins anew, and the pieces that the caller has already are no
 wants more pieces of a recorded run than were taken of it.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
@@ -20,6 +19,7 @@ from flightlog.engine.definitions import finish
 from flightlog.engine.depth import with_room
 from flightlog.engine.states import State
 from flightlog.errors import TakenOver
+from flightlog.later import asyncio
 
 _Run = Callable[[Waits, Any], Coroutine[Any, Any, State[Any]]]
 

@@ -1,6 +1,5 @@
 """Submitting calls: each becomes a future that a task runner or an event loop settles."""
 
-import asyncio
 import time
 from collections.abc import Coroutine, Iterable
 from contextvars import copy_context
@@ -16,6 +15,7 @@ from flightlog.engine.task_calls import TaskCall, new_call
 from flightlog.engine.task_runs import cancelled, interrupted, run_task
 from flightlog.engine.upstream import open_sources, sources
 from flightlog.errors import MappingLengthMismatch, MappingMissingIterable
+from flightlog.later import asyncio
 
 if TYPE_CHECKING:
     from flightlog.engine.context import FlowRunContext

@@ -16,7 +16,6 @@ from flightlog.engine.futures import AsyncFuture, BaseFuture, Future
 from flightlog.engine.gathering import FutureList, FutureListToCome
 from flightlog.engine.names import checked_template
 from flightlog.engine.options import Hook, TaskOptions, checked_function, checked_jitter, checked_tags
-from flightlog.engine.promises import running_loop
 from flightlog.engine.states import State
 from flightlog.engine.streams import stream
 from flightlog.engine.submissions import split, submit
@@ -24,6 +23,7 @@ from flightlog.engine.task_calls import TaskCall, new_call
 from flightlog.engine.task_runs import run_task
 from flightlog.engine.upstream import settled_state, value_of
 from flightlog.errors import MissingContextError
+from flightlog.later import running_loop
 
 T = TypeVar("T")
 

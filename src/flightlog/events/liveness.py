@@ -6,7 +6,7 @@ that it leaves in the log's database tell: `BEAT_SECONDS` apart, and believed fo
 """
 
 import os
-import socket
+import platform
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ def this_process() -> dict[str, Any]:
 
 @cache
 def _process(pid: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {"host": socket.gethostname(), "pid": pid}
+    facts: dict[str, Any] = {"host": platform.node(), "pid": pid}
     try:
         facts["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         facts["namespace"] = _namespace()

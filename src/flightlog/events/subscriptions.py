@@ -7,7 +7,7 @@ sure that one that was taken for dead moves nothing.
 """
 
 import os
-import socket
+import platform
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -63,7 +63,7 @@ class Subscription:
         self._types = types
         self._start = start
         self._clock = clock
-        self._owner = f"{socket.gethostname()}/{os.getpid()}/{threading.get_ident()}"
+        self._owner = f"{platform.node()}/{os.getpid()}/{threading.get_ident()}"
         self._cursor: Cursor | None = None
         self._renewed = 0
         self.outage: LogWriteError | None = None
