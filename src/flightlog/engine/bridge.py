@@ -297,7 +297,7 @@ def out_of_time(context: RunContext | None) -> RunContext | None:
 
 
 _executor_lock = threading.Lock()
-_executor: concurrent.futures.ThreadPoolExecutor | None = None
+_executor: "concurrent.futures.ThreadPoolExecutor | None" = None
 
 
 async def _in_thread(function: Callable[[], T]) -> T:

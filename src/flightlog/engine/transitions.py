@@ -72,17 +72,22 @@ class Fact(NamedTuple):
 
 
 @dataclass(slots=True)
-class Create:
-    """The run was asked for. `facts`: what is known of it."""
-
-    facts: dict[str, Any]
-
-
-@dataclass(slots=True)
-class Start:
-    """The run is about to call its function. `facts`: what is known only now."""
+class _Told:
+    """A command that is told by `facts` alone. One class is made, and each such command is a name for it."""
 
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Create(_Told):
+    """The run was asked for. `facts`: what is known of it."""
+
+    __slots__ = ()
+
+
+class Start(_Told):
+    """The run is about to call its function. `facts`: what is known only now."""
+
+    __slots__ = ()
 
 
 @dataclass(slots=True)
@@ -104,53 +109,46 @@ class End:
     stretch: float = 1.0
 
 
-@dataclass(slots=True)
-class Refuse:
+class Refuse(_Told):
     """The run cannot start: what it rests on did not complete. `facts`: message."""
 
-    facts: dict[str, Any]
+    __slots__ = ()
 
 
-@dataclass(slots=True)
-class Wait:
+class Wait(_Told):
     """The run cannot start yet: it waits for what somebody else holds. `facts`: name and message."""
 
-    facts: dict[str, Any]
+    __slots__ = ()
 
 
-@dataclass(slots=True)
-class Pause:
+class Pause(_Told):
     """The run waits for somebody. `facts`: key, deadline, what is asked."""
 
-    facts: dict[str, Any]
+    __slots__ = ()
 
 
-@dataclass(slots=True)
-class Continue:
+class Continue(_Told):
     """A paused run goes on in the same attempt. `facts`: message."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    __slots__ = ()
 
 
-@dataclass(slots=True)
-class Cancel:
+class Cancel(_Told):
     """A request to cancel has reached the run. `facts`: message."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    __slots__ = ()
 
 
-@dataclass(slots=True)
-class RollBack:
+class RollBack(_Told):
     """The run had completed, in a transaction that failed. `facts`: message."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    __slots__ = ()
 
 
-@dataclass(slots=True)
-class Rerun:
+class Rerun(_Told):
     """A run that ended is to run once more, with a fresh budget: its flow is retried or resumed. `facts`: message."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    __slots__ = ()
 
 
 Command = Create | Start | End | Refuse | Wait | Pause | Continue | Cancel | RollBack | Rerun

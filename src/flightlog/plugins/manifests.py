@@ -6,6 +6,7 @@ versions it is made; by an entry point of the group ``flightlog`` which module i
 something by name. A plug-in of one file in ``./flightlog_plugins`` is read as text: what functions it defines.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -97,10 +98,11 @@ def _taken(one: Manifest, other: Manifest) -> Manifest:
 def _metadata_folders(folder: Path) -> list[Path]:
     """Return the metadata folders in a folder whose entry points speak of Flightlog."""
     try:
-        names = sorted(path for path in folder.iterdir() if path.suffix in (".dist-info", ".egg-info"))
+        with os.scandir(folder) as entries:  # a path for each entry would take longer than all the rest
+            names = sorted(entry.name for entry in entries if entry.name.endswith((".dist-info", ".egg-info")))
     except OSError:
         return []
-    return [path for path in names if _speaks_of_us(path / "entry_points.txt")]
+    return [folder / name for name in names if _speaks_of_us(folder / name / "entry_points.txt")]
 
 
 def _speaks_of_us(file: Path) -> bool:
