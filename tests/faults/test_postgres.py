@@ -378,7 +378,7 @@ def test_a_subscription_outlives_the_server(monkeypatch: pytest.MonkeyPatch) -> 
             subscription = Subscription(log, "mail", lambda events: seen.extend(e.data["n"] for e in events))
             thread = threading.Thread(target=subscription.run, args=(stop,))
             thread.start()
-            _until(lambda: seen == [1])
+            _until(lambda: seen == [1] and subscription.position)  # until its cursor has moved, it would come again
             server.kill()
             _until(lambda: subscription.outage is not None)
             assert "did not answer" in str(subscription.outage)

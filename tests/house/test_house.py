@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,12 @@ def test_only_settings_read_the_environment() -> None:
             continue
         assert "os.environ" not in path.read_text(), path
         assert "getenv" not in path.read_text(), path
+
+
+def test_nobody_draws_from_the_random_numbers_of_users() -> None:
+    """Whoever seeds `random` gets the same numbers again, with flows or without."""
+    for path in SOURCE.rglob("*.py"):
+        assert not re.search(r"^\s*import random\b|\brandom\.seed\(", path.read_text(), re.MULTILINE), path
 
 
 def test_every_module_can_be_imported_alone() -> None:

@@ -8,11 +8,11 @@ See ``docs/explanation/decisions/postgresql.md``.
 """
 
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from random import SystemRandom
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -41,6 +41,7 @@ OUTAGE_SECONDS = 120.0
 """How long a database that is away is waited for."""
 _LOCK = 0x464C4F47  # "FLOG": while the tables are made
 _BATCH = 10_000
+_CHANCE = SystemRandom()  # not the one that users seed
 _AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
 
 
@@ -142,7 +143,7 @@ class PostgresStore(PostgresArchives):
                     raise translate(error, self.location, waited=OUTAGE_SECONDS) from error
                 if away:
                     self._doubt = True
-                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing depends on it but fairness
+                time.sleep(pause * _CHANCE.uniform(0.5, 1.0))
                 pause = min(2 * pause, 1.0)
 
     # --- the tables -------------------------------------------------------------------------------

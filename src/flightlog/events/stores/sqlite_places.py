@@ -1,10 +1,10 @@
 """Where a log in an SQLite file may be, and what SQLite's errors mean to whoever has it there."""
 
 import os
-import random
 import sqlite3
 import time
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from flightlog.events.stores.mounts import network_file_system
 BUSY_SECONDS = 60.0
 """How long another process may hold the file before that is an error."""
 BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_CHANCE = SystemRandom()  # not the one that users seed
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -146,7 +147,7 @@ def patiently(attempt: Any) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - nothing depends on it but fairness
+            time.sleep(_CHANCE.uniform(0.0002, 0.003))
         else:
             return
 
